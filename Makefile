@@ -50,7 +50,8 @@ editor:  ## bundle the studio's editor again, or after Node was installed
 $(VENV)/.ready: $(VENV)/.dependencies build/.native build/.editor
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@! test -f src/clearhead/kernels/native/build_failure.txt || \
-		{ echo "setup: the native library was not built:"; cat src/clearhead/kernels/native/build_failure.txt; }
+		{ echo "setup: the native library was not built (to try again: rm build/.native && make setup):"; \
+		cat src/clearhead/kernels/native/build_failure.txt; }
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import clearhead.multihead, clearhead.studio.app.application, matplotlib.pyplot; \
 		from clearhead import capture; capture.load()"
 	@test "$$CLEARHEAD_MODELS" = minimal || test -n "$$CI" || \
@@ -109,6 +110,7 @@ bench: $(VENV)/.bench  ## measure ours beside the peers
 $(VENV)/.bench: $(VENV)/.ready
 	@echo "bench: installing other libraries to measure beside (once)"
 	@$(PIP) install $(PINNED) onnxruntime onnx jax || echo "bench: not all of them could be had; their rows will say so"
+	@! grep -qs AuthenticAMD /proc/cpuinfo || $(PIP) install $(PINNED) zentorch || echo "bench: zentorch could not be had"
 	@touch $@
 
 docs: $(VENV)/.docs  ## build the documentation site into build/site, strictly: a broken link is an error

@@ -1,1 +1,1 @@
-"""Our kernels beside their peers, in one process, A B A B. Run `make bench`, or `python -m bench --help`."""
+"""Compares our kernels with their peers in one process, A B A B: `make bench`, or `python -m bench --help`."""

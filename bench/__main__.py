@@ -5,22 +5,22 @@ import os
 import sys
 from pathlib import Path
 
-# Read by OpenMP when it is loaded, so before torch: threads stay on their cores. With --lengths the processes that
-# measure do so; they would inherit the one core of a parent that did.
+# Keeps threads on their cores. OpenMP reads this when torch loads it. With --lengths the measuring processes set it
+# themselves: otherwise they would inherit the single core of this process.
 if "--lengths" not in sys.argv:
     os.environ.setdefault("OMP_PROC_BIND", "true")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Clearhead's kernels beside torch's.")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Compare Clearhead's kernels with torch's.")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller shapes, under a minute")
-    parser.add_argument("--only", default="", help="only work whose name contains this text, put into the last table")
-    parser.add_argument("--list", action="store_true", help="name every piece of work, and stop")
+    parser.add_argument("--only", default="", help="only work whose name contains this text; updates the last table")
+    parser.add_argument("--list", action="store_true", help="list every piece of work and stop")
     parser.add_argument("--seconds", type=float, default=0, help="about how long each piece of work may take")
-    parser.add_argument("--threads", type=int, default=0, help="threads to use; torch's own number if not given")
-    parser.add_argument("--lengths", action="store_true", help="only time and memory against L, and the picture of it")
-    parser.add_argument("--real-time", action="store_true", help="each piece at real-time priority (Linux, root)")
-    parser.add_argument("--out", type=Path, default=Path("bench/results"), help="folder for what is written")
+    parser.add_argument("--threads", type=int, default=0, help="threads to use (default: torch's number)")
+    parser.add_argument("--lengths", action="store_true", help="only time and memory against L, and their plot")
+    parser.add_argument("--real-time", action="store_true", help="measure at real-time priority (Linux, root)")
+    parser.add_argument("--out", type=Path, default=Path("bench/results"), help="folder for the results")
     options = parser.parse_args()
 
     import torch

@@ -1,4 +1,4 @@
-"""Hugging Face models as they come, with `clearhead.accelerate()` and without: prefill, and decoding with a cache."""
+"""Unmodified Hugging Face models with and without `clearhead.accelerate()`: prefill, and decoding with a cache."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -29,7 +29,7 @@ def work(quick: bool) -> Iterator[Work]:
 
 
 def model_of(family: str, dtype: torch.dtype, layers: int) -> torch.nn.Module:
-    """A BERT of MiniLM's width, or a Llama of width 576, 9 heads on 3 key heads; random weights."""
+    """A BERT of MiniLM's width, or a Llama of width 576 with 9 heads on 3 key heads; with random weights."""
     from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel
 
     torch.manual_seed(0)
@@ -53,7 +53,7 @@ def _ids(length: int) -> Tensor:
 
 
 def _both(run: Way) -> dict[str, Way | str]:
-    """A run with acceleration, and without."""
+    """The run with and without acceleration."""
 
     def accelerated() -> Tensor:
         with clearhead.accelerate():

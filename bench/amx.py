@@ -1,8 +1,8 @@
-"""bfloat16, float32 and float16 beside torch on this CPU's best target: `python -m bench.amx`, under three minutes.
+"""bfloat16, float32 and float16 compared with torch on this CPU's best target: `python -m bench.amx`, under 3 minutes.
 
-The figures that the kernels on Intel AMX are held to: ratios of one process, A B A B, as geometric means over five
-shapes. `--threads 1` pins the process to one core, which is steadier on a shared machine; `--target name` forces a
-target.
+Prints the ratios that the kernels on Intel AMX must reach: measured in one process, A B A B, with geometric means over
+five shapes. `--threads 1` pins the process to one core, which varies less on a shared machine; `--target name` selects
+a target.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from .measure import Way, interleaved
 from .work import inputs
 
 SHAPES = ((1, 8, 512, 64), (1, 8, 2048, 64), (1, 8, 4096, 64), (8, 8, 128, 64), (1, 8, 2048, 128))
-# dtype -> at least this ratio to torch: forward full, forward causal, backward full.
-WANTED = {torch.bfloat16: (1.9, 2.6, 1.5), torch.float32: (1.4, 1.8, 1.3), torch.float16: (2.0, 2.0, 1.0)}
+# dtype -> the ratios to torch that must be reached: forward full, forward causal, backward full.
+AT_LEAST = {torch.bfloat16: (1.9, 2.6, 1.5), torch.float32: (1.4, 1.8, 1.3), torch.float16: (2.0, 2.0, 1.0)}
 
 
 def ways_of(shape: tuple[int, ...], dtype: torch.dtype, causal: bool, backward: bool) -> dict[str, Way]:
@@ -73,7 +73,7 @@ def main() -> None:
     print("| work | " + " | ".join(map(str, SHAPES)) + " | mean | at least |")
     print("|---|" + "---|" * (len(SHAPES) + 2))
     with kernels.target(chosen):
-        for dtype, wanted in WANTED.items():
+        for dtype, wanted in AT_LEAST.items():
             print(row(dtype, False, False, arguments.seconds, wanted[0]), flush=True)
             print(row(dtype, True, False, arguments.seconds, wanted[1]), flush=True)
             if dtype is not torch.float16:

@@ -1,7 +1,7 @@
-"""A page of a chat of 2,000 tokens: `python -m bench.chat`. Serves a studio, reads the text with the chat model, and
-asks for tiles and links over a real socket as somebody does who zooms. Prints the 95th percentile of each.
+"""The Lens on a chat of 2,000 tokens: `python -m bench.chat`.
 
-With `--writing` also how long a token takes to be written after such a text.
+Starts a studio, reads the text with the chat model, and requests tiles and links through a real socket, as a user who
+zooms does. Prints the 95th percentile of each. `--writing` also measures how long writing a token takes after the text.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from clearhead.studio.library.library import Library
 from clearhead.studio.web.settings import Settings
 
 SENTENCE = "The keeper of the light wrote down what the weather did, hour by hour, and nobody ever read a word of it. "
-LIMIT = 0.05  # seconds of the 95th percentile of a tile
-ASKED = 60
+LIMIT = 0.05  # seconds for the 95th percentile of a tile
+REQUESTS = 60
 
 
 def main() -> None:
@@ -77,12 +77,12 @@ def measure(port: int, options: Any) -> None:
     last = json.loads(post("/lens/read", text=text)[-1])
     key, size = last["key"], len(last["payload"]["tokens"])
     took_all, megabytes = time.perf_counter() - start, len(json.dumps(last)) / 1e6
-    print(f"read {size} tokens, 30 layers of 9 heads: {took_all:.2f} s, {megabytes:.1f} MB")
-    draw = random.Random(0)  # noqa: S311 — which tiles are asked for
+    print(f"reading {size} tokens, 30 layers of 9 heads: {took_all:.2f} s, {megabytes:.1f} MB")
+    draw = random.Random(0)  # noqa: S311 — which tiles are requested
     took: dict[str, list[float]] = {"tile": [], "links of a query": [], "links to a key": []}
     place = {"layer": 0, "head": 0}
-    for number in range(ASKED):
-        if number % 5 == 0:  # one zooms into a head for a while
+    for number in range(REQUESTS):
+        if number % 5 == 0:  # a user zooms into one head for a while
             place = {"layer": draw.randrange(30), "head": draw.randrange(9)}
         side = draw.choice([64, 256, 512, 1024, size])
         row, col = (draw.randrange(0, size - side + 1) for _ in range(2))

@@ -1,10 +1,10 @@
-"""A class at work on a shared studio: `.venv/bin/python -m bench.classroom --learners 200`.
+"""A load test, a class at work on a shared studio: `.venv/bin/python -m bench.classroom --learners 200`.
 
-Starts a throw-away PostgreSQL and a studio with its workers on 127.0.0.1, and learners in processes of their own. All
-log in within a minute, think about eight seconds a page, a fifth run programs, one is hostile. In the middle a worker,
-the sandbox or the database can be killed, and the disk be full. Prints the 95th percentile of each page, processor
-seconds of both sides, how many attempts were lost, doubled or misjudged, and for each disturbance the processes it
-reached and the answers that were taken after it. Everything ends by itself.
+Starts a temporary PostgreSQL and a studio with its workers on 127.0.0.1, and learners in separate processes. All log in
+within a minute and think for about eight seconds per page; a fifth run programs, and one is hostile. In the middle a
+worker, the sandbox or the database can be killed, and the disk can be full. Prints the 95th percentile of each page,
+the processor seconds of both sides, how many attempts were lost, doubled or misjudged, and for each disturbance the
+processes it reached and the answers accepted after it. Everything ends by itself.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
-from bench.disturbances import PROGRAMS, Hit, disturbances, family
+from bench.disturbances import PROGRAMS, Reached, disturbances, family
 from bench.learners import Plan, Seen
 from clearhead.course import load
 from clearhead.studio.accounts.users import open_users
@@ -36,8 +36,8 @@ from clearhead.studio.questions.question import FORMS
 
 ROOT = Path(__file__).parents[1]
 PACK = ROOT / "tests" / "packs" / "good"
-PASSWORD = "a classroom of learners"  # noqa: S105 — of accounts that live for minutes
-LIMITS = {200: 0.2, 500: 0.5}  # learners -> the most seconds of the 95th percentile of a page
+PASSWORD = "a classroom of learners"  # noqa: S105 — accounts that exist for minutes
+LIMITS = {200: 0.2, 500: 0.5}  # learners -> limit in seconds for the 95th percentile of a page
 MOST, LONGEST = 1000, 1800  # learners; seconds
 SERVER = """
 import json, sys
@@ -52,13 +52,13 @@ serve.serve(Settings(data=Path(given["data"]), host="127.0.0.1", port=0, account
 
 @contextmanager
 def studio(folder: Path, database: str | None, workers: int, pack: Path) -> Iterator[tuple[int, str]]:
-    """A running studio: its process and address."""
+    """Start a studio; give its process id and address."""
     given = {"data": str(folder), "database": database, "workers": workers, "pack": str(pack)}
     command = [sys.executable, "-u", "-c", SERVER, json.dumps(given)]
     with (folder / "errors").open("w") as errors:
         running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT)
     assert running.stdout is not None
-    reader = threading.Thread(target=running.stdout.read, daemon=True)  # of what it prints once it serves
+    reader = threading.Thread(target=running.stdout.read, daemon=True)  # for what it prints after it has started
     try:
         said = ""
         for line in running.stdout:
@@ -81,7 +81,7 @@ def studio(folder: Path, database: str | None, workers: int, pack: Path) -> Iter
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """The whole lesson; what came of it."""
+    """Run the whole lesson and return the report."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         cluster = None if options.sqlite else stack.enter_context(_postgresql().server())
@@ -137,7 +137,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             client.stdin.close()
             client.stdin = None
         acts = disturbances(options, server, cluster)
-        done: dict[str, tuple[Hit, float]] = {}  # name -> what it reached, when it was over
+        done: dict[str, tuple[Reached, float]] = {}  # name -> what it reached, when it ended
         for place, (name, act) in enumerate(acts.items()):
             time.sleep(max(0.0, (until - time.time()) / (len(acts) + 1 - place)))
             done[name] = act(), time.time()
@@ -148,7 +148,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _processor_seconds(server: int) -> dict[str, float]:
-    """What the studio used, for pages and for programs: those run in processes below the workers."""
+    """The studio's processor seconds for pages and for programs, which run in child processes of the workers."""
     pages = programs = 0.0
     for line, own, ended in family(server).values():
         if PROGRAMS in line:
@@ -159,7 +159,7 @@ def _processor_seconds(server: int) -> dict[str, float]:
 
 
 def _kept(folder: Path, database: str | None, code: str) -> dict[str, bool]:
-    """Every attempt in the database, "name id" -> whether a right program (`code`: its item) was taken for wrong."""
+    """Every attempt in the database, "name id" -> whether a right program (for the item `code`) was judged wrong."""
     from sqlalchemy import and_, select
 
     wrong = and_(attempts.c.item_id == code, attempts.c.correct.is_(False))
@@ -173,7 +173,7 @@ def _kept(folder: Path, database: str | None, code: str) -> dict[str, bool]:
 
 
 def _report(
-    seen: list[Seen], kept: dict[str, bool], server: dict[str, float], done: dict[str, tuple[Hit, float]]
+    seen: list[Seen], kept: dict[str, bool], server: dict[str, float], done: dict[str, tuple[Reached, float]]
 ) -> dict[str, Any]:
     took: dict[str, list[float]] = {}
     errors: dict[str, int] = {}
@@ -191,8 +191,8 @@ def _report(
         "requests": {kind: len(seconds) for kind, seconds in sorted(took.items())},
         "answered": len(answered),
         "lost": len(set(answered) - set(kept)),
-        "misjudged": sum(kept.values()),  # right programs that were taken for wrong ones
-        "doubled": (counted - sent).total(),  # kept beyond the questions that their learner answered
+        "misjudged": sum(kept.values()),  # right programs that were judged wrong
+        "doubled": (counted - sent).total(),  # stored in addition to the questions that their learner answered
         "disturbed": {
             name: {"hit": hit, "answered after": sum(at > over for at in answered.values())}
             for name, (hit, over) in done.items()
@@ -203,7 +203,7 @@ def _report(
 
 
 def _postgresql() -> Any:
-    """The tests' throw-away server."""
+    """The tests' temporary server."""
     spec = importlib.util.spec_from_file_location("postgresql", ROOT / "tests" / "studio" / "postgresql.py")
     assert spec
     assert spec.loader
@@ -215,7 +215,7 @@ def _postgresql() -> Any:
 def parsed(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.classroom", description="Put a class to work on a studio.")
     parser.add_argument("--learners", type=int, default=200)
-    parser.add_argument("--seconds", type=float, default=180, help="how long they work after all have logged in")
+    parser.add_argument("--seconds", type=float, default=180, help="how long they work after all are logged in")
     parser.add_argument("--login", type=float, default=60, help="seconds within which all log in")
     parser.add_argument("--thinking", type=float, default=8, help="seconds of thought before each answer")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -233,10 +233,10 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
-    """Print the report as JSON.
+    """Print the report as JSON and return the exit status.
 
-    1 where an attempt was lost, doubled or misjudged, a disturbance reached nothing or was the end of the service, or a
-    page was too slow for so many.
+    The status is 1 if an attempt was lost, doubled or misjudged, a disturbance reached nothing or stopped the service,
+    or a page was too slow for this many learners.
     """
     options = parsed()
     report = run(options)

@@ -1,7 +1,8 @@
-"""A survey of MiniLM over 20,000 sentences beside a plain forward loop over the same batches: `python -m bench.corpus`.
+"""A survey of MiniLM over 20,000 sentences, compared with a plain forward loop: `python -m bench.corpus`.
 
-The sentences are made from the licences and documentation on the machine. Both take the same texts in the same batches,
-with as many workers of one thread each. Under four minutes on two cores; `--sentences` takes fewer.
+The sentences come from the licences and documentation on the machine. Survey and loop process the same texts in the
+same batches, with the same number of workers of one thread each. Takes under four minutes on two cores, less with fewer
+`--sentences`.
 """
 
 import argparse
@@ -27,11 +28,11 @@ from clearhead.survey.measuring.worker import own_copy
 
 PLACES = ("/usr/share/common-licenses", "/usr/share/doc", "/usr/share/perl", sys.prefix)
 ENDINGS = (".txt", ".md", ".rst", ".pod", "copyright", "LICENSE", "METADATA")
-ALLOWED = 1.15  # what a survey may take of a plain loop
+ALLOWED = 1.15  # the time a survey may take, as a multiple of the plain loop's
 
 
 def sentences(count: int) -> list[str]:
-    """Different sentences of 4 to 60 words, in the order of the files' names."""
+    """Distinct sentences of 4 to 60 words, in the order of the files' names."""
     found: dict[str, None] = {}
     for text in _files():
         for sentence in re.split(r"(?<=[.;:!?])\s+", " ".join(text.split())):
@@ -50,7 +51,7 @@ def _files() -> Iterator[str]:
 
 
 def plain(loaded: Loaded, corpus: Corpus, parts: list[Part], settings: Settings, workers: int) -> float:
-    """Seconds of a forward loop: tokenize, make batches, run the model."""
+    """The seconds of a forward loop: tokenize, make batches, run the model."""
     models = [loaded, *(own_copy(loaded) for _ in range(workers - 1))]
 
     def loop(worker: int) -> None:
@@ -73,7 +74,7 @@ def forward(loaded: Loaded, batch: Batch) -> None:
 
 
 def surveyed(corpus: Corpus, settings: Settings, workers: int, *, ray: bool) -> tuple[float, dict[str, int]]:
-    """Seconds of a survey from its first part to its last file, loading aside, and its counts."""
+    """The seconds of a survey from its first part to its last file, without loading, and its counts."""
     began: list[float] = []
 
     def progress(doing: str, done: int, total: int) -> None:
@@ -88,9 +89,9 @@ def surveyed(corpus: Corpus, settings: Settings, workers: int, *, ray: bool) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sentences", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=1, help="how often each way is measured, in turn")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each is measured, in turn")
     parser.add_argument("--workers", type=int, nargs="+", default=[2], help="numbers of workers")
-    parser.add_argument("--ray", action="store_true", help="measure on Ray too; starting it counts")
+    parser.add_argument("--ray", action="store_true", help="also measure on Ray, including its start")
     options = parser.parse_args()
     torch.set_num_threads(1)
     loaded, settings = capture.load(), Settings()

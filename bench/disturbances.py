@@ -1,6 +1,6 @@
-"""What the load test does to a running studio: kills a worker, the sandbox or the database, fills the disk.
+"""What the load test does to a running studio: it kills a worker, the sandbox or the database, or fills the disk.
 
-Each says how many processes of each kind it reached.
+Each disturbance returns how many processes of each kind it reached.
 """
 
 import argparse
@@ -13,14 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-AWAY = 5  # seconds for which the database is away, or the disk full
-WAIT = 30  # seconds to wait for a program that runs
-PROGRAMS = "clearhead.sandbox"  # in the command line of what runs programs
-Hit = dict[str, int]  # kind of process -> how many
+OUTAGE = 5  # seconds for which the database is down or the disk full
+WAIT = 30  # seconds to wait for a running program
+PROGRAMS = "clearhead.sandbox"  # in the command line of processes that run programs
+Reached = dict[str, int]  # kind of process -> how many
 
 
 def family(process: int) -> dict[int, tuple[str, float, float]]:
-    """The process and everything under it: pid -> (command line, processor seconds, those of its ended children)."""
+    """The process and its descendants: pid -> (command line, processor seconds, those of its ended children)."""
     tick, found, todo = os.sysconf("SC_CLK_TCK"), dict[int, tuple[str, float, float]](), [process]
     while todo:
         pid = todo.pop()
@@ -33,7 +33,7 @@ def family(process: int) -> dict[int, tuple[str, float, float]]:
 
 
 def kill(pids: Iterable[int]) -> int:
-    """Kill these processes at once; how many there were to kill."""
+    """Kill these processes immediately and return how many existed."""
     killed = 0
     for pid in pids:
         with suppress(ProcessLookupError):
@@ -42,14 +42,14 @@ def kill(pids: Iterable[int]) -> int:
     return killed
 
 
-def disturbances(options: argparse.Namespace, server: int, cluster: Any) -> dict[str, Callable[[], Hit]]:
-    """What was asked to happen in the middle, in this order; each gives what it reached."""
+def disturbances(options: argparse.Namespace, server: int, cluster: Any) -> dict[str, Callable[[], Reached]]:
+    """The disturbances that the options select, in order; each returns what it reached."""
 
-    def worker() -> Hit:
+    def worker() -> Reached:
         workers = [pid for pid, (line, *_) in family(server).items() if pid != server and "spawn_main" in line]
         return {"workers": kill(workers[:1])}
 
-    def sandbox() -> Hit:
+    def sandbox() -> Reached:
         end = time.monotonic() + WAIT
         while time.monotonic() < end:
             running, warm = sandboxed(server)
@@ -58,19 +58,19 @@ def disturbances(options: argparse.Namespace, server: int, cluster: Any) -> dict
             time.sleep(0.002)
         return {"programs": 0}
 
-    def database() -> Hit:
+    def database() -> Reached:
         postmaster = postmaster_of(cluster)
         connections = len(family(postmaster)) - 1
         killed = kill([postmaster])
-        time.sleep(AWAY)
+        time.sleep(OUTAGE)
         _start(cluster)
         return {"servers": killed, "processes of the server": connections}
 
-    def disk() -> Hit:
+    def disk() -> Reached:
         of_database = [*family(postmaster_of(cluster))] if cluster else []
         reached = {"studio": _limit_files(family(server), 0), "database": _limit_files(of_database, 0)}
-        time.sleep(AWAY)
-        with suppress(OSError):  # PostgreSQL ends where it cannot write its log, as on any full disk
+        time.sleep(OUTAGE)
+        with suppress(OSError):  # PostgreSQL stops if it cannot write its log, as on any full disk
             _limit_files(family(postmaster_of(cluster)) if cluster else [], None)
         _limit_files(family(server), None)
         if cluster:
@@ -82,7 +82,7 @@ def disturbances(options: argparse.Namespace, server: int, cluster: Any) -> dict
 
 
 def sandboxed(server: int) -> tuple[list[int], list[int]]:
-    """The processes that run a program now, and those that start them: warm workers, and bubblewrap."""
+    """The processes that are running a program, and those that started them: warm workers, and bubblewrap."""
     found = [pid for pid, (line, *_) in family(server).items() if PROGRAMS in line]
     children = {child for pid in found for child in _children(pid)}
     return [pid for pid in found if pid in children], [pid for pid in found if pid not in children]
@@ -97,7 +97,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _start(cluster: Any) -> None:
-    """Start the database unless it runs. After a kill -9 it takes a moment until the old processes are gone."""
+    """Start the database if it is not running. After a kill -9 the old processes take a moment to end."""
     for _ in range(30):
         with suppress(subprocess.CalledProcessError):
             cluster.control("status")
@@ -109,14 +109,14 @@ def _start(cluster: Any) -> None:
 
 
 def postmaster_of(cluster: Any) -> int:
-    """Return the process of this database server."""
+    """Return the process id of this database server."""
     return int((cluster._folder / "data" / "postmaster.pid").read_text().split()[0])
 
 
 def _limit_files(pids: Iterable[int], most: int | None) -> int:
-    """Let these processes write files of `most` bytes at most, None for any; how many were reached.
+    """Limit the files these processes may write to `most` bytes, None for no limit; return how many were reached.
 
-    Each is limited as its own user, for root in a container may not. Confined programs cannot be reached.
+    The limit is set as each process's own user, because root in a container may not. Confined programs are not reached.
     """
     reached = 0
     for pid in pids:

@@ -1,8 +1,8 @@
-"""On a CUDA device, under four minutes: run the kernels' contract there, then measure ours beside torch.
+"""Run the kernels' contract on a CUDA device, then compare them with torch, in under four minutes.
 
 python -m bench.gpu                 # both, into bench/results/gpu.md
-python -m bench.gpu --no-contract   # figures alone, a minute
-python -m bench.gpu --trial         # the script itself, on a CPU, at sizes that say nothing about speed
+python -m bench.gpu --no-contract   # only the measurements, one minute
+python -m bench.gpu --trial         # tests the script on a CPU, at sizes too small to measure
 """
 
 import argparse
@@ -28,8 +28,8 @@ from clearhead.kernels.second_pass import statistics as second_pass
 
 RESULTS = Path(__file__).parent / "results" / "gpu.md"
 CONTRACT = ["tests/kernels/test_contract.py", "tests/kernels/test_triton.py"]
-SECONDS = 230  # the whole script may take
-CONTRACT_SECONDS = 130  # of these, the contract
+SECONDS = 230  # limit for the whole script
+CONTRACT_SECONDS = 130  # limit for the contract, part of SECONDS
 SHAPES = [(4, 16, 16, 2048, 64), (1, 32, 8, 8192, 128)]  # B, H, H_kv, L, D
 TRIAL_SHAPES = [(1, 2, 1, 37, 16)]
 RUNS, WARM_UP = 20, 3
@@ -42,7 +42,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Row:
-    """One piece of work: milliseconds of ours and of a peer, medians; why one is missing stands for it."""
+    """One piece of work: median milliseconds of ours and of a peer, or the reason why one is missing."""
 
     work: str
     shape: str
@@ -54,11 +54,11 @@ class Row:
 
 
 class Budget:
-    """The seconds that are left of a run: no row begins that is likely to end too late.
+    """The remaining seconds of a run; no row starts that is likely to end too late.
 
     Args:
-        seconds: in all, from now.
-        clock: gives the time in seconds.
+        seconds: in total, from now.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, seconds: float = SECONDS, clock: Clock = time.monotonic) -> None:
@@ -74,7 +74,7 @@ class Budget:
         return self._seconds - self.spent
 
     def run(self, row: Callable[[], list[Row]]) -> list[Row] | None:
-        """Return what a row gives; None if there is less time left than the longest row so far took."""
+        """Return the row's result, or None if less time is left than the longest row so far took."""
         if self.left <= self._longest:
             return None
         before = self.spent
@@ -106,7 +106,7 @@ def milliseconds(step: Step, device: torch.device, budget: Budget) -> float:
 
 
 def timed(step: Step, device: torch.device, budget: Budget) -> float | str:
-    """Milliseconds, or why there are none: a peer may run out of memory."""
+    """The milliseconds, or the reason why there are none; a peer may run out of memory."""
     if budget.left <= 0:
         return NO_TIME
     try:
@@ -130,7 +130,7 @@ def backward_of(forward: Callable[[], Tensor], inputs: list[Tensor]) -> Step:
 
 
 def terms(heads: int, device: torch.device) -> dict[str, dict[str, object]]:
-    """What torch's fused operators compute, and what they do not."""
+    """Options that torch's fused operators support, and others that they do not."""
     return {
         "causal": {"is_causal": True},
         "soft cap": {"is_causal": True, "softcap": 30.0},
@@ -141,7 +141,7 @@ def terms(heads: int, device: torch.device) -> dict[str, dict[str, object]]:
 
 
 def rows(device: torch.device, shapes: list[tuple[int, ...]], budget: Budget) -> list[Row]:
-    """Every row, the shapes in turn; those for which no time is left say so."""
+    """Every row, shape by shape; rows for which no time is left say so."""
     work: list[tuple[str, tuple[int, ...], Callable[[], list[Row]]]] = []
     for shape in shapes:
         for name, options in terms(shape[1], device).items():
@@ -157,7 +157,7 @@ def rows(device: torch.device, shapes: list[tuple[int, ...]], budget: Budget) ->
 def attention_rows(
     name: str, shape: tuple[int, ...], device: torch.device, options: dict[str, object], budget: Budget
 ) -> list[Row]:
-    """Forward and backward: beside torch's function where it computes the same, else beside blocked torch."""
+    """Forward and backward, compared with torch's function if it computes the same, else with blocked torch."""
     inputs = tensors(shape, device, learns=True)
     problem = Problem(*inputs, shape[-1] ** -0.5, **options)
     chosen = kernels.select(problem).kernel
@@ -183,7 +183,7 @@ def attention_rows(
 
 
 def statistics_rows(shape: tuple[int, ...], device: torch.device, budget: Budget) -> list[Row]:
-    """Entropy, maximum and column sums, beside the dense weights."""
+    """Entropy, maximum and column sums, compared with the dense weights."""
     inputs = tensors(shape, device)
     problem = Problem(*inputs, shape[-1] ** -0.5, is_causal=True)
     lse = kernels.run(problem).lse
@@ -203,7 +203,7 @@ def statistics_rows(shape: tuple[int, ...], device: torch.device, budget: Budget
 
 
 def contract(device: torch.device) -> str:
-    """Run the contract on the device, and say how it ended."""
+    """Run the contract on the device and return its result."""
     command = [sys.executable, "-m", "pytest", "-q", *CONTRACT, "--device", device.type, "--tier", "stress"]
     command += ["-k", "(triton or torch) and not compiles", "-p", "no:cacheprovider"]
     if find_spec("xdist"):
@@ -211,13 +211,13 @@ def contract(device: torch.device) -> str:
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=CONTRACT_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        return f"did not end in {CONTRACT_SECONDS} s"
+        return f"did not finish within {CONTRACT_SECONDS} s"
     failed = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return "\n".join([*failed[:40], run.stdout.strip().rpartition("\n")[2]])
 
 
 def markdown(table: list[Row], device: torch.device, verdict: str) -> str:
-    """The table, with the device and the versions that it is of."""
+    """The table, with the device and the versions that were measured."""
     name = torch.cuda.get_device_name() if device.type == "cuda" else "a CPU: a trial of the script, not a measurement"
     triton = __import__("triton").__version__ if find_spec("triton") else "none"
     lines = [f"# {name}", "", f"torch {torch.__version__}, CUDA {torch.version.cuda}, Triton {triton}.", ""]
@@ -236,15 +236,13 @@ def markdown(table: list[Row], device: torch.device, verdict: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.partition("\n")[0])
-    parser.add_argument("--no-contract", action="store_true", help="measure alone")
-    parser.add_argument("--trial", action="store_true", help="run the script on a CPU, at tiny sizes")
-    parser.add_argument("--out", type=Path, default=RESULTS, help=f"where the table goes (default {RESULTS})")
+    parser.add_argument("--no-contract", action="store_true", help="only measure")
+    parser.add_argument("--trial", action="store_true", help="test the script on a CPU, at tiny sizes")
+    parser.add_argument("--out", type=Path, default=RESULTS, help=f"file for the table (default {RESULTS})")
     options = parser.parse_args(arguments)
     device = torch.device("cpu" if options.trial else "cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
-        print(
-            "This machine has no CUDA device, so nothing was measured. --trial runs the script itself.", file=sys.stderr
-        )
+        print("This machine has no CUDA device, so nothing was measured. --trial tests the script.", file=sys.stderr)
         return 2
     budget = Budget()
     verdict = "not run" if options.no_contract or options.trial else contract(device)

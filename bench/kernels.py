@@ -1,4 +1,4 @@
-"""Attention itself, forward, backward and one query at a time, beside torch's `scaled_dot_product_attention`."""
+"""Attention, forward, backward and decoding, compared with torch's `scaled_dot_product_attention`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ def work(quick: bool) -> Iterator[Work]:
 
 @contextmanager
 def precision(setting: str) -> Iterator[None]:
-    """Let oneDNN multiply float32 as a narrower number for torch: faster on some CPUs, and less exact."""
+    """Let torch's oneDNN multiply float32 in lower precision: faster on some CPUs, and less exact."""
     matmul: Any = torch.backends.mkldnn.matmul
     before = matmul.fp32_precision
     matmul.fp32_precision = setting
@@ -40,7 +40,7 @@ def precision(setting: str) -> Iterator[None]:
 
 
 def exactly(shape: tuple[int, ...], dtype: torch.dtype, keys: int | None = None, **options: Any) -> Tensor:
-    """The output for `inputs(shape, dtype, keys)` by the float64 reference; `options` are those of `Problem`."""
+    """The float64 reference's output for `inputs(shape, dtype, keys)`; `options` are those of `Problem`."""
     query, key, value = (tensor.double() for tensor in inputs(shape, dtype, keys))
     with torch.no_grad():
         return kernels.run(Problem(query, key, value, shape[-1] ** -0.5, **options), kernel="reference").out
@@ -74,7 +74,7 @@ def _forward(shape: tuple[int, ...], dtype: torch.dtype, causal: bool) -> Work:
 
 
 def eager(query: Tensor, key: Tensor, value: Tensor, causal: bool = False) -> Tensor:
-    """What a textbook writes: the weights are stored."""
+    """Attention as in a textbook, which stores the weights."""
     logits = query @ key.mT * query.shape[-1] ** -0.5
     if causal:
         logits = logits.masked_fill(torch.ones(logits.shape[-2:], dtype=torch.bool).triu(1), -torch.inf)

@@ -76,7 +76,7 @@ def _bert(dtype: torch.dtype, layers: int, batch: int = 8, length: int = 128) ->
             )  # fmt: skip
             models[name] = BertModel(config).to(dtype).eval()
         ids = torch.randint(1000, 30000, (batch, length), generator=torch.Generator().manual_seed(1))
-        # As a tokenizer gives them: sequences of several lengths, filled up.
+        # As from a tokenizer: sequences of several lengths, padded.
         mask = (torch.arange(length) < torch.linspace(length // 2, length, batch)[:, None]).long()
 
         def of(name: str) -> Way:

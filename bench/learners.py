@@ -1,4 +1,4 @@
-"""Learners over real sockets for the load test: a process of them logs in, answers, runs programs; one is hostile."""
+"""The load test's learners, who log in, answer and run programs over real sockets; one of them is hostile."""
 
 import asyncio
 import contextlib
@@ -14,8 +14,8 @@ from http.cookies import SimpleCookie
 from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
-TIMEOUT = 60  # seconds for one answer
-PATIENCE = 12  # tries to send a form again while the studio or its database is away
+TIMEOUT = 60  # seconds for one response
+PATIENCE = 12  # how often a request is sent while the studio or its database is down
 TICKET = re.compile(r'name="ticket" value="([^"]+)"')
 CSRF = re.compile(r'<meta name="csrf" content="([^"]+)"')
 LETTER = re.compile(r'name="response" value="([a-z])"')
@@ -24,17 +24,19 @@ TYPED = 'name="typed"'
 
 @dataclass
 class Plan:
-    """What one process of learners does.
+    """What one process of learners should do.
 
     Args:
-        names: of the accounts; all have `password`.
-        programs: the first so many run programs between their answers.
-        hostile: the name of an account that hammers as fast as it can; "" for none.
+        base: the studio's address.
+        names: the accounts' names; all have `password`.
+        programs: how many of them, from the first, also run programs.
+        hostile: the name of an account that sends requests as fast as it can; "" for none.
         items: ids of questions with options.
-        tries: the address of a page that runs programs, and an item of it.
-        solution: the id of a question that is answered by a program, and a right one.
-        within: seconds within which all log in. thinking: seconds between two pages, at most twice as many.
-        until: time at which everything ends.
+        tries: the address of a page that runs programs, and an item on it.
+        solution: the id of a question that is answered by a program, and a right program.
+        within: the seconds within which all log in.
+        thinking: mean seconds of thought before each answer; from half to one and a half times as many.
+        until: the time at which everything ends.
     """
 
     base: str
@@ -52,13 +54,13 @@ class Plan:
 
 @dataclass
 class Seen:
-    """What one process of learners saw.
+    """What one process of learners measured.
 
     Attributes:
-        took: seconds of each page by kind.
-        sent: whose answer it was, once for each question, however often the form was sent.
-        answered: attempts the studio acknowledged, "name id" -> time.
-        errors: what went wrong, and how often.
+        took: the seconds of every page, by kind.
+        sent: the learner's name, once for each answered question, however often the form was sent.
+        answered: the attempts that the studio acknowledged, "name id" -> time.
+        errors: each error and how often it occurred.
         cpu: processor seconds.
     """
 
@@ -70,7 +72,7 @@ class Seen:
 
 
 def answer_form(page: str, program: str = "") -> dict[str, str]:
-    """Return the fields that answer this page's question: a program, an option or, where none is shown, an output."""
+    """The form fields that answer this page's question: a program, an option, or an output if there are no options."""
     ticket, letter = TICKET.search(page), LETTER.search(page)
     if ticket and program:
         return {"ticket": ticket[1], "program": program}
@@ -80,7 +82,7 @@ def answer_form(page: str, program: str = "") -> dict[str, str]:
 
 
 class Response(NamedTuple):
-    """What the studio answered; `location` is "" where it does not redirect."""
+    """The studio's response; `location` is "" if it does not redirect."""
 
     status: int
     location: str
@@ -88,9 +90,9 @@ class Response(NamedTuple):
 
 
 class Browser:
-    """Kept connections over HTTP/1.1 and cookies, and nothing else of a browser.
+    """A minimal browser: kept HTTP/1.1 connections and cookies.
 
-    A general client takes longer for a request than the studio does, on the cores that the studio is measured on.
+    A general client uses more processor time for a request than the studio, which is measured on the same cores.
     """
 
     def __init__(self, base: str) -> None:
@@ -100,7 +102,7 @@ class Browser:
         self._idle: list[tuple[StreamReader, StreamWriter]] = []
 
     async def request(self, method: str, address: str, form: dict[str, str]) -> Response:
-        """Raises OSError (TimeoutError too) or EOFError where no whole answer comes."""
+        """Send a request. Raises OSError (also TimeoutError) or EOFError if no complete response arrives."""
         body = urlencode(form) if method == "POST" else ""
         lines = [f"{method} {address} HTTP/1.1", f"host: {self._host}:{self._port}", "accept: text/html"]
         if self._cookies:
@@ -128,7 +130,7 @@ class Browser:
         return Response(int(head[0].split()[1]), headers.get("location", ""), text)
 
     async def _connection(self) -> tuple[StreamReader, StreamWriter]:
-        """Return a connection that nobody uses, or a new one."""
+        """Return an idle connection, or a new one."""
         while self._idle:
             reader, writer = self._idle.pop()
             if not (reader.at_eof() or writer.is_closing()):
@@ -143,7 +145,7 @@ class Browser:
 
 
 class Learner:
-    """One account at a browser."""
+    """One account with its browser."""
 
     def __init__(self, plan: Plan, name: str, seen: Seen) -> None:
         self.plan, self.name, self.seen = plan, name, seen
@@ -151,7 +153,7 @@ class Learner:
         self.csrf = ""
 
     async def send(self, kind: str, method: str, address: str, **form: str) -> Response | None:
-        """The response, timed; sent again while the studio is away. None when there is none."""
+        """Send a timed request, again while the studio is down. Returns None if no response arrives."""
         for _ in range(PATIENCE):
             if time.time() > self.plan.until + 30:
                 return None
@@ -176,7 +178,7 @@ class Learner:
         return done is not None and done.status == 303
 
     async def answer(self, item: str, program: str = "") -> None:
-        """A question, thought about, answered, with a program or not; and what is said of it."""
+        """Read a question, think, answer it, with a program if one is given, and read the feedback."""
         page = await self.send("question", "GET", f"/items/{item}")
         form = answer_form(page.text, program) if page else {}
         if not form:
@@ -202,7 +204,7 @@ class Learner:
 
 
 async def learn(plan: Plan, name: str, seen: Seen, runs: bool) -> None:
-    """A learner who answers, and now and then runs a program, until the end."""
+    """A learner who answers questions until the end, and runs programs if `runs`."""
     learner = Learner(plan, name, seen)
     await asyncio.sleep(random.uniform(0, plan.within))  # noqa: S311 — made-up arrival
     with contextlib.closing(learner.browser):
@@ -221,7 +223,7 @@ async def learn(plan: Plan, name: str, seen: Seen, runs: bool) -> None:
 
 
 async def hammer(plan: Plan, seen: Seen) -> None:
-    """A learner who sends the longest answers and endless programs, eight at a time."""
+    """A hostile learner, who sends very long texts and endless programs, eight at a time."""
     learner = Learner(plan, plan.hostile, Seen())
     with contextlib.closing(learner.browser):
         if not await learner.log_in():
@@ -254,7 +256,7 @@ async def _all(plan: Plan) -> Seen:
 
 
 def main() -> None:
-    """Read a plan from stdin, write what was seen to stdout."""
+    """Read a plan from stdin and write the measurements to stdout."""
     given = json.load(sys.stdin)
     print(json.dumps(asdict(asyncio.run(_all(Plan(**given))))))
 

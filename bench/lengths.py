@@ -1,6 +1,7 @@
-"""Time and memory against sequence length, one head, beside torch's SDPA and eager attention, which stores the matrix.
+"""Time and memory of one head against sequence length, compared with torch's SDPA and with eager attention.
 
-`make bench ARGS=--lengths` writes the table and `lengths.png`; the picture in docs/pictures was made by it.
+Eager attention stores the matrix. `make bench ARGS=--lengths` writes the table and `lengths.png`, which is also the
+picture in docs/pictures.
 """
 
 import gc
@@ -27,13 +28,13 @@ from .report import machine
 
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768, 65536)
 WIDTH = 64
-_PAGE = 4096  # bytes: less is not seen, and has no place on a logarithmic axis
-EAGER_SHARE = 0.35  # of the memory that is free, which eager's three matrices may take
+_PAGE = 4096  # bytes: less cannot be measured, and 0 cannot be drawn on a logarithmic axis
+EAGER_SHARE = 0.35  # the share of free memory that eager's three matrices may take
 
 
 @dataclass(frozen=True)
 class Point:
-    """One call: seconds, and bytes of memory beyond its inputs and its output; None where they were not measured."""
+    """One call: seconds, and bytes of memory beyond its inputs and output, None if not measured."""
 
     way: str
     length: int
@@ -42,7 +43,7 @@ class Point:
 
 
 def run(out: Path) -> int:
-    """Measure all, print the table, write it and the picture. Ctrl-C keeps what was measured."""
+    """Measure everything, print the table, and write it and the picture. Ctrl-C keeps what was measured."""
     plan = [(length, way) for length in LENGTHS for way in WAYS if way != "eager" or _eager_fits(length)]
     points: list[Point] = []
     try:
@@ -60,7 +61,7 @@ def run(out: Path) -> int:
 
 
 def table(points: list[Point]) -> str:
-    """Markdown: a row for each length, time and memory of each way."""
+    """Markdown: a row per length, with the time and memory of each way."""
     ways = list(WAYS)
     head = "".join(f" {way}, ms | {way}, MB |" for way in ways)
     lines = [f"| L |{head}", "|---|" + "---|---|" * len(ways)]
@@ -79,7 +80,7 @@ def _cells(point: Point | None) -> str:
 
 
 def picture(points: list[Point], out: Path) -> bool:
-    """Draw both against length; False where matplotlib is not installed."""
+    """Plot both against length; False if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -118,7 +119,7 @@ WAYS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 
 def _in_a_child(way: str, length: int) -> Point:
-    """Measure in a process of its own: in an old one memory that was freed and kept would be taken again unseen."""
+    """Measure in a new process: an old one could reuse memory it had freed but kept, which would not be counted."""
     command = [sys.executable, "-m", "bench.lengths", way, str(length)]
     pinned = {"OMP_PROC_BIND": "true", **os.environ}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=pinned)
@@ -129,7 +130,7 @@ def _measured(way: str, length: int) -> Point:
     make = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(1, 1, length, WIDTH, generator=make) for _ in range(3))
     function = WAYS[way]
-    function(*(x[:, :, :64] for x in (query, key, value)))  # what is loaded and started once
+    function(*(x[:, :, :64] for x in (query, key, value)))  # so that one-time loading is not measured
     seconds, memory = [], []
     for _ in range(1 if length > 16384 else 5):
         gc.collect()
@@ -149,7 +150,7 @@ def _eager_fits(length: int) -> bool:
 
 
 def _reset_high_water() -> int | None:
-    """Forget the most memory the process has had; what it has now, or None where the system cannot say."""
+    """Reset the process's peak memory; return its memory now, or None if the system does not report it."""
     if sys.platform != "linux":
         return None
     try:
@@ -164,7 +165,7 @@ def _high_water() -> int:
 
 
 def _status(path: Path, name: str) -> Iterator[int]:
-    """The bytes that a line of the system's own report gives."""
+    """The bytes in the named line of a file of the system."""
     if path.exists():
         for line in path.read_text().splitlines():
             if line.startswith(name + ":"):

@@ -1,4 +1,4 @@
-"""Timing two or more ways to compute the same thing, so that the ratio is worth something on a shared machine."""
+"""Timing two or more ways to compute the same thing, with ratios that are reliable on a shared machine."""
 
 import os
 import time
@@ -18,11 +18,11 @@ Way = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call, over all rounds.
+    """Seconds per call, over all rounds.
 
     Attributes:
         median, best: of the rounds.
-        spread: the distance between the quartiles, as a share of the median.
+        spread: the interquartile range as a share of the median.
     """
 
     median: float
@@ -31,10 +31,10 @@ class Timing:
 
 
 def interleaved(ways: dict[str, Way], seconds: float, rounds: int = 7) -> dict[str, Timing]:
-    """Time each way in turn, round after round: A B A B. Foreign load then hits both alike.
+    """Time each way in turn, round after round: A B A B. Other load then affects all of them alike.
 
     Args:
-        seconds: about how long all of it may take.
+        seconds: about how long everything together may take.
     """
     calls = {}
     for name, way in ways.items():
@@ -60,9 +60,9 @@ def _timing(times: list[float]) -> Timing:
 
 @contextmanager
 def undisturbed(wanted: bool) -> Iterator[None]:
-    """Give this process's threads real-time priority for a while, where that is wanted, so that other work waits.
+    """Give this process's threads real-time priority inside the block if `wanted`, so that other work waits.
 
-    Keep it to seconds: nothing else runs on those cores meanwhile. Linux only; needs root.
+    Use it for seconds only: nothing else runs on those cores meanwhile. Linux only; needs root.
     """
     if wanted:
         _schedule(os.SCHED_RR, 10)
@@ -77,12 +77,12 @@ def _schedule(policy: int, priority: int) -> None:
     for task in Path("/proc/self/task").iterdir():
         try:
             os.sched_setscheduler(int(task.name), policy, os.sched_param(priority))
-        except ProcessLookupError:  # a thread that has ended since
+        except ProcessLookupError:  # the thread has ended
             continue
 
 
 def peak() -> float:
-    """The machine's float32 multiply-add peak on torch's threads, in operations a second: the best of many tries."""
+    """The machine's float32 multiply-add peak on torch's threads, in operations per second: the best of many tries."""
     best = 0.0
     for _ in range(20):
         start = time.perf_counter()
@@ -92,6 +92,6 @@ def peak() -> float:
 
 
 def agree(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """The largest difference, relative to the largest entry; checked outside the timed region."""
+    """The largest difference, relative to the largest entry. It is computed outside the timed region."""
     truth = theirs.double()
     return ((ours.double() - truth).abs().max() / truth.abs().max().clamp(min=1e-30)).item()

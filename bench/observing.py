@@ -1,10 +1,10 @@
-"""What observing a model costs: time and memory beside the plain run, beside eager weights; and asking it everything.
+"""The cost of observing a model: time and memory compared with a plain run and with eager weights; and all statistics.
 
     python -m bench --only observing           both models
     python -m bench.observing minilm llama-2048 llama-8192
 
-Memory is the high-water mark of one run in a process of its own for each way, less that of the plain run. The mark is
-set back before the run (Linux), for making the model may take more than running it.
+Memory is the peak of one run, in a separate process for each way, minus that of the plain run. The peak is reset before
+the run (Linux), because building the model may take more memory than running it.
 """
 
 import subprocess
@@ -25,7 +25,7 @@ EAGER_UP_TO = 2048  # tokens: eager weights of 8 layers × 8 heads at 8,192 toke
 
 
 def model_and_inputs(case: str) -> tuple[nn.Module, dict[str, Any]]:
-    """MiniLM on 512 tokens, or a Llama of random weights, 8 layers × 8 heads of width 64."""
+    """MiniLM on 512 tokens, or a Llama with random weights, 8 layers × 8 heads of width 64."""
     if case == "minilm":
         loaded = capture.load()
         return loaded.model, dict(loaded.tokenizer("attention " * 510, return_tensors="pt"))
@@ -49,7 +49,7 @@ def observed(model: nn.Module, inputs: dict[str, Any]) -> capture.Record:
 
 
 def eager(model: nn.Module, inputs: dict[str, Any]) -> Any:
-    """The weights as the model gives them when asked: switched to eager, L×S a head, all kept."""
+    """The model's own weights with `output_attentions`: switched to eager, L×S per head, all kept."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
@@ -100,7 +100,7 @@ def timed(case: str, rounds: int) -> str:
 
 
 def peak(case: str, way: str) -> float:
-    """Megabytes of the most a process of its own that runs one way has held."""
+    """The peak memory in megabytes of a separate process that runs one way."""
     code = f"from bench.observing import high_water; print(high_water({case!r}, {way!r}))"
     return float(subprocess.check_output([sys.executable, "-c", code], text=True).split()[-1])
 
@@ -108,8 +108,8 @@ def peak(case: str, way: str) -> float:
 def high_water(case: str, way: str) -> float:
     model, inputs = model_and_inputs(case)
     with torch.inference_mode():
-        plain(model, inputs)  # what the libraries set up once is not the run's
-        Path("/proc/self/clear_refs").write_text("5")  # the mark falls to what is held now
+        plain(model, inputs)  # so that one-time setup of the libraries is not measured
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the memory held now
         kept = WAYS[way](model, inputs)
     del kept
     status = Path("/proc/self/status").read_text(encoding="utf-8")
@@ -121,9 +121,7 @@ def main(cases: tuple[str, ...] = CASES) -> int:
     print("|---|---|---|---|---|---|---|---|---|")
     for case in cases:
         print(timed(case, rounds=9 if case == "minilm" else 3 if case != "llama-8192" else 1), flush=True)
-    print(
-        "\nTimes are shares of the plain run's; MB beyond the plain run's high-water mark, and beyond queries and keys."
-    )
+    print("\nTimes are shares of the plain run's; MB is the peak beyond the plain run's, and beyond queries and keys.")
     return 0
 
 

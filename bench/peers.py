@@ -1,4 +1,4 @@
-"""Other libraries, forward in float32; each is measured where it is installed (the extra `bench`)."""
+"""Other libraries, forward in float32; each is measured if it is installed (the extra `bench`)."""
 
 import os
 import platform
@@ -24,7 +24,7 @@ from .work import Work, inputs
 
 def work(quick: bool) -> Iterator[Work]:
     for shape in ((1, 8, 512, 64),) if quick else ((1, 8, 512, 64), (1, 8, 2048, 64), (8, 8, 128, 64)):
-        # To compile takes longer than to measure: half a minute a shape.
+        # Compiling takes longer than measuring: half a minute per shape.
         yield _row(shape, {name: make for name, make in PEERS.items() if not (quick and make is _flex)})
 
 
@@ -45,7 +45,7 @@ def _row(shape: tuple[int, ...], peers: dict[str, Callable[..., Way | str]]) -> 
 
 
 def _flex(query: Tensor, key: Tensor, value: Tensor) -> Way | str:
-    """torch's flex_attention, compiled for this shape here, before anything is timed."""
+    """torch's flex_attention, compiled for this shape before anything is timed."""
     if which(os.environ.get("CXX", "g++")) is None:
         return "no C++ compiler"
     compiled = _compiled_flex()
@@ -67,7 +67,7 @@ def _compiled_flex() -> Any:
 
 
 def _onnxruntime(query: Tensor, key: Tensor, value: Tensor) -> Way | str:
-    """ONNX Runtime's MultiHeadAttention, on a graph of that one node; it takes (B, L, H·D)."""
+    """ONNX Runtime's MultiHeadAttention, as a graph of this one node; it takes (B, L, H·D)."""
     if find_spec("onnxruntime") is None or find_spec("onnx") is None:
         return "onnxruntime is not installed"
     import onnxruntime
@@ -84,7 +84,7 @@ def _onnxruntime(query: Tensor, key: Tensor, value: Tensor) -> Way | str:
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Its waiting threads would spin on the cores of whoever is measured next.
+    # Its waiting threads would otherwise spin on the cores of whatever is measured next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(
         helper.make_model(graph, opset_imports=imports, ir_version=9).SerializeToString(),
@@ -119,21 +119,21 @@ def _jax(query: Tensor, key: Tensor, value: Tensor) -> Way | str:
 
 
 def _zentorch(query: Tensor, key: Tensor, value: Tensor) -> Way | str:
-    """AMD's extension of torch, by its own operator."""
+    """AMD's extension of torch, through its own operator: importing it changes no other function of torch."""
     if "AMD" not in cpu_vendor():
         return "zentorch is for AMD CPUs"
     if find_spec("zentorch") is None:
-        return "zentorch is not installed; 2.14.0.1 needs torch 2.14"
+        return "zentorch is not installed; `make bench` installs the release for this torch on an AMD CPU"
     try:
         import_module("zentorch")
         operator = torch.ops.zentorch.zentorch_sdpa
     except (ImportError, OSError, RuntimeError, AttributeError) as error:  # built for another torch
-        return f"zentorch cannot be used beside torch {torch.__version__}: {str(error).splitlines()[0]}"
+        return f"zentorch does not work with torch {torch.__version__}: {str(error).splitlines()[0]}"
     return lambda: operator(query, key, value)[0]
 
 
 def cpu_vendor() -> str:
-    """The vendor as /proc/cpuinfo has it, "AuthenticAMD" or "GenuineIntel"; elsewhere the platform's words."""
+    """The vendor from /proc/cpuinfo, "AuthenticAMD" or "GenuineIntel"; on other systems the platform's description."""
     listed = Path("/proc/cpuinfo")
     lines = listed.read_text().splitlines() if listed.is_file() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), platform.processor())

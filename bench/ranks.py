@@ -1,7 +1,7 @@
-"""Attention over ranks on this machine: time against one process, the share of waiting, and memory a rank.
+"""Attention over ranks on this machine: time compared with one process, the share of waiting, and memory per rank.
 
-`python -m bench.ranks` takes some minutes on two cores; `--length 4096` half a minute. One process has as many threads
-as there are ranks; each rank has one. Rounds alternate, and the ratio is of medians.
+`python -m bench.ranks` takes a few minutes on two cores; with `--length 4096` half a minute. The single process has as
+many threads as there are ranks; each rank has one. Rounds alternate, and the ratio is of medians.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def inputs(length: int, heads: int) -> list[torch.Tensor]:
 
 
 def alone(length: int, ranks: int, causal: bool, backward: bool) -> float:
-    """Seconds of one process with a thread for each rank."""
+    """The seconds of one process with a thread for each rank."""
     torch.set_num_threads(ranks)
     tensors = [tensor.requires_grad_(backward) for tensor in inputs(length, HEADS)]
     start = time.perf_counter()
@@ -40,7 +40,7 @@ def alone(length: int, ranks: int, causal: bool, backward: bool) -> float:
 
 
 def of_rank(rank: int, ranks: int, length: int, causal: bool, backward: bool) -> dict[str, float]:
-    """Seconds of this rank, and how long of it it waited."""
+    """The seconds of this rank, and how much of them it waited."""
     placement = "zigzag" if causal else "contiguous"
     own = [distributed.shard(t, placement=placement).requires_grad_(backward) for t in inputs(length, HEADS)]
     dist.barrier()
@@ -53,7 +53,7 @@ def of_rank(rank: int, ranks: int, length: int, causal: bool, backward: bool) ->
 
 
 def memory_of_rank(rank: int, ranks: int, length: int) -> dict[str, float]:
-    """MiB that a causal attention of two heads adds to a rank, its own inputs included."""
+    """The MiB that causal attention of two heads adds to a rank, including its inputs."""
     each = length // ranks
     Path("/proc/self/clear_refs").write_text("5")
     before = _memory("VmRSS")
@@ -69,7 +69,7 @@ def _memory(name: str) -> float:
 
 
 def together(ranks: int, function: Any, *arguments: Any) -> list[dict[str, float]]:
-    """What each of some fresh processes, one thread each, gives."""
+    """Call the function in `ranks` new processes of one thread each, and return their results."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         answers = context.Queue()
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=16_384, help="tokens of the sequence")
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--memory", type=int, default=65_536, metavar="LENGTH", help="tokens for the table of memory")
+    parser.add_argument("--memory", type=int, default=65_536, metavar="LENGTH", help="tokens for the memory table")
     options = parser.parse_args()
     report: dict[str, Any] = {"tokens": options.length, "ranks": options.ranks}
     for causal in (False, True):

@@ -1,4 +1,4 @@
-"""Measure one piece of work after another, and write the table: Markdown to read, JSON to compare."""
+"""Measure one piece of work after another and write the table, as Markdown to read and as JSON to compare."""
 
 import json
 import math
@@ -24,11 +24,12 @@ class Row:
     """One measured piece of work.
 
     Attributes:
-        timings: of each way.
-        difference: the largest between ours and the others, as a share of the largest entry.
-        missing: why a way could not be had here.
-        errors: each way's largest against float64, as a share of the largest entry, in units of the dtype's epsilon.
-        peak: the machine's, in operations a second, when it was measured.
+        timings: the timing of each way.
+        difference: the largest difference between ours and the others, as a share of the largest entry.
+        missing: the ways that cannot be measured here, and why.
+        errors: each way's largest error against float64, as a share of the largest entry, in units of the dtype's
+            epsilon.
+        peak: the machine's peak when the row was measured, in operations per second.
     """
 
     group: str
@@ -41,18 +42,19 @@ class Row:
     errors: dict[str, float] = field(default_factory=dict)
 
     def ratio(self, peer: str) -> float:
-        """How many times faster ours is than a peer, by the medians."""
+        """How many times as fast as a peer ours is, by the medians."""
         return self.timings[peer].median / self.timings["ours"].median
 
 
 def measured(chosen: list[Work], seconds: float, peak: float = 0.0, real_time: bool = False) -> tuple[list[Row], str]:
-    """Measure each piece of work, with a progress bar; (the rows, why it ended early or "").
+    """Measure each piece of work, with a progress bar; return the rows, and why it ended early or "".
 
-    Ctrl-C keeps what was measured, and so does an answer that is wrong.
+    Ctrl-C keeps what was measured, and so does a wrong result.
 
     Args:
-        seconds: about how long a piece may take.
-        peak: the machine's, kept with each row.
+        chosen: the pieces of work.
+        seconds: about how long each piece may take.
+        peak: the machine's peak, stored with each row.
         real_time: measure each piece at real-time priority.
     """
     rows: list[Row] = []
@@ -81,7 +83,7 @@ def _row(work: Work, seconds: float, peak: float, real_time: bool) -> Row:
         agree(results["ours"], other) for name, other in results.items() if name != "ours" and other is not None
     ]
     worst, least = max(differences, default=0.0), min(differences, default=0.0)
-    # A peer may round more than it says: on CPUs with AMX oneDNN multiplies float32 in bfloat16. The table shows it.
+    # A peer may be less exact than its dtype: with AMX oneDNN multiplies float32 in bfloat16. The table shows it.
     if not least < TOLERANCE[work.dtype]:
         raise WrongAnswer(
             f"{work.group} {work.shape}: ours differs by {least:.1e} of the largest entry from every peer."
@@ -97,7 +99,7 @@ def _row(work: Work, seconds: float, peak: float, real_time: bool) -> Row:
 
 
 def merged(before: list[Row], now: list[Row], order: list[Work]) -> list[Row]:
-    """One table of two runs: a row measured now replaces the one before; in the order of all the work there is."""
+    """Merge the rows of two runs, in the order of all work; a new row replaces the old one."""
     rows = {(row.group, row.shape): row for row in (*before, *now)}
     places = {(work.group, work.shape): place for place, work in enumerate(order)}
     return sorted(rows.values(), key=lambda row: places.get((row.group, row.shape), len(places)))
@@ -110,7 +112,7 @@ def from_json(text: str) -> list[Row]:
 
 
 def machine(peak: float) -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The machine and versions that were measured."""
     return {
         "cpu": _cpu_name(),
         "threads": torch.get_num_threads(),
@@ -133,15 +135,15 @@ def _cpu_name() -> str:
 
 
 def markdown(rows: list[Row], peak: float) -> str:
-    """The whole report. A row's share is of the peak that was measured with it."""
+    """The whole report. A row's share of the peak refers to the peak measured with it."""
     about = ", ".join(f"{name} {value}" for name, value in machine(peak).items())
     lines = [
         "# Bench",
         "",
         about + ".",
-        "Milliseconds: median (best); spread is the quartiles' distance. Ratio: peer's median over ours. GF/s and its "
-        "share of the measured peak are of our best. Error: the largest against float64, as a share of the largest "
-        "entry, in units of the dtype's epsilon; ours and the peer's.",
+        "Milliseconds: median (best); spread is the interquartile range. Ratio: the peer's median over ours. GF/s and "
+        "its share of the measured peak are for our best. Error: the largest against float64, as a share of the "
+        "largest entry, in units of the dtype's epsilon; ours and the peer's.",
         "",
         "| work | shape | ours | spread | peer | its time | ratio | error, ours | error, peer | GF/s | of peak |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
@@ -166,7 +168,7 @@ def markdown(rows: list[Row], peak: float) -> str:
 
 
 def means(rows: list[Row]) -> dict[tuple[str, str], float]:
-    """The geometric mean of the ratio for each kind of work and peer."""
+    """The geometric mean of the ratios, for each kind of work and peer."""
     logs: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         for peer in row.timings:

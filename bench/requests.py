@@ -1,9 +1,9 @@
-"""What each kind of request costs the studio: `.venv/bin/python -m bench.requests`.
+"""The processor time of each kind of request to the studio: `.venv/bin/python -m bench.requests`.
 
-A learner of a shared studio with one worker and PostgreSQL (or `--sqlite`), another for each kind, asks the same page
-again and again through a real socket. Printed: milliseconds of processor time of the studio per request, of all its
-threads, as the kernel counts them, and of the database. On a machine that others use, put `chrt -f 10` before it, and
-compare runs in turn: waiting does not count, but cold caches do.
+For each kind of request another learner of a shared studio with one worker and PostgreSQL (or `--sqlite`) repeats the
+same request through a real socket. Prints the milliseconds of processor time per request, as the kernel counts them, of
+all threads of the studio and of the database. On a machine that others use, run it under `chrt -f 10` and compare runs
+in turn: waiting does not count, but cold caches do.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from clearhead.studio.accounts.users import open_users
 from clearhead.studio.questions.question import FORMS
 
 KINDS = ("home", "question", "question_and_answer", "feedback", "login_page", "log_in")
-MOST = request_rate.BURST // 2 - 20  # of one learner; a question and its answer are two requests
+MOST = request_rate.BURST // 2 - 20  # rounds per learner; a question and its answer are two requests
 
 
 def processor_time(pids: list[int]) -> float:
@@ -38,7 +38,7 @@ def processor_time(pids: list[int]) -> float:
 
 
 class Browser:
-    """A learner's connection, logged in; each method is one kind of request, or a few that belong together."""
+    """A learner's connection, logged in. Each method is one kind of request, or a few that belong together."""
 
     def __init__(self, base: str, name: str, items: list[str]) -> None:
         self.client = httpx2.Client(base_url=base, timeout=60, headers={"accept": "text/html"})

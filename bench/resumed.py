@@ -1,8 +1,8 @@
-"""One survey computed in several ways: are its files the same bit for bit? `python -m bench.resumed`.
+"""Check that a survey computed in several ways gives the same files, bit for bit: `python -m bench.resumed`.
 
-The sentences are those of bench.corpus, 20,000 of them unless `--sentences` says otherwise. Surveyed by two workers; by
+The texts are 20,000 sentences of bench.corpus, or as many as `--sentences` gives. They are surveyed by two workers; by
 one worker that is killed with SIGKILL three times and resumed; and by two actors on a Ray cluster of two nodes on this
-machine. Prints the seconds of each and the SHA-256 over all files. About 20 minutes on two cores.
+machine. Prints the seconds of each and the SHA-256 over all files. Takes about 20 minutes on two cores.
 """
 
 import argparse
@@ -17,12 +17,12 @@ from pathlib import Path
 
 from bench.corpus import sentences
 
-ASKS = "scores,entropy,received,sinks,ablation"
+QUESTIONS = "scores,entropy,received,sinks,ablation"
 KILLED_AFTER = (0.2, 0.45, 0.75)  # of the parts
 
 
 class Surveys:
-    """Surveys of one file of sentences, each into a folder of its own."""
+    """Surveys of one file of sentences, each in its own folder."""
 
     def __init__(self, place: Path, count: int, part: int) -> None:
         self._place, self._texts = place, place / "sentences.txt"
@@ -31,13 +31,13 @@ class Surveys:
 
     def command(self, name: str, *options: str) -> list[str]:
         start = [sys.executable, "-m", "clearhead", "survey", "-", str(self._texts), "--out", str(self._place / name)]
-        return [*start, "--ask", ASKS, "--part", str(self._part), *options]
+        return [*start, "--ask", QUESTIONS, "--part", str(self._part), *options]
 
     def whole(self, name: str, *options: str) -> None:
         subprocess.run(self.command(name, *options), check=True, capture_output=True)
 
     def killed(self, name: str, *options: str) -> None:
-        """Kill a survey while it computes, three times, then let it end."""
+        """Kill a running survey three times, then let it finish."""
         for share in KILLED_AFTER:
             process = subprocess.Popen(self.command(name, *options), stdout=subprocess.DEVNULL)
             while self.written(name) < max(share * self._parts, 1) and process.poll() is None:
@@ -51,7 +51,7 @@ class Surveys:
         return len(list((self._place / name / "parts").glob("[0-9]*.parquet")))
 
     def digest(self, name: str) -> tuple[str, int]:
-        """SHA-256 over the names and digests of all files, and how many they are."""
+        """The SHA-256 over the names and digests of all files, and the number of files."""
         root = self._place / name
         files = {
             str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -78,7 +78,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sentences", type=int, default=20_000)
     parser.add_argument("--part", type=int, default=512, help="texts computed and written together")
-    parser.add_argument("--no-ray", action="store_true", help="leave out the cluster")
+    parser.add_argument("--no-ray", action="store_true", help="skip the cluster")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         surveys = Surveys(Path(place), options.sentences, options.part)
@@ -96,7 +96,7 @@ def main() -> int:
             seconds = time.perf_counter() - start
             print(f"{name}: {seconds:.0f} s, {files} files, sha256 {digests[name]}", flush=True)
     same = len(set(digests.values())) == 1
-    print(f"{options.sentences:,} sentences: " + ("the same bit for bit" if same else "the files differ"))
+    print(f"{options.sentences:,} sentences: " + ("the files are equal, bit for bit" if same else "the files differ"))
     return 0 if same else 1
 
 

@@ -1,4 +1,4 @@
-"""Numbers about the weights: what they cost beside a plain forward pass, and beside weights that are stored."""
+"""Statistics of the weights: their cost compared with a plain forward pass, and with stored weights."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from .measure import Way
 from .work import Work, inputs
 
 TOP = 8
-# The words of a row, what it asks of the second pass, which answer is checked, and the same from stored weights.
+# The name of a row: what is wanted, the statistic that is checked, and the same computed from stored weights.
 ROWS: dict[str, tuple[Wanted, str, Callable[[Tensor], Tensor]]] = {
     "entropy and maximum": (Wanted(entropy=True, maximum=True), "entropy", lambda w: torch.special.entr(w).sum(-1)),
     "column sums": (Wanted(received=True), "received", lambda w: w.sum(-2)),

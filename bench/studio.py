@@ -1,9 +1,9 @@
-"""How fast and how heavy the studio's pages are: `.venv/bin/python -m bench.studio`.
+"""The time and size of the studio's pages: `.venv/bin/python -m bench.studio`.
 
-On a database of 10,000 attempts over the shipped course, each page is asked for 40 times in turn with the others, and
-right after an answer each time; then tiles of the Lens on the induction model. Printed: the median and the 95th
-percentile of the time that a browser would wait, through a real socket on a kept connection, and the weight of the page
-with the styles and modules it names, before pictures. No page should be above 30 ms or 100 kB.
+With a database of 10,000 attempts on the shipped course, each page is requested 40 times, in turn with the others and
+always just after an answer; the pages include tiles of the Lens on the induction model. Prints the median and the 95th
+percentile of the time that a browser waits, through a real socket on a kept connection, and the size of the page with
+its styles and modules, without pictures. No page should be above 30 ms or 100 kB.
 """
 
 import json
@@ -45,7 +45,7 @@ LIMIT_MS, LIMIT_KB = 30.0, 100.0
 
 
 def seed(client: Any, count: int) -> list[str]:
-    """Fill the store with a year of answers; gives some attempts' ids."""
+    """Fill the store with a year of answers; return the ids of some attempts."""
     context = client.app.state.context
     draw, now = random.Random(0), datetime.now(UTC)  # noqa: S311 — made-up answers
     items = [item for item in context.library.items.values() if context.library.proved[item.id].options]
@@ -69,13 +69,13 @@ def seed(client: Any, count: int) -> list[str]:
 
 
 def answer(context: Context) -> None:
-    """Somebody answers: what was worked out from the attempts is out of date now."""
+    """Record an answer, so that whatever was computed from the attempts is out of date."""
     item = random.choice([item for item in context.library.items.values() if item.kind == "choice"])  # noqa: S311 — as above
     context.store.record(Attempt(str(uuid.uuid4()), item.id, item.rev, datetime.now(UTC), "practice", True, "a"))
 
 
 def weight(client: httpx2.Client, address: str) -> float:
-    """Kilobytes of the page, its styles and its modules, and what those import."""
+    """The kilobytes of the page, its styles and its modules, with their imports."""
     page = client.get(address)
     total, seen = len(page.content), set()
     wanted = re.findall(r'(?:href|src)="(/(?:static|views)/[^"]+\.(?:css|js))"', page.text)
@@ -90,7 +90,7 @@ def weight(client: httpx2.Client, address: str) -> float:
 
 @contextmanager
 def served(app: FastAPI, settings: Settings) -> Iterator[httpx2.Client]:
-    """A browser's connection to the studio, which listens on a port of its own as `clearhead studio` does."""
+    """A browser's connection to the studio, which listens on a free port as `clearhead studio` does."""
     with serving.take_port("127.0.0.1", 0) as listener:
         server = uvicorn.Server(serving.config(app, settings))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -107,7 +107,7 @@ def served(app: FastAPI, settings: Settings) -> Iterator[httpx2.Client]:
 
 
 def tiles(client: httpx2.Client) -> list[str]:
-    """Addresses of tiles of the Lens, whose reading has been made."""
+    """The addresses of tiles of the Lens, for a text that has been read."""
     text = "the lighthouse keeper wrote: the lighthouse keeper"
     about = {"model": "induction", "text": text}
     client.get("/lens/data", params=about).raise_for_status()
@@ -117,7 +117,7 @@ def tiles(client: httpx2.Client) -> list[str]:
 
 
 def measure(client: httpx2.Client, context: Context, addresses: list[str]) -> dict[str, list[float]]:
-    """Milliseconds of every request."""
+    """The milliseconds of every request."""
     took: dict[str, list[float]] = {address: [] for address in addresses}
     for address in addresses:
         client.get(address)
@@ -132,7 +132,7 @@ def measure(client: httpx2.Client, context: Context, addresses: list[str]) -> di
 
 
 def main() -> None:
-    """Print the table; exit 1 where a page is over a limit."""
+    """Print the table; exit with 1 if a page is over a limit."""
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder) / "proofs"
         settings = Settings(data=Path(folder))

@@ -13,13 +13,13 @@ from clearhead import AttentionMatrix
 
 
 def resident() -> int:
-    """Bytes of memory this process holds now."""
+    """The bytes of memory this process holds now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 
 
 def most_resident() -> int:
-    """The most bytes it ever held."""
+    """The most bytes it has ever held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

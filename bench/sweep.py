@@ -1,8 +1,8 @@
-"""`python -m bench.sweep`: is `clearhead.attention` slower than torch anywhere? Many shapes, masks and dtypes, briefly.
+"""Find where `clearhead.attention` is slower than torch, over many shapes, masks and dtypes: `python -m bench.sweep`.
 
-Where torch takes 50 µs or more, ours should never take longer; where it takes less, at most 10 µs more. A case that
-fails is measured three times more, longer, and counts only if it fails each time. What is found is kept in a JSON file
-after every few seconds, and the next run goes on where the last one stopped, so it can be done in pieces.
+Where torch takes 50 µs or more, ours should not take longer; where it takes less, ours should take at most 10 µs more.
+A case that fails is measured three more times, for longer, and counts only if it fails each time. The results are saved
+in a JSON file every few seconds, and the next run continues there.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Read by OpenMP when it is loaded, so before torch: threads stay on their cores.
+# Keeps threads on their cores. OpenMP reads this when torch loads it.
 os.environ.setdefault("OMP_PROC_BIND", "true")
 
 import torch
@@ -27,7 +27,7 @@ from torch import Tensor
 import clearhead
 from bench.measure import Way, agree, interleaved, undisturbed
 from bench.report import machine
-from bench.sweep_table import Case, Found, table
+from bench.sweep_table import Case, CaseResult, table
 
 LENGTHS = (1, 2, 3, 4, 5, 7, 8, 13, 16, 31, 64, 67, 128, 131, 256, 509, 512, 1024, 1031, 2048, 4096)
 HEADS = ((1, 1), (1, 8), (4, 12))
@@ -37,15 +37,15 @@ MASKS = (
     "one query, grouped",
 )  # fmt: skip
 QUERIES = {"one query": 1, "13 queries": 13, "one query, grouped": 1}
-GROUP = 4  # query heads that share a key head, where they are grouped
+GROUP = 4  # query heads per key head, where they are grouped
 LEARNT = ("none", "causal", "dense bool", "grouped")
-LARGEST = 1 << 25  # B·H·L·S of other heads and widths, and of gradients: keeps a case under some seconds
+LARGEST = 1 << 25  # limit on B·H·L·S for other heads and widths and for gradients, so that a case takes seconds
 TOLERANCE = {"float64": 1e-12, "float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 TRIES = 3
 
 
 def cases(quick: bool) -> Iterator[Case]:
-    """Every length with every mask and dtype at (1, 8) heads of width 64; other heads and widths in the main dtypes."""
+    """All lengths, masks and dtypes at (1, 8) heads of width 64; other heads and widths in the main dtypes."""
     lengths = LENGTHS[::4] if quick else LENGTHS
     for dtype in ("float32", "bfloat16", "float16", "float64"):
         for length in lengths:
@@ -64,7 +64,7 @@ def cases(quick: bool) -> Iterator[Case]:
 
 
 def ways_of(case: Case) -> dict[str, Way]:
-    """Ours and torch's way to do it: the output, or where it learns the three gradients joined."""
+    """Ours and torch's way to compute a case: the output, or the three gradients if it learns."""
     make = torch.Generator().manual_seed(0)
     dtype = getattr(torch, case.dtype)
     grouped = "grouped" in case.mask
@@ -101,8 +101,8 @@ def _mask(case: Case, dtype: torch.dtype, make: torch.Generator) -> Tensor | Non
     return None
 
 
-def measured(case: Case, real_time: bool) -> Found:
-    """Check that both give the same, outside of what is timed, and time them."""
+def measured(case: Case, real_time: bool) -> CaseResult:
+    """Check, outside the timed region, that both give the same result, and time them."""
     ways = ways_of(case)
     start = time.perf_counter()
     results = {name: way() for name, way in ways.items()}
@@ -116,31 +116,31 @@ def measured(case: Case, real_time: bool) -> Found:
         start = time.perf_counter()
         with undisturbed(real_time):
             taken = interleaved(ways, 0.2 if tries else 0.03, rounds)
-        found = Found(case, taken["ours"].best * 1e6, taken["torch"].best * 1e6, tries)
+        found = CaseResult(case, taken["ours"].best * 1e6, taken["torch"].best * 1e6, tries)
         if real_time:
-            time.sleep(min(2.0, time.perf_counter() - start))  # others have waited: as long again is theirs
+            time.sleep(min(2.0, time.perf_counter() - start))  # other work has waited, so it now gets as much time
         if not found.is_slower:
             break
     return found
 
 
 def _joined(result: Any) -> Tensor:
-    """An output, or three gradients, as one list of numbers; that of a single key's query is 0 but for rounding."""
+    """An output or three gradients as one tensor, because with a single key the query's gradient is only rounding."""
     return torch.cat([part.detach().flatten() for part in (result if isinstance(result, tuple) else (result,))])
 
 
 @dataclass
 class Store:
-    """What was found so far, in a file."""
+    """The results so far, in a file."""
 
     path: Path
-    found: dict[Case, Found] = field(default_factory=dict)
+    found: dict[Case, CaseResult] = field(default_factory=dict)
 
     def load(self) -> None:
         if self.path.exists():
             for one in json.loads(self.path.read_text())["found"]:
                 case = Case(**one.pop("case"))
-                self.found[case] = Found(case, **one)
+                self.found[case] = CaseResult(case, **one)
 
     def save(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,11 +151,11 @@ class Store:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.sweep", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a quarter of the lengths")
-    parser.add_argument("--only", default="", help="only cases whose text contains this; they are measured again")
-    parser.add_argument("--seconds", type=float, default=1e9, help="stop after about so long; the next run goes on")
-    parser.add_argument("--again", action="store_true", help="forget what was found before")
-    parser.add_argument("--losing", action="store_true", help="measure again what was slower before, and nothing else")
-    parser.add_argument("--real-time", action="store_true", help="at real-time priority, a case at a time (root)")
+    parser.add_argument("--only", default="", help="only cases whose name contains this; measures them again")
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop after about this long; the next run continues")
+    parser.add_argument("--again", action="store_true", help="discard earlier results")
+    parser.add_argument("--losing", action="store_true", help="only measure again what was slower before")
+    parser.add_argument("--real-time", action="store_true", help="measure at real-time priority, case by case (root)")
     parser.add_argument("--out", type=Path, default=Path("bench/results/sweep.json"))
     options = parser.parse_args()
     store = Store(options.out)

@@ -1,4 +1,4 @@
-"""Fit a sweep to the costs of a class of CPUs (kernels/measured/cpu_classes.py): `python -m bench.sweep_costs FILE`."""
+"""Fit the costs of a class of CPUs to a sweep (kernels/measured/cpu_classes.py): `python -m bench.sweep_costs FILE`."""
 
 import json
 import sys
@@ -9,16 +9,16 @@ import torch
 from clearhead.kernels.measured.tasks import TASKS, Cost, Costs, share, task_of
 from clearhead.kernels.tuning import fit
 
-from .sweep_table import Case, Found
+from .sweep_table import Case, CaseResult
 
-QUERIES = {"none": None, "one query": 1, "13 queries": 13}  # the masks that tell what products cost
-ENOUGH = 4  # measurements: fewer do not tell the three parts of a cost apart
-LARGEST = 1 << 24  # B·H·L·S: what is larger does not fit the caches, and is not where the two lines cross
+QUERIES = {"none": None, "one query": 1, "13 queries": 13}  # the masks that show the cost of products
+ENOUGH = 4  # measurements: fewer do not determine the three parts of a cost
+LARGEST = 1 << 24  # limit on B·H·L·S: larger cases do not fit the caches, and the two costs are not close there
 
 
-def costs(found: list[Found], threads: int) -> Costs:
-    """The costs of every task and dtype that a sweep has enough measurements of."""
-    points: dict[tuple[str, torch.dtype], list[tuple[tuple[int, float], Found]]] = {}
+def costs(found: list[CaseResult], threads: int) -> Costs:
+    """The costs of every task and dtype for which the sweep has enough measurements."""
+    points: dict[tuple[str, torch.dtype], list[tuple[tuple[int, float], CaseResult]]] = {}
     for each in found:
         case = each.case
         if case.mask not in QUERIES or case.batch * case.heads * case.length**2 > LARGEST:
@@ -44,7 +44,7 @@ def line(key: tuple[str, torch.dtype], pair: tuple[Cost, Cost]) -> str:
 
 def main() -> int:
     data = json.loads(Path(sys.argv[1]).read_text())
-    found = [Found(Case(**each.pop("case")), **each) for each in data["found"]]
+    found = [CaseResult(Case(**each.pop("case")), **each) for each in data["found"]]
     fitted = costs(found, data["machine"]["threads"])
     for key in sorted(fitted, key=lambda key: (TASKS.index(key[0]), str(key[1]))):
         print(line(key, fitted[key]))

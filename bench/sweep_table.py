@@ -1,13 +1,13 @@
-"""What the sweep found, and its table: how many calls are slower than torch's, of which kind, and which the most."""
+"""The sweep's results and their table: how many calls of each kind are slower than torch's, and by how much."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-LONG = 50.0  # µs: from here on ours must not take longer; below, at most MORE longer
+LONG = 50.0  # µs of torch's: from here on ours must not take longer; below, at most MORE longer
 MORE = 10.0
-DOUBT = 0.95  # two timings of the same thing differ by up to this
+NOISE = 0.95  # two timings of the same call differ by up to this ratio
 
 
 @dataclass(frozen=True)
@@ -15,10 +15,10 @@ class Case:
     """One call.
 
     Attributes:
-        length: of queries and keys; "one query" and "13 queries" have that many queries instead.
-        mask: its kind.
-        dtype: its name.
-        learns: whether the gradients of query, key and value are asked for too.
+        length: of queries and keys; "one query" and "13 queries" have that many queries.
+        mask: its kind, as in `sweep.MASKS`.
+        dtype: its name in torch.
+        learns: whether the gradients of query, key and value are computed too.
     """
 
     batch: int
@@ -39,8 +39,8 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Microseconds a call, the best of all rounds; `tries`: how often it was measured again because ours was slower."""
+class CaseResult:
+    """The best microseconds per call; `tries`: how often it was measured again because ours was slower."""
 
     case: Case
     ours: float
@@ -57,28 +57,28 @@ class Found:
 
     @property
     def is_slower(self) -> bool:
-        """Whether the aim is missed by more than the clock's doubt."""
-        return self.ratio < DOUBT if self.is_long else self.ours > self.torch + MORE
+        """Whether the aim is missed by more than the noise of timing."""
+        return self.ratio < NOISE if self.is_long else self.ours > self.torch + MORE
 
 
-def table(found: list[Found], planned: int, about: Mapping[str, Any]) -> str:
-    """Markdown: the count of all, a row for each kind, and every case that is slower."""
+def table(found: list[CaseResult], planned: int, about: Mapping[str, Any]) -> str:
+    """Markdown: the totals, a row for each kind, and every slower case."""
     long, short = [one for one in found if one.is_long], [one for one in found if not one.is_long]
     slower = sorted((one for one in found if one.is_slower), key=lambda one: one.ratio)
     lines = [
-        "# Sweep: `clearhead.attention` beside `F.scaled_dot_product_attention`",
+        "# Sweep: `clearhead.attention` and `F.scaled_dot_product_attention`",
         "",
         ", ".join(f"{name} {value}" for name, value in about.items() if value) + ".",
         "",
-        f"{len(found):,} of {planned:,} cases. Best of all rounds, the call's overhead included; ratio: torch's time "
-        "over ours.",
+        f"{len(found):,} of {planned:,} cases. Best of all rounds, including the overhead of the call; ratio: torch's "
+        "time over ours.",
         "",
         f"- torch takes {LONG:.0f} µs or more: {len(long):,} cases, {_count(long, 1.0)} below 1×, "
-        f"{_count(long, DOUBT)} below {DOUBT}× (two timings of one thing differ by that much); median {_median(long)}.",
+        f"{_count(long, NOISE)} below {NOISE}× (two timings of one call differ by that much); median {_median(long)}.",
         f"- torch takes less: {len(short):,} cases, {sum(one.is_slower for one in short)} more than {MORE:.0f} µs "
         "over it.",
         "",
-        f"| kind | from {LONG:.0f} µs | below 1× | below {DOUBT}× | median | lowest | at (B, H, L, D) "
+        f"| kind | from {LONG:.0f} µs | below 1× | below {NOISE}× | median | lowest | at (B, H, L, D) "
         f"| under {LONG:.0f} µs | over by {MORE:.0f} µs | most over, µs |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -90,9 +90,9 @@ def table(found: list[Found], planned: int, about: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(kind: str, group: list[Found]) -> str:
+def _row(kind: str, group: list[CaseResult]) -> str:
     long, short = [one for one in group if one.is_long], [one for one in group if not one.is_long]
-    cells = [kind, f"{len(long)}", f"{_count(long, 1.0)}", f"{_count(long, DOUBT)}", _median(long)]
+    cells = [kind, f"{len(long)}", f"{_count(long, 1.0)}", f"{_count(long, NOISE)}", _median(long)]
     if long:
         worst = min(long, key=lambda one: one.ratio)
         case = worst.case
@@ -104,10 +104,10 @@ def _row(kind: str, group: list[Found]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _count(found: list[Found], below: float) -> int:
+def _count(found: list[CaseResult], below: float) -> int:
     return sum(one.ratio < below for one in found)
 
 
-def _median(found: list[Found]) -> str:
+def _median(found: list[CaseResult]) -> str:
     ratios = sorted(one.ratio for one in found)
     return f"{ratios[len(ratios) // 2]:.2f}×" if ratios else "–"

@@ -1,4 +1,4 @@
-"""What is measured: each piece of work, and in which order."""
+"""The pieces of work that are measured, in order."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from .measure import Way
 
 SHAPES = ((1, 8, 512, 64), (1, 8, 2048, 64), (1, 8, 4096, 64), (8, 8, 128, 64), (1, 8, 2048, 128))
 QUICK = ((1, 8, 512, 64), (8, 8, 128, 64))
-# How far ours and the nearest peer may differ, as a share of the largest entry. A 16-bit number holds 8 bits, and both
-# round at several places.
+# How much ours and the nearest peer may differ, as a share of the largest entry. A bfloat16 number has 8 bits of
+# precision, and both round in several places.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 
 
@@ -20,12 +20,12 @@ class Work:
     """One row of the table for each peer.
 
     Attributes:
-        group: what the geometric mean is taken over.
-        shape: in words, for the table.
-        flops: useful floating-point operations; half of them where causal.
-        make: gives the ways by name, "ours" first, or in a way's place the reason why it cannot be had here. Each
-            returns the tensor it is checked by; None where it computes something else.
-        exact: gives the same tensor computed in float64; None where it would take too long, or nothing is checked.
+        group: the rows that share a geometric mean.
+        shape: a description for the table.
+        flops: useful floating-point operations; half as many if causal.
+        make: returns the ways by name, "ours" first; or instead of a way the reason why it cannot be measured here.
+            Each way returns the tensor it is checked by, or None if it computes something else.
+        exact: returns the same tensor computed in float64; None if that would take too long or nothing is checked.
     """
 
     group: str
@@ -37,7 +37,7 @@ class Work:
 
 
 def all_work(quick: bool) -> Iterator[Work]:
-    """Every piece of work; with `quick` small ones that take a second each."""
+    """Every piece of work; with `quick` only small ones that take a second each."""
     from . import accelerated, kernels, layers, peers, statistics
 
     yield from kernels.work(quick)
@@ -52,7 +52,7 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def inputs(shape: tuple[int, ...], dtype: torch.dtype, keys: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value, (B, H, L, D), the same at every call."""
+    """Query, key and value, (B, H, L, D), the same on every call."""
     make = torch.Generator().manual_seed(0)
     batch, heads, length, width = shape
     sizes = (length, keys or length, keys or length)

@@ -1,5 +1,5 @@
-// What static/edit.js imports: a field with a program as a CodeMirror editor. It stands in a shadow tree, where its
-// styles are constructable style sheets, which the studio's content security policy allows.
+// The module that static/edit.js imports: it turns a field with a program into a CodeMirror editor. The editor is in a
+// shadow tree, where its styles are constructable style sheets, which the studio's content security policy allows.
 
 import { defaultKeymap, history, historyKeymap, indentWithTab } from "@codemirror/commands";
 import { python } from "@codemirror/lang-python";

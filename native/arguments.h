@@ -1,4 +1,4 @@
-// What one attention computation is, in plain C: raw pointers, strides, sizes, without Python or torch.
+// The arguments of the kernels in plain C: raw pointers, strides and sizes, without Python or torch.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -7,26 +7,27 @@ namespace clearhead {
 
 enum Dtype : int32_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2, kFloat64 = 3 };
 
-// Four axes (batch, head, row, column); strides in elements; data is null where there is no such tensor.
+// Four axes (batch, head, row, column) with strides in elements; data is null if the tensor is absent.
 struct Tensor {
   void* data = nullptr;
   int64_t batch = 0, head = 0, row = 0, column = 0;
 };
 
-// Up to this many queries a head, reading keys once with the lanes along the keys beats tiles with empty lanes.
+// Up to this many queries per head, it is faster to read the keys once, with the lanes along the keys, than to use tiles
+// with empty lanes.
 constexpr int64_t kFewQueries = 8;
 
-constexpr int64_t kTiledKeys = 32;  // keys that are laid out together for tile registers
+constexpr int64_t kTiledKeys = 32;  // keys packed together for tile registers
 
 // A band without limits: longer than any sequence.
 constexpr int64_t kUnbounded = int64_t(1) << 40;
 
-// The fields of the structs below, each table once: X(type, name, default). binding/binding.cpp makes Python attributes
-// of them; the fields of an attention that are not sizes, dtypes or tensors in and out are those of
-// clearhead/spec/attention.py, by the same names.
+// The fields of each struct below, as a table of X(type, name, default), from which binding/binding.cpp also makes Python
+// attributes. Apart from sizes, dtypes, inputs and outputs, the fields of an attention have the names that
+// clearhead/spec/attention.py gives them.
 #define CLEARHEAD_FIELD(type, name, value) type name = value;
 
-// One number for each query head, or null: float64 beside float64, else float32.
+// One number per query head, or null: float64 if the tensors are float64, else float32.
 typedef const void* PerHead;
 
 #define CLEARHEAD_ATTENTION(X)                                                                                    \
@@ -56,9 +57,9 @@ struct Attention {
   CLEARHEAD_ATTENTION(CLEARHEAD_FIELD)
 };
 
-// Gradients. Those of a bias are of the sinks' dtype, or null where it learns nothing; they are added to what is there.
-// Their strides are 0 where the bias broadcasts, except where rows share it (row = 0): then every batch entry and head
-// has a row of its own, which is stored and not added to.
+// Gradients. The gradient of a bias has the sinks' dtype, or is null if the bias needs none; it is added to the tensor's
+// contents. Its strides are 0 where the bias broadcasts. But if rows share the bias (row = 0), every batch entry and head
+// has its own row, which is overwritten.
 #define CLEARHEAD_GRADIENTS(X)                                                                                    \
   X(Tensor, grad_out, {}) /* last axis contiguous */                                                              \
   X(Tensor, grad_lse, {}) /* of the sinks' dtype, or null */                                                      \
@@ -71,8 +72,8 @@ struct Gradients {
   CLEARHEAD_GRADIENTS(CLEARHEAD_FIELD)
 };
 
-// What a second pass computes, over queries first_row .. last_row - 1 and keys first_key .. last_key - 1; null where it
-// is not asked for.
+// What a second pass computes, over queries first_row .. last_row - 1 and keys first_key .. last_key - 1. Outputs that
+// are not wanted are null.
 #define CLEARHEAD_STATISTICS(X)                                                                                   \
   X(int64_t, first_row, 0) X(int64_t, last_row, 0) X(int64_t, first_key, 0) X(int64_t, last_key, 0)               \
   X(float*, entropy, nullptr) X(float*, maximum, nullptr) /* (B, H, L), contiguous, as are all below */           \
@@ -92,7 +93,7 @@ struct Statistics {
 };
 
 // out = x weightᵀ + bias. Row r of out is query r % length of batch r / length, and its column c is column c % width
-// of head c / width: so a projection may write where attention reads.
+// of head c / width, so that a projection can write to where attention reads.
 #define CLEARHEAD_LINEAR(X)                                                                                       \
   X(int64_t, rows, 0) X(int64_t, inputs, 0) X(int64_t, outputs, 0) X(int64_t, length, 1) X(int64_t, width, 1)     \
   X(Dtype, dtype, kFloat32) /* of all four */                                                                     \
@@ -104,29 +105,29 @@ struct Linear {
   CLEARHEAD_LINEAR(CLEARHEAD_FIELD)
 };
 
-// Both passes in one kind of number, float or double. Every work item may run on any thread; none shares state with
-// another. Scratch and sums are counted in such numbers.
+// Both passes for one type of number, float or double. Work items share no state, and each may run on any thread.
+// Scratch and sums are counted in these numbers.
 template <class Number>
 struct Passes {
   size_t (*forward_scratch)(const Attention&, const Statistics* statistics, int64_t rows);
-  // What forward reads of one key head, where it does not read keys and values where they lie: tiled_keys() numbers, and
-  // blocks first .. last - 1 of kTiledKeys keys of them.
+  // Where forward() does not read keys and values in place, it reads packed ones. tiled_keys() is their size for one key
+  // head, in numbers; tile_keys() packs blocks first .. last - 1 of kTiledKeys keys.
   size_t (*tiled_keys)(const Attention&);
   void (*tile_keys)(const Attention&, int64_t batch, int64_t kv_head, int64_t first, int64_t last, Number* tiled);
-  // Output and lse of queries first .. first + rows - 1 of one head; and on the way, where `statistics` is not null, its
-  // entropy, maximum, squares, mass and largest weights (of floats alone).
-  // `tiled` is what tile_keys made of its key head.
+  // Output and lse of queries first .. first + rows - 1 of one head. If `statistics` is not null, also its entropy,
+  // maximum, squares, mass and largest weights (floats only). `tiled` are the head's packed keys, from tile_keys().
   void (*forward)(const Attention&, const Statistics* statistics, int64_t batch, int64_t head, int64_t first, int64_t rows,
                   const Number* tiled, Number* scratch);
-  // Few queries: keys first .. last - 1 of one key head, for every query row that shares it, into a partial result of
-  // decode_partial() numbers; then the parts of a head are merged into output and lse (value_width numbers of space).
+  // For few queries. decode() attends keys first .. last - 1 of one key head, for every query row that shares it, and
+  // stores a partial result of decode_partial() numbers. decode_merge() merges the parts of a head into output and lse;
+  // its `space` has value_width numbers.
   size_t (*decode_partial)(const Attention&);
   size_t (*decode_scratch)(const Attention&);
   void (*decode)(const Attention&, int64_t batch, int64_t kv_head, int64_t first, int64_t last, Number* partial,
                  Number* scratch);
   void (*decode_merge)(const Attention&, int64_t batch, int64_t kv_head, int64_t parts, const Number* partials,
                        Number* space);
-  // Gradients of queries first .. last - 1 of all heads that share one key head. Stores the queries' own gradient;
+  // Gradients of queries first .. last - 1 of all heads that share one key head. Stores the gradient of the queries;
   // adds that of keys and values to `sums`, key_sums() numbers.
   void (*backward)(const Attention&, const Gradients&, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
                    Number* sums, Number* scratch);
@@ -136,14 +137,14 @@ struct Passes {
   void (*store_key_sums)(const Attention&, const Gradients&, int64_t batch, int64_t kv_head, const Number* sums);
 };
 
-// What a compiled target is, for the code that chooses one. Lists are separated by commas.
+// The description of a compiled target, for the code that chooses one. Lists are separated by commas.
 struct Row {
   const char* name;
   int lanes;            // queries side by side in one tile
-  const char* needs;    // CPU features without which it crashes, by gcc's names (cpu.cpp); "" for none
-  const char* dtypes;   // what it computes, by torch's names
+  const char* needs;    // CPU features that it requires, by gcc's names (cpu.cpp); "" for none
+  const char* dtypes;   // the dtypes it computes, by torch's names
   const char* flushes;  // the dtypes in whose products denormal numbers count as 0
-  bool for_tests;       // never chosen, only asked for by name
+  bool for_tests;       // never chosen, only used by name
 };
 
 // One compiled copy of the kernels.
@@ -151,7 +152,7 @@ struct Target {
   Row row;
   Passes<float> floats;
   const Passes<double>* doubles;
-  // The second pass over queries first .. last - 1 of one head; adds what is summed over queries to `sums`.
+  // The second pass over queries first .. last - 1 of one head; adds the sums over queries to `sums`.
   size_t (*statistics_scratch)(const Attention&, const Statistics&);
   size_t (*statistics_sums)(const Attention&, const Statistics&);
   void (*statistics)(const Attention&, const Statistics&, int64_t batch, int64_t head, int64_t first, int64_t last,
@@ -159,12 +160,12 @@ struct Target {
   // Outputs first .. first + outputs - 1 of rows start .. stop - 1.
   size_t (*linear_scratch)(const Linear&, int64_t outputs);
   void (*linear)(const Linear&, int64_t first, int64_t outputs, int64_t start, int64_t stop, float* scratch);
-  // Output and lse of queries first .. first + rows - 1 of one head, and into `weights`, (B, H, L, S), their weights; or,
-  // where its heads have stride 0, output and lse of all heads, and the mean of their weights.
+  // Output and lse of queries first .. first + rows - 1 of one head, and their weights in `weights`, (B, H, L, S). If
+  // `weights` has head stride 0: output and lse of all heads, and the mean of their weights.
   size_t (*weights_scratch)(const Attention&, int64_t rows);
   void (*weights)(const Attention&, const Tensor& weights, int64_t batch, int64_t head, int64_t first, int64_t rows,
                   float* scratch);
-  // Arithmetic on registers alone, to measure the peak; returns the floating-point operations done.
+  // Arithmetic on registers only, to measure the peak; returns the floating-point operations done.
   double (*multiply_adds)(int64_t steps);
 };
 

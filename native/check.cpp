@@ -1,5 +1,6 @@
-// The kernels on buffers of exactly the right size, against plain loops in double: meant to be built with
-// -fsanitize=address,undefined (tests/kernels/test_cpp.py does). Exits with 1 and a line if an answer is wrong.
+// Runs the kernels on buffers of exactly the right size and compares them with plain loops in double. Meant to be built
+// with -fsanitize=address,undefined, as tests/kernels/test_cpp.py does. On a wrong result it prints a line and exits
+// with 1.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -115,7 +116,7 @@ struct Case {
         {nullptr, 0, p.length, 1, 0},                // by keys and batch entries
     };
     g.grad_bias = shapes[between(0, 5)];
-    // Where queries share a bias its gradient has numbers though there be no query.
+    // If queries share a bias, its gradient has numbers even without any query.
     grad_bias.resize(p.batch * p.heads * std::max<int64_t>(p.length, 1) * std::max<int64_t>(p.keys, 1) + 1);
     if (g.grad_bias.batch + g.grad_bias.head + g.grad_bias.row + g.grad_bias.column) g.grad_bias.data = grad_bias.data();
   }
@@ -228,7 +229,7 @@ struct Case {
       const int64_t i = row % p.length, h = row / p.length % p.heads, b = row / p.length / p.heads;
       const int64_t kv = h / (p.heads / p.kv_heads);
       std::vector<double> weight(p.keys), slope(p.keys);
-      double delta = 0, apart = 0, size = 0;
+      double delta = 0, distance = 0, size = 0;
       for (int64_t j = 0; j < p.keys; j++) {
         weight[j] = lse[row] == -INFINITY ? 0 : std::exp(logit(b, h, i, j) - lse[row]);
         for (int64_t e = 0; e < p.value_width; e++)
@@ -237,12 +238,12 @@ struct Case {
       }
       for (int64_t j = 0; j < p.keys; j++) {
         const double here = weight[j] * (slope[j] - delta);
-        apart += here * double(std::abs(p.first_query + i - p.first_key - j));
-        // The weights are no better than the lse, a float; with one key, say, dS is what is left of 0.
+        distance += here * double(std::abs(p.first_query + i - p.first_key - j));
+        // The weights are only as exact as the lse, a float. With one key, for example, dS should be 0 and is not.
         size += weight[j] * (std::abs(slope[j]) + std::abs(delta)) * double(std::abs(p.first_query + i - p.first_key - j));
         exact[b * t.batch + h * t.head + i * t.row + j * t.column] += here;
       }
-      if (g.alibi_rows) compare(alibi_rows[row], -apart, size);
+      if (g.alibi_rows) compare(alibi_rows[row], -distance, size);
       if (g.sinks_rows) compare(sinks_rows[row], -std::exp(sinks[h] - double(lse[row])) * delta, std::abs(delta));
     }
     for (size_t at = 0; t.data && at < exact.size(); at++) compare(grad_bias[at], exact[at], std::abs(exact[at]));
@@ -293,7 +294,7 @@ double linear_error(const Target& target) {
   const int64_t batch = between(1, 3), heads = between(1, 3);
   p.length = between(1, 120);
   p.rows = batch * p.length;
-  p.inputs = between(0, 1) ? between(0, 500) : 16 * between(0, 30);  // few rows read whole vectors where they lie
+  p.inputs = between(0, 1) ? between(0, 500) : 16 * between(0, 30);  // few rows are read in place if they are whole vectors
   p.width = between(1, 70);
   p.outputs = heads * p.width;
   auto x = numbers<float>(p.rows * p.inputs), weight = numbers<float>(p.outputs * p.inputs);
@@ -315,7 +316,7 @@ double linear_error(const Target& target) {
   return worst;
 }
 
-// The rows of the weights sum to 1, or to 0; with sinks to less than 1. Averaged over heads they are the mean.
+// Rows of the weights sum to 1 or 0, with sinks to less than 1; averaged over heads they must be the mean.
 double weights_error(const Target& target, const Case<float>& c) {
   if (c.p.keys == 0) return 0;
   Attention p = c.p;
@@ -352,14 +353,14 @@ int main(int argc, char** argv) {
       run_backward(target, wide.p, wide.g, 2);
       const double in_doubles = std::fmax(wide.error(), std::fmax(wide.gradient_error(), wide.extras_error()));
       if (!(in_doubles < wide.kClose)) {
-        std::printf("target %s, case %d: output or gradients in doubles are off by %g\n", target.row.name, n, in_doubles);
+        std::printf("target %s, case %d: error of output or gradients in doubles: %g\n", target.row.name, n, in_doubles);
         return 1;
       }
       Case<float> c;
       run_forward(target, c.p, 2);
       const double error = c.error();
       const double statistics_error = c.statistics_error(target);
-      std::vector<double> lse(c.lse.size());  // as forward gives it to backward
+      std::vector<double> lse(c.lse.size());  // the lse that forward gives to backward
       Attention exact = c.p;
       exact.lse.data = lse.data();
       exact.lse_dtype = kFloat64;
@@ -369,18 +370,18 @@ int main(int argc, char** argv) {
       for (size_t i = 0; i < lse.size(); i++)
         if (float(lse[i]) != c.lse[i]) gradient_error = INFINITY;
       if (!(error < c.kClose) || !(gradient_error < c.kClose) || !(statistics_error < 1e-3)) {
-        std::printf("target %s, case %d: output is off by %g, gradients by %g, statistics by %g\n", target.row.name, n,
+        std::printf("target %s, case %d: errors: output %g, gradients %g, statistics %g\n", target.row.name, n,
                     error, gradient_error, statistics_error);
         return 1;
       }
       const double bfloat16 = bfloat16_error(target, c);
       if (!(bfloat16 < 0.02)) {
-        std::printf("target %s, case %d: output in bfloat16 is off by %g\n", target.row.name, n, bfloat16);
+        std::printf("target %s, case %d: error of output in bfloat16: %g\n", target.row.name, n, bfloat16);
         return 1;
       }
       const double linear = linear_error(target), weights = weights_error(target, c);
       if (!(linear < 1e-3) || !(weights < 1e-4)) {
-        std::printf("target %s, case %d: a linear layer is off by %g, weights by %g\n", target.row.name, n, linear, weights);
+        std::printf("target %s, case %d: errors: linear layer %g, weights %g\n", target.row.name, n, linear, weights);
         return 1;
       }
     }

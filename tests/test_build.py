@@ -65,6 +65,11 @@ def test_the_reason_keeps_what_the_compiler_said_before_and_after_its_error(back
     assert "__builtin_shuffle(a, b, upper)" in said
 
 
+def test_the_reason_says_how_to_build_again_where_pip_keeps_the_wheel_in_its_cache(backend):
+    """`pip install clearhead` with a compiler took the wheel that it had built without one."""
+    assert "--force-reinstall --no-cache-dir" in backend.reason(NO_COMPILER, SystemExit(1))
+
+
 def test_doctor_prints_the_reason_that_the_build_wrote_down(monkeypatch, tmp_path):
     from clearhead.cli import doctor
     from clearhead.kernels.native import kernel, library
@@ -153,6 +158,7 @@ def build(sdist, folder, **environment):
 def test_without_a_compiler_that_works_the_wheel_remembers_why(sdist, tmp_path, compiler, said):
     wheel, printed = build(sdist, tmp_path, CXX=compiler)
     assert "the native library was NOT built" in printed
+    assert printed.count("--no-cache-dir") >= 1
     with zipfile.ZipFile(wheel) as archive:
         assert not [file for file in archive.namelist() if "_native." in file]
         assert archive.read(FAILURE).decode().startswith(said)

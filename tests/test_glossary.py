@@ -83,7 +83,7 @@ DECLARED = re.compile(
     r"(?P<declared>found|one|what|things) *(?=[=;,)\[{])"
     r"|(?<=[(\[{, ])(?P<parameter>found|one|what|things)(?=(?:, \w+)*\)? =>)"
 )
-ONE = "native/binding/fast_path.cpp"  # the number 1 in each dtype
+ONE = "native/binding/torch.cpp"  # the number 1 in each dtype
 
 
 def test_scripts_and_native_code_name_what_a_thing_is():

@@ -147,6 +147,13 @@ def test_the_lowest_constraints_are_up_to_date():
     assert lowest.FILE.read_text() == lowest.lowest((ROOT / "pyproject.toml").read_text()), "run tools/lowest.py"
 
 
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-lowest.txt"])
+def test_pip_takes_each_line_of_the_constraints(name):
+    """It refuses extras: `psycopg[binary]==3.2.1` made `pip install --constraint` fail."""
+    lines = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9.]*", line)] == []
+
+
 def test_the_version_is_the_same_everywhere():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     changelog = (ROOT / "CHANGELOG.md").read_text()

@@ -1,4 +1,4 @@
-"""Answer the question that a page puts, right or wrong as one likes: what is right is the proof's own."""
+"""Answer the question on a page, right or wrong as requested; the proof says which answer is right."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from clearhead.studio.questions.question import Question
 
 
 class Answerer:
-    """Answers questions of the shipped course, with the proofs in this folder, or proved for it."""
+    """Answers questions of the shipped course, with the proofs in a folder, or by proving them."""
 
     def __init__(self, proofs: Path) -> None:
         self._proofs = proofs

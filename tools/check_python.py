@@ -1,4 +1,4 @@
-"""Stop early, and say what to do, where Python is too old or has no venv."""
+"""Stop early, and say what to do, if Python is too old or has no venv."""
 
 import importlib.util
 import sys

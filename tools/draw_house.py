@@ -3,7 +3,7 @@
     python tools/draw_house.py           print the drawing (Mermaid) and the table
     python tools/draw_house.py --write   put them into docs/design.md, between its markers
 
-Room: a package or module directly inside `clearhead`. An arrow is left out where it follows from two others.
+A room is a package or module directly inside `clearhead`. An arrow is left out if it follows from two others.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> int:
 
 
 def drawing(graph: grimp.ImportGraph) -> str:
-    """The flow chart and the table, in Markdown."""
+    """Return the flow chart and the table, in Markdown."""
     files = defaultdict(list)
     for module in graph.modules - {"clearhead"}:
         files[room_of(module)].append(module)
@@ -64,14 +64,14 @@ def room_of(module: str) -> str:
 
 
 def length(module: str) -> int:
-    """The number of lines of a module's file."""
+    """Return the number of lines of a module's file."""
     path = ROOT / "src" / Path(*module.split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return path.read_text().count("\n")
 
 
 def circles(edges: Edges) -> list[list[str]]:
-    """The groups of nodes that reach one another, largest first.
+    """Return the groups of nodes that reach one another, largest first.
 
     >>> circles({"a": {"b"}, "b": {"a"}, "c": {"a"}})
     [['a', 'b']]
@@ -82,7 +82,7 @@ def circles(edges: Edges) -> list[list[str]]:
 
 
 def reachable(edges: Edges, start: str) -> set[str]:
-    """All nodes that a path of one or more edges leads to."""
+    """Return all nodes that a path of one or more edges leads to."""
     seen: set[str] = set()
     waiting = list(edges.get(start, ()))
     while waiting:
@@ -94,7 +94,7 @@ def reachable(edges: Edges, start: str) -> set[str]:
 
 
 def stack(edges: Edges) -> list[list[str]]:
-    """Floors from the top down: each room lies above all it imports. Rooms of one circle share a floor."""
+    """Return the floors from the top down: each room is above all rooms it imports. Rooms of a circle share a floor."""
     reach = {node: reachable(edges, node) for node in edges}
 
     def height(node: str) -> int:
@@ -108,7 +108,7 @@ def stack(edges: Edges) -> list[list[str]]:
 
 
 def reduced(edges: Edges) -> Edges:
-    """The edges that do not follow from others.
+    """Return the edges that do not follow from others.
 
     >>> reduced({"a": {"b", "c"}, "b": {"c"}, "c": set()})
     {'a': {'b'}, 'b': {'c'}, 'c': set()}

@@ -1,15 +1,16 @@
-"""Run the C++ check of the AVX-512 kernels on a machine that has no AVX-512: in Bochs, an emulator of a whole PC.
+"""Run the C++ check of the AVX-512 kernels on a machine without AVX-512, in Bochs, an emulator of a whole PC.
 
     python tools/emulate_avx512.py build/emulator --cases 20
     python tools/emulate_avx512.py build/emulator --cases 20 --bochs path/to/bochs-3.0/bochs
 
 Builds native/check.cpp with the avx512 target alone, fetches a Debian kernel and boot loader (`apt-get download`;
-nothing is installed), writes a boot CD, and boots it on an emulated Skylake-X. The check's own words come back through
-the serial port. Takes some minutes. Needs bochs, g++, apt-get, dpkg and a static busybox (Debian: bochs,
+nothing is installed), writes a boot CD, and boots it on an emulated Skylake-X. The check's output comes back through
+the serial port. This takes some minutes. Needs bochs, g++, apt-get, dpkg and a static busybox (Debian: bochs,
 busybox-static), and the Python package pycdlib.
 
-Debian's Bochs knows no dot product of bfloat16; from release 3.0 on Bochs does. One built from its sources (`configure
---enable-cpu-level=6 --enable-x86-64 --enable-avx --enable-evex --with-nogui`), named with --bochs, runs vdpbf16ps too.
+Debian's Bochs has no bfloat16 dot product; Bochs has it from release 3.0 on. To run vdpbf16ps too, build Bochs from
+its sources (`configure --enable-cpu-level=6 --enable-x86-64 --enable-avx --enable-evex --with-nogui`) and pass it as
+--bochs.
 """
 
 import argparse
@@ -38,7 +39,7 @@ echo "check ended with $?"
 poweroff -f
 """
 
-# Bochs' processor says another size of its compacted registers than Linux finds: without them Linux turns on AVX-512.
+# Bochs reports a size of the compacted register state that Linux rejects; without compaction, Linux enables AVX-512.
 ISOLINUX = b"""default linux
 prompt 0
 timeout 1
@@ -47,7 +48,7 @@ label linux
  append initrd=initrd.gz console=ttyS0 rdinit=/init mitigations=off nokaslr clearcpuid=xsaves,xsavec quiet
 """
 
-# What Debian's Bochs is told, and one of release 3.0 that was built from its sources.
+# Options of Debian's Bochs, and of release 3.0 built from its sources.
 DEBIAN = {
     "display": 'rfb, options="timeout=0"',
     "bios": "/usr/share/bochs/BIOS-bochs-latest",
@@ -56,8 +57,8 @@ DEBIAN = {
 }
 BUILT = {"display": "nogui", "features": 'add_features="avx512bf16", ', "more": ""}
 
-# A processor that executes 15 million instructions in a second of its own time: the BIOS counts instructions while it
-# waits for the drive, and loses patience at higher numbers.
+# The emulated processor executes 15 million instructions per emulated second. The BIOS counts instructions while it
+# waits for the drive, and times out at higher numbers.
 BOCHS = """config_interface: textconfig
 display_library: {display}
 memory: guest=512, host=512
@@ -79,7 +80,7 @@ mouse: enabled=0
 
 
 def missing(bochs: Path | None = None) -> str | None:
-    """What this machine lacks, in one line; None if nothing."""
+    """Return what this machine lacks, in one line, or None."""
     if bochs is not None and not bochs.is_file():
         return f"there is no file {bochs}"
     lacking = [name for name in COMMANDS if shutil.which(name) is None and not (bochs and name == "bochs")]
@@ -93,9 +94,9 @@ def missing(bochs: Path | None = None) -> str | None:
 
 
 def build(folder: Path, dot_products: bool) -> bytes:
-    """The check, with the avx512 target alone, as a static program.
+    """Build the check with only the avx512 target, as a static program.
 
-    Its bfloat16 is that of the target avx512bf16: with the dot-product instruction, or with float steps in its place.
+    Its bfloat16 is that of the target avx512bf16, with the dot-product instruction or with float steps instead.
     """
     (folder / "targets.h").write_text("#define CLEARHEAD_TARGETS(X) X(avx512)\n")
     common = ["g++", "-std=gnu++17", "-Wno-psabi", f"-I{folder}", f"-I{NATIVE}", "-c"]
@@ -115,7 +116,7 @@ def build(folder: Path, dot_products: bool) -> bytes:
 
 
 def fetch(folder: Path) -> Path:
-    """Debian's cloud kernel and boot loader, unpacked under `folder`."""
+    """Fetch Debian's cloud kernel and boot loader, and unpack them under `folder`."""
     root = folder / "debian"
     if not root.exists():
         shown = subprocess.run(
@@ -129,7 +130,7 @@ def fetch(folder: Path) -> Path:
 
 
 def archive(entries: list[tuple[str, int, bytes, tuple[int, int]]]) -> bytes:
-    """A cpio archive in the "newc" format, as Linux takes its first file system: (name, mode, data, device)."""
+    """Return a cpio archive in the "newc" format, for Linux's initramfs, of (name, mode, data, device)."""
     out = b""
     for number, (name, mode, data, device) in enumerate([*entries, ("TRAILER!!!", 0, b"", (0, 0))], start=1):
         path = name.encode() + b"\0"
@@ -141,7 +142,7 @@ def archive(entries: list[tuple[str, int, bytes, tuple[int, int]]]) -> bytes:
 
 
 def write_cd(folder: Path, check: bytes, cases: int) -> None:
-    """boot.iso: the loader, the kernel, and a first file system of busybox and the check."""
+    """Write boot.iso: the loader, the kernel, and an initramfs with busybox and the check."""
     import pycdlib
 
     root, busybox = fetch(folder), Path(shutil.which("busybox") or "").read_bytes()
@@ -172,7 +173,7 @@ def write_cd(folder: Path, check: bytes, cases: int) -> None:
 
 
 def boot(folder: Path, bochs: Path | None) -> str:
-    """Boot the CD; return what the machine wrote to its serial port, when it is off or after SECONDS."""
+    """Boot the CD; return the serial port's output when the machine is off, or after SECONDS."""
     settings = DEBIAN if bochs is None else {**BUILT, "bios": bochs.parent / "bios" / "BIOS-bochs-latest"}
     (folder / "bochsrc").write_text(BOCHS.format(folder=folder, **settings))
     (folder / "go").write_text("c\n")  # Debian's Bochs starts in its debugger
@@ -180,7 +181,7 @@ def boot(folder: Path, bochs: Path | None) -> str:
     serial.unlink(missing_ok=True)
     with (folder / "bochs.out").open("w") as out:
         command = [bochs or "bochs", "-q", "-f", folder / "bochsrc"] + ([] if bochs else ["-rc", folder / "go"])
-        # In a group of its own: `bochs` is a script that starts the emulator.
+        # In its own process group, because `bochs` is a script that starts the emulator.
         emulator = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
         end = time.monotonic() + SECONDS
         try:
@@ -197,7 +198,7 @@ def boot(folder: Path, bochs: Path | None) -> str:
 
 
 def run(folder: Path, cases: int, bochs: Path | None = None) -> str:
-    """Build, fetch, boot; what the machine said from the check on."""
+    """Build, fetch and boot; return the machine's output from the check on."""
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     write_cd(folder, build(folder, dot_products=bochs is not None), cases)

@@ -126,7 +126,7 @@ It was never shown a word, and yet on "{line}":
 
 
 def wrapped(text: str) -> str:
-    """The page with its paragraphs filled again, as numbers and names have taken the places of their marks."""
+    """Return the page with its paragraphs wrapped again, after numbers and names replaced their placeholders."""
     blocks = text.strip().split("\n\n")
     filled = [
         block
@@ -155,7 +155,7 @@ def said(head: Head, score: dict[Head, float]) -> str:
 
 @contextmanager
 def silenced(layer: torch.nn.Linear, head: int, width: int) -> Iterator[None]:
-    """While open, what one head gives the output projection is 0."""
+    """Set one head's input to the output projection to 0, inside the block."""
 
     def quiet(_: torch.nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         joined = given[0].clone()
@@ -170,7 +170,7 @@ def silenced(layer: torch.nn.Linear, head: int, width: int) -> Iterator[None]:
 
 
 def scored(readings: list[capture.Reading]) -> dict[str, dict[Head, float]]:
-    """Score -> head -> mean over the readings; "next" is how often a head's favourite place is one to the right."""
+    """Return score -> head -> mean over the readings; "next": how often a head's commonest offset is one key right."""
     found: dict[str, dict[Head, list[float]]] = {}
     for reading in readings:
         layers = list(reading.record)
@@ -183,7 +183,7 @@ def scored(readings: list[capture.Reading]) -> dict[str, dict[Head, float]]:
 
 
 def added_by_first(loaded: capture.Loaded) -> dict[Head, float]:
-    """For each head, the share of [CLS] when each key counts by the norm of what it adds to the output."""
+    """Return, for each head, the share of [CLS] if each key counts by the norm of what it adds to the output."""
     shares: dict[Head, list[float]] = {}
     for text in TEXTS:
         with torch.inference_mode(), clearhead.observe(loaded.model, values=True) as record:
@@ -197,7 +197,7 @@ def added_by_first(loaded: capture.Loaded) -> dict[Head, float]:
 
 
 def turned(loaded: capture.Loaded) -> dict[Head, float]:
-    """For each head, how far the sentences' vectors turn without it: 1 - cosine, the mean over the texts."""
+    """Return, for each head, how far the sentences' vectors turn without it: the mean of 1 - cosine over the texts."""
     inputs = loaded.tokenizer(list(TEXTS), return_tensors="pt", padding=True)
     counted = inputs["attention_mask"][..., None]
 
@@ -289,7 +289,7 @@ def of_induction() -> tuple[dict[str, object], capture.Reading]:
 
 
 def page(*, chat: bool = False) -> tuple[str, dict[str, tuple[capture.Reading, int, int]]]:
-    """The page, and what its pictures show: name -> (reading, layer, head).
+    """Return the page, and what its pictures show: name -> (reading, layer, head).
 
     Args:
         chat: compute the part about the chat model too, which `clearhead models fetch` brings.
@@ -305,7 +305,7 @@ def page(*, chat: bool = False) -> tuple[str, dict[str, tuple[capture.Reading, i
 
 
 def chat_section(*, again: bool) -> str:
-    """The part about the chat model: computed, or as the page has it, where the model is not on this machine."""
+    """Return the section about the chat model: computed, or taken from the page if the model is not on this machine."""
     if again:
         import findings_chat
 
@@ -317,7 +317,7 @@ def chat_section(*, again: bool) -> str:
 def main() -> None:
     from clearhead.views import plot
 
-    torch.set_num_threads(1)  # small work; and a sum is then always taken in the same order
+    torch.set_num_threads(1)  # the work is small, and sums then always have the same order
     text, pictures = page(chat=True)
     (DOCS / "findings.md").write_text(text, encoding="utf-8")
     for picture, (reading, layer, head) in pictures.items():

@@ -76,7 +76,7 @@ def name(head: Head) -> str:
 
 
 def ranked(table: Tensor) -> list[Head]:
-    """The heads of a table (layers, heads), largest first."""
+    """Return the heads of a table (layers, heads), largest first."""
     return [divmod(place, table.shape[1]) for place in table.flatten().argsort(descending=True, stable=True).tolist()]
 
 
@@ -85,7 +85,7 @@ def said(heads: list[Head], table: Tensor) -> str:
 
 
 class Model:
-    """The chat model, and what is asked of it again and again."""
+    """The chat model, and measurements that several sections use."""
 
     def __init__(self) -> None:
         loaded = capture.load(CHAT_NAME)
@@ -100,7 +100,7 @@ class Model:
         return record
 
     def gap(self, text: str, without: Head | None = None) -> float:
-        """The logit of the first name less that of the second, perhaps without one head."""
+        """Return the logit of the first name minus that of the second, optionally without one head."""
         cut = {} if without is None else {without: "zero"}
         with torch.inference_mode():
             if not cut:
@@ -210,7 +210,7 @@ def of_names(model: Model) -> dict[str, object]:
 
 
 def section() -> str:
-    """The section, not wrapped yet.
+    """Return the section, not wrapped yet.
 
     Raises:
         ModelError: the model is not on this machine.

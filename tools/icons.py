@@ -7,7 +7,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 STATIC = Path(__file__).parent.parent / "src" / "clearhead" / "studio" / "static"
-# name -> (pixels, share of them that the drawing fills: a mask may cut off the rim)
+# name -> (pixels, share that the drawing fills, because a mask may cut off the rim)
 ICONS = {"icon-192": (192, 1.0), "icon-512": (512, 1.0), "icon-maskable": (512, 0.72)}
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "constraints-lowest.txt"
-EXTRAS = ("chat", "models", "postgresql", "studio", "views")  # not ray, which takes longer to fetch than all of these
+EXTRAS = ("chat", "models", "postgresql", "studio", "views")  # not survey: Ray is a longer download than all of these
 HEAD = "# Written by tools/lowest.py from the lower bounds in pyproject.toml; do not edit.\n"
 
 
 def lowest(project: str) -> str:
-    """The constraints for a pyproject.toml.
+    """Return the constraints for a pyproject.toml.
 
     >>> project = '[project]\\ndependencies = ["torch>=2", "n>=3"]\\n[project.optional-dependencies]\\n'
     >>> print(lowest(project + 'studio = ["clearhead[cli]", "x>=2"]\\ncli = ["a>=1,<2"]'))
@@ -33,7 +33,7 @@ def lowest(project: str) -> str:
 
 
 def _requirements(extra: str, extras: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """The requirements of an extra and of the extras that it names: `clearhead[cli,course]`."""
+    """Yield the requirements of an extra and of the extras that it names: `clearhead[cli,course]`."""
     for requirement in extras[extra]:
         if included := re.fullmatch(r"clearhead\[([\w,]+)\]", requirement):
             for name in included[1].split(","):
@@ -43,7 +43,8 @@ def _requirements(extra: str, extras: Mapping[str, Sequence[str]]) -> Iterator[s
 
 
 def _lower(requirement: str) -> str:
-    parts = re.match(r"([A-Za-z0-9._-]+(?:\[[^\]]*\])?)\s*>=\s*([0-9][0-9.]*)", requirement)
+    """Without the requirement's extras: pip refuses them in a constraint."""
+    parts = re.match(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*>=\s*([0-9][0-9.]*)", requirement)
     if parts is None:
         raise SystemExit(f"{requirement} has no lower bound (>=) in pyproject.toml; give it one that was tested")
     return f"{parts[1]}=={parts[2]}"

@@ -1,6 +1,6 @@
-"""Five weeks of somebody's practice, made up: what the pictures of Home, Progress and Mistakes are taken with.
+"""Make up five weeks of a learner's practice, for the pictures of Home, Progress and Mistakes.
 
-The answers are drawn with a fixed seed; what is right and wrong about them is the course's own.
+The answers are drawn with a fixed seed; the course decides which are right.
 """
 
 import random
@@ -22,7 +22,7 @@ PLACE = '["/topics/attention/self-and-multi-head/walk", "Self-attention and mult
 
 
 def practise(data: Path) -> None:
-    """Fill the database in this folder, whose course is proved there already."""
+    """Fill the database in this folder, in which the course is already proved."""
     library = fill(None, data / "proofs")
     store = Store(Database(data))
     for attempt in answers(library, datetime.now(UTC)):
@@ -32,7 +32,7 @@ def practise(data: Path) -> None:
 
 
 def answers(library: Library, now: datetime) -> list[Attempt]:
-    """What the learner answered: a few new questions a day, more often right the second and third time."""
+    """Return the learner's answers: a few new questions a day, more often right the second and third time."""
     draw = random.Random(7)  # noqa: S311 — made-up answers
     new = [item for topic in TOPICS for item in library.items.values() if item.topic == topic and item.kind in KINDS]
     draw.shuffle(new)
@@ -55,7 +55,7 @@ def answers(library: Library, now: datetime) -> list[Attempt]:
 
 def _attempt(item: Item, proved: Proved, at: datetime, correct: bool, chance: float, draw: random.Random) -> Attempt:
     sure = None
-    if item.kind != "card" and draw.random() < 0.7:  # as people are: surer than they should be
+    if item.kind != "card" and draw.random() < 0.7:  # overconfident, as people are
         sure = min(LEVELS, key=lambda level: abs(level.stated - chance - draw.uniform(-0.3, 0.35))).stated
     return Attempt(
         id=str(uuid.UUID(int=draw.getrandbits(128), version=4)),

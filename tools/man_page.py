@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def manual() -> str:
-    """The page in man(7)'s macros."""
+    """Return the page in man(7)'s macros."""
     lines = [
         f'.TH CLEARHEAD 1 "" "clearhead {clearhead.__version__}" "User Commands"',
         ".SH NAME", "clearhead \\- multi-head attention you can run, see and learn",
@@ -64,7 +64,7 @@ def manual() -> str:
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command with its path, groups that run by themselves too."""
+    """Yield every command with its path, including groups that are commands themselves."""
     for name, command in group.commands.items():
         inner = hasattr(command, "commands")
         if not inner or command.invoke_without_command:
@@ -89,7 +89,7 @@ def paragraphs(text: str) -> list[str]:
 
 
 def escaped(text: str) -> str:
-    """Text in which roff sees no request and no escape; hyphens that people copy stay hyphens."""
+    """Escape text for roff, so that it contains no request; hyphens that people copy stay hyphens."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
     return "\\&" + text if text[:1] in (".", "'") else text
 

@@ -3,7 +3,7 @@
     npm pack @fontsource/stix-two-math && tar xzf fontsource-stix-two-math-*.tgz
     python tools/math_font.py package
 
-Needs fontTools and brotli. The result is in the repository, so that nobody needs this to run the studio.
+Needs fontTools and brotli. The result is in the repository, so the studio runs without this tool.
 """
 
 import shutil
@@ -14,7 +14,7 @@ from fontTools import subset
 
 STATIC = Path(__file__).parents[1] / "src/clearhead/studio/static"
 SOURCE = "files/stix-two-math-latin-400-normal.woff2"
-# What formulas of courses are made of. Letters of MathML variables are drawn from 1D400 on.
+# Characters in the formulas of courses. MathML draws variables with the letters from 1D400 on.
 RANGES = (
     *((0x20, 0x7E), (0xA0, 0xFF), (0x131, 0x131), (0x2C6, 0x2DD), (0x300, 0x338), (0x391, 0x3F6)),
     *((0x2010, 0x2027), (0x2030, 0x2037), (0x2044, 0x2044), (0x2057, 0x2057), (0x2061, 0x2064), (0x20D0, 0x20DC)),

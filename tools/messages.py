@@ -20,7 +20,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "clearhead"
 LOCALE = SOURCE / "studio" / "locale"
 KEYWORDS = {"_": None, "mark": None, "message": None, "gettext": None, "many": (1, 2), "ngettext": (1, 2)}
 READERS = {".py": "python", ".html": "jinja2.ext:babel_extract", ".js": "javascript"}
-DOMAINS = {  # a catalog each -> what is read for it
+DOMAINS = {  # catalog -> the files that are read for it
     "studio": (
         "studio/**/*.py",
         "course/**/*.py",
@@ -31,16 +31,16 @@ DOMAINS = {  # a catalog each -> what is read for it
     ),
     "page": ("studio/static/*.js", "views/static/*.js", "views/score_tables.py"),
 }
-# An English text rather than a name in the code: two words, or one with a capital.
+# Matches an English text, not a name in the code: two words, or one with a capital.
 ENGLISH = re.compile(r"[a-z,.;:]{2,} [a-z]{2,}|^[A-Z][a-z]+")
 KEY = re.compile(r"((Enter|Space|Escape|Esc|Ctrl|Control\+|\d)( |$|\b))+")
-# Calls whose text is for no reader, and the one whose text is a reader's already.
+# Calls whose text no reader sees, and the call that translates it already.
 NO_READERS = ("_", "matches", "closest", "querySelector", "querySelectorAll", "matchMedia", "info")
 
 
 @cache
 def messages(domain: str) -> tuple[tuple[str, int, str | tuple[str, ...]], ...]:
-    """Every text of a catalog: file, line, the text (or its singular and plural)."""
+    """Yield every text of a catalog: file, line, the text (or its singular and plural)."""
     return tuple(_read(domain))
 
 
@@ -53,7 +53,7 @@ def _read(domain: str) -> Iterator[tuple[str, int, str | tuple[str, ...]]]:
 
 
 def bare(module: str) -> list[str]:
-    """The English texts of an ES module that no call of gettext holds, each with its line.
+    """Return the English texts of an ES module that are not inside a gettext call, each with its line.
 
     >>> bare('say(_("Two words")); say("Two words"); const sum = `${"One"} two words`; tag.className = "quiet small"')
     ['1: Two words', '1: ${"One"} two words']
@@ -71,7 +71,7 @@ def bare(module: str) -> list[str]:
 
 
 def template(domain: str) -> Catalog:
-    """Every text of a catalog, nothing translated."""
+    """Return a catalog with every text, untranslated."""
     wanted = Catalog(project="Clearhead", charset="utf-8")
     for file, line, text in messages(domain):
         wanted.add(text, locations=[(file, line)], flags=("python-format",) if "%(" in str(text) else ())
@@ -79,7 +79,7 @@ def template(domain: str) -> Catalog:
 
 
 def update(language: str, domain: str) -> Path:
-    """Bring one catalog up to date, keeping what is translated, and compile it."""
+    """Update one catalog, keep its translations, and compile it."""
     place = LOCALE / language / "LC_MESSAGES" / f"{domain}.po"
     place.parent.mkdir(parents=True, exist_ok=True)
     catalog = Catalog(locale=language, project="Clearhead", charset="utf-8")
@@ -93,7 +93,7 @@ def update(language: str, domain: str) -> Path:
 
 
 def write_template(domain: str) -> Path:
-    """What a translator of any language starts from, where his tools want a .pot."""
+    """Write the .pot template from which a translation to any language can start."""
     place = LOCALE / f"{domain}.pot"
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.open("wb") as out:

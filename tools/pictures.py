@@ -34,13 +34,13 @@ MARY = "When Mary and John went to the store, John gave a drink to"
 DEPTH = "/topics/attention/attention-in-depth"
 HEADS = "/topics/attention/self-and-multi-head"
 MODEL = "/topics/attention/a-real-model"
-WAIT = 120_000  # ms for what is computed when asked
+WAIT = 120_000  # ms to wait for results that are computed on demand
 FOLDER = tempfile.TemporaryDirectory()  # of the studio that is photographed
 ANSWERER = Answerer(Path(FOLDER.name) / "proofs")
 
 
 def nothing(page: Page) -> None:
-    """The page as it comes."""
+    """Leave the page as it is."""
 
 
 def measured(page: Page) -> None:
@@ -72,7 +72,7 @@ def hint(page: Page) -> None:
 
 
 def miss(page: Page) -> None:
-    """Answer wrongly: by luck a first option is right, then another question is asked."""
+    """Answer wrongly. If the first option happens to be right, go on to another question."""
     studio_at = "/".join(page.url.split("/")[:3])
     for item in ("visible-pairs", "warmer-weights", "scale-of-logits", "doubled-logits", "broken-blocks"):
         page.goto(f"{studio_at}/items/{item}")
@@ -137,7 +137,7 @@ def solve(page: Page) -> None:
 
 
 def sit(page: Page) -> None:
-    """Sit a whole test as somebody does who knows most of it."""
+    """Take a whole test like somebody who knows most of it."""
     page.get_by_role("link", name="Begin", exact=False).click()
     for right in (True, True, False, True, True, False, True, True, False, True):
         ANSWERER.answer(page, right=right)
@@ -154,7 +154,7 @@ def guess(page: Page) -> None:
 
 
 def stop(page: Page) -> None:
-    """At the stop of the tour that asks what a pronoun looks at."""
+    """Go to the stop of the tour that asks what a pronoun looks at."""
     heading = page.get_by_role("heading", name="Stop 5", exact=False)
     for _ in range(20):
         heading.evaluate("it => scrollTo(0, it.getBoundingClientRect().top + scrollY - 20)")
@@ -165,10 +165,10 @@ def stop(page: Page) -> None:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: where, what is done there first, and how it is looked at besides light and wide.
+    """One picture: its address, what to do there first, and its looks besides light and wide.
 
-    `ready` must be on the page before anything is done; `whole` takes the page from top to bottom; `practised` is of
-    somebody who has been here for weeks.
+    `ready` must be on the page before anything is done; `whole` takes the page from top to bottom; `practised` uses the
+    learner with weeks of practice.
     """
 
     path: str
@@ -231,7 +231,7 @@ PAGES = {
 
 @contextmanager
 def studio(folder: str) -> Iterator[str]:
-    """Serve the studio that keeps its work in this folder until its pictures are taken; yield what opens it."""
+    """Serve the studio of this data folder until its pictures are taken; yield its address."""
     command = [str(Path(sys.executable).with_name("clearhead")), "studio", "--no-browser"]
     server = subprocess.Popen([*command, "--data", folder, "--port", "8799"], stdout=subprocess.PIPE, text=True)
     try:
@@ -252,7 +252,7 @@ def _address(server: "subprocess.Popen[str]") -> str:
 
 
 def _wait_for(server: "subprocess.Popen[str]", address: str) -> None:
-    """Until it answers, and every answer of its course is computed."""
+    """Wait until the studio answers and every answer of its course is computed."""
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
     for _ in range(1200):
         if server.poll() is not None:
@@ -286,7 +286,7 @@ def photograph(browser: Browser, address: str, name: str, picture: Picture) -> N
 
 
 def _smaller(file: Path) -> Path:
-    """The picture as WebP, at a tenth of the size; the Lens's stays PNG, which the README shows everywhere."""
+    """Convert the picture to WebP, a tenth of the size. The Lens's stays PNG, because every README viewer shows it."""
     if file.stem == "lens":
         return file
     with Image.open(file) as image:

@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "binding/costs.h"
 #include "binding/fast_path.h"
 #include "dispatch/cpu.h"
 #include "dispatch/dispatch.h"
@@ -76,6 +77,9 @@ void bind_structs(nb::module_& m) {
 NB_MODULE(_native, m) {
   m.doc() = "Attention kernels for the CPU. Call them through clearhead.kernels only: nothing is checked here.";
 
+  // A table of costs lives as long as the process, which nanobind would report as a leak wherever a traceback does, too.
+  nb::set_leak_warnings(false);
+
   bind_structs(m);
 
   m.def("targets", [] {
@@ -141,5 +145,6 @@ NB_MODULE(_native, m) {
     run_linear(t, p, threads);
   });
 
+  bind_costs(m);
   bind_fast_path(m);
 }

@@ -36,7 +36,7 @@ bool cpuid_bit(unsigned leaf, int bit) {
 #endif
 
 bool has([[maybe_unused]] const char* name, [[maybe_unused]] size_t length) {
-  // The built-in functions take literals alone. The first also asks whether the operating system saves the registers.
+  // The built-in functions accept only literals. The first also checks that the operating system saves the registers.
 #define IS_NAMED(feature) std::strlen(feature) == length && !std::strncmp(name, feature, length)
 #define HAS(feature) \
   if (IS_NAMED(feature)) return __builtin_cpu_supports(feature);

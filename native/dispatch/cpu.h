@@ -1,12 +1,12 @@
-// What this machine's CPU can do, by the names that gcc gives to its features.
+// The features of this machine's CPU, by gcc's names.
 #pragma once
 
 namespace clearhead {
 
-// The features that are known here, of this architecture; null ends the list.
+// The features of this architecture that this file can test; null ends the list.
 extern const char* const kCpuFeatures[];
 
-// Whether this CPU has every feature of a list such as "avx2,fma". A name that is not known here is not supported.
+// Whether this CPU has every feature of a list such as "avx2,fma". An unknown name counts as missing.
 bool cpu_supports(const char* features);
 
 }  // namespace clearhead

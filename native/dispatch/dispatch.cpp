@@ -19,7 +19,7 @@ namespace {
 const Target* const kTargets[] = {CLEARHEAD_TARGETS(ADDRESS)};
 #undef ADDRESS
 
-// A parallel region costs some microseconds: below this many multiply-adds one thread is faster.
+// A parallel region takes a few microseconds: below this many multiply-adds one thread is faster.
 constexpr double kWorthThreads = 2e5;
 
 int useful_threads(const Attention& p, int threads) {
@@ -40,7 +40,7 @@ bool supported(const Target& target) { return cpu_supports(target.row.needs); }
 
 namespace {
 
-constexpr int64_t kPartKeys = 1024;  // fixed, so that the answer does not depend on the number of threads
+constexpr int64_t kPartKeys = 1024;  // fixed, so that the result does not depend on the number of threads
 
 template <class Number>
 void run_decode(const Passes<Number>& passes, const Attention& p, int threads) {
@@ -63,8 +63,7 @@ void run_decode(const Passes<Number>& passes, const Attention& p, int threads) {
 
 template <class Number>
 void run_tiles(const Passes<Number>& passes, const Attention& p, int lanes, int threads, const Statistics* statistics) {
-  // Rows of one work item: many, so that a block of keys is met in cache by several tiles; fewer where threads would
-  // stand idle.
+  // Rows of one work item: many, so that several tiles find a block of keys in cache; fewer where threads would be idle.
   int64_t rows = 128;
   while (rows > lanes && p.batch * p.heads * ((p.length + rows - 1) / rows) < 4 * threads) rows /= 2;
   if (rows < lanes) rows = lanes;
@@ -73,7 +72,7 @@ void run_tiles(const Passes<Number>& passes, const Attention& p, int lanes, int 
   const int64_t kv_heads = p.batch * p.kv_heads, group = p.heads / p.kv_heads;
   const Scratch<Number> all(each * threads + tiled * kv_heads);
   Number *const scratch = all.get(), *const tiles = scratch + each * threads;
-  constexpr int64_t kPart = 8;  // blocks of keys laid out by one work item
+  constexpr int64_t kPart = 8;  // blocks of keys packed by one work item
   const int64_t key_blocks = (p.keys + kTiledKeys - 1) / kTiledKeys, parts = (key_blocks + kPart - 1) / kPart;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
@@ -113,8 +112,9 @@ struct KeyHead {
   int64_t batch, kv_head;
 };
 
-// Heads that share a learned bias add to the same numbers of its gradient, so they run in rounds: the order of the sum,
-// and its bits, do not depend on the threads. Within a round go heads that share nothing, all of them if nothing is shared.
+// Heads that share a learned bias add to the same numbers of its gradient, so they run in rounds: then the order of the
+// sum, and its bits, do not depend on the threads. The heads of one round share nothing. If no heads share a bias, one
+// round has them all.
 class Rounds {
  public:
   Rounds(const Attention& p, const Gradients& g)
@@ -134,14 +134,14 @@ class Rounds {
   int64_t batches_, kv_heads_, width_, heads_;
 };
 
-// Work items that the backward pass of a few long heads is split into; each holds sums as large as keys and values.
+// How many work items the backward pass of a few long heads is split into; each has sums as large as keys and values.
 constexpr int64_t kBackwardItems = 8;
 
 template <class Number>
 void run_queries(const Passes<Number>& passes, const Attention& p, const Gradients& g, int threads) {
-  // One item is a key head and a run of queries. Heads alone are enough work where there are many; where there are
-  // few, the queries are split, each part sums on its own, and the parts are added in order. The parts depend on the
-  // problem alone, so the bits are the same with any number of threads.
+  // One item is a key head and a run of queries. Many heads are enough items. For few heads the queries are split into
+  // parts, each part is summed separately, and the parts are added in order. The parts depend only on the problem, so
+  // the bits are the same with any number of threads.
   const Rounds rounds(p, g);
   const int64_t heads = rounds.heads();
   int64_t parts = 1;

@@ -1,4 +1,4 @@
-// What a layer needs around its attention, spread over threads: linear layers, and the weights for who asks for them.
+// What a layer needs besides attention, spread over threads: linear layers, and the weights for callers who want them.
 #include <algorithm>
 
 #include "dispatch/dispatch.h"
@@ -18,7 +18,7 @@ int64_t ceiling(int64_t n, int64_t step) { return (n + step - 1) / step; }
 void run_linear(const Target& target, const Linear& p, int threads) {
   if (p.rows == 0 || p.outputs == 0) return;
   if (double(p.rows) * p.inputs * p.outputs < kWorthThreads || threads < 1) threads = 1;
-  // Each item packs its own weights, so split the outputs first, and the rows only if that is not enough.
+  // Each item packs its own weights, so the outputs are split first, and the rows only if that is not enough.
   int64_t outputs = kMostOutputs, rows = p.rows;
   while (outputs > kLeastOutputs && ceiling(p.outputs, outputs) < 4 * threads) outputs /= 2;
   while (rows > kLeastRows && ceiling(p.outputs, outputs) * ceiling(p.rows, rows) < 2 * threads) rows = ceiling(rows, 2);
@@ -36,7 +36,7 @@ void run_linear(const Target& target, const Linear& p, int threads) {
 void run_weights(const Target& target, const Attention& p, const Tensor& weights, int threads) {
   const int64_t heads = weights.head == 0 ? 1 : p.heads;
   if (double(p.batch) * p.heads * p.length * p.keys * p.width < kWorthThreads || threads < 1) threads = 1;
-  // Rows of one work item: as in run_forward, but fewer, for the weights of all of them are held.
+  // Rows of one work item: as in run_forward, but fewer, because the weights of all of them are kept.
   int64_t rows = 64;
   while (rows > target.row.lanes && p.batch * heads * ceiling(p.length, rows) < 4 * threads) rows /= 2;
   rows = std::max<int64_t>(rows, target.row.lanes);

@@ -1,4 +1,4 @@
-// Room for the work of a call's threads. For the files that spread work over threads, never for a target's object file.
+// Scratch for a call's threads. Only for the files that spread work over threads, never for a target's object file.
 #pragma once
 #include <cstdlib>
 #include <memory>
@@ -15,7 +15,7 @@
 namespace clearhead {
 namespace {
 
-#ifdef _WIN32  // has no std::aligned_alloc, and frees such memory by a function of its own
+#ifdef _WIN32  // has no std::aligned_alloc, and its own function to free such memory
 inline void* aligned(size_t bytes) { return _aligned_malloc(bytes, 64); }
 inline void release(void* p) { _aligned_free(p); }
 #else
@@ -37,11 +37,11 @@ Numbers<Number> allocate(size_t n) {
   return Numbers<Number>(static_cast<Number*>(p));
 }
 
-// Numbers in whole cache lines, so that no two threads write to one.
+// Round n up to whole cache lines, so that no two threads write to the same line.
 inline size_t in_lines(size_t n) { return (n + 15) / 16 * 16; }
 
-// Scratch that a calling thread keeps from call to call while it is small: the allocator would give the pages back
-// to the system each time, and faulting them in again took ten times as long as a small attention (bench/LOG.md).
+// Scratch that a calling thread keeps from call to call if it is small. Otherwise the allocator returned the pages to
+// the system each time, and faulting them in again took ten times as long as a small attention (bench/LOG.md).
 constexpr size_t kKept = 1 << 22;
 
 template <class Number>

@@ -1,5 +1,5 @@
-// The second pass spread over threads. What is summed over queries is summed by fixed parts of each head, which are
-// added in order: the same bits whatever the number of threads.
+// The second pass spread over threads. Sums over queries are computed in fixed parts of each head, which are added in
+// order: the bits are the same with any number of threads.
 #include <algorithm>
 #include <cstring>
 
@@ -10,8 +10,8 @@ namespace clearhead {
 
 namespace {
 
-constexpr int64_t kItems = 32;      // work items wanted where heads are few
-constexpr int64_t kLeastRows = 256;  // of an item
+constexpr int64_t kItems = 32;      // at least so many work items, where heads are few
+constexpr int64_t kLeastRows = 256;  // of one item
 
 }  // namespace
 
@@ -28,7 +28,7 @@ void run_statistics(const Target& target, const Attention& p, const Statistics& 
   std::memset(all.get(), 0, sums * items * sizeof(float));
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t item = 0; item < items; item++) {
-    const int64_t head = item / parts, part = parts - 1 - item % parts;  // under a causal mask the last is longest
+    const int64_t head = item / parts, part = parts - 1 - item % parts;  // under a causal mask the last part is the longest
     const int64_t first = s.first_row + part * rows, last = std::min(first + rows, s.last_row);
     if (first < last)
       target.statistics(p, s, head / p.heads, head % p.heads, first, last, all.get() + sums * (head * parts + part),

@@ -1,5 +1,5 @@
-// Whether this process may use the tile registers of Intel AMX. Linux gives them to a process that asks; each thread
-// then has 8 KiB more of state from its first use on.
+// Whether this process may use the tile registers of Intel AMX. On Linux a process has to request them; each thread has
+// 8 KiB more state from its first use on.
 #pragma once
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -10,8 +10,8 @@
 namespace clearhead {
 namespace {
 
-// Asks the system once. It refuses where the CPU or the kernel has no tiles, a sandbox forbids to ask, or a thread's
-// signal stack is too small for them: then there are none.
+// Requests them once. The system refuses if the CPU or the kernel has no tiles, a sandbox forbids the request, or a
+// thread's signal stack is too small.
 inline bool may_use_tiles() {
 #if defined(__x86_64__) && defined(__linux__)
   static const bool granted = [] {

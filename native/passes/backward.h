@@ -23,8 +23,8 @@ inline Real dot(const Real* a, const Real* b, int64_t n) {
   return total;
 }
 
-// The lse and δ of a block's queries, rowsum(i) being row i's dO · O; of few queries -d lse alone, for the sum follows. A
-// lane past the end, or an empty row, gets lse +inf: its weights are 0.
+// The lse and δ of a block's queries; rowsum(i) is row i's dO · O. With few queries δ starts as -d lse, because the sum
+// is added later. A lane past the end or an empty row gets lse +inf: its weights are 0.
 template <class RowSum>
 inline void start_sums(const Attention& p, const Gradients& g, const BackwardScratch& s, int64_t batch, int64_t head,
                        int64_t first, int64_t n, const RowSum& rowsum) {
@@ -41,12 +41,12 @@ inline void start_sums(const Attention& p, const Gradients& g, const BackwardScr
   }
 }
 
-// Everything a block of queries needs.
+// Prepare what a block of queries needs.
 inline void start_block(const Attention& p, const Gradients& g, const BackwardScratch& s, int64_t batch, int64_t head,
                         int64_t first, int64_t n, Multiplier m) {
   pack_lanes(p.query, p.dtype, batch, head, first, n, p.width, m.on_query, s.lanes, s.query_lanes, s.row_space);
   pack_rows(p.query, p.dtype, batch, head, first, n, p.width, s.query_rows);
-  // The sums over the heads of a key are multiplied by the scale when they are stored; a head's own factor goes in here.
+  // The sums over the heads of a key are multiplied by the scale on storing; each head's own factor is applied here.
   if (p.head_scale) {
     const Real factor = number_at(p.head_scale, head);
     for (int64_t i = 0; i < padded(p.width) * s.lanes; i++) s.query_rows[i] *= factor;
@@ -54,21 +54,21 @@ inline void start_block(const Attention& p, const Gradients& g, const BackwardSc
   pack_lanes(g.grad_out, p.dtype, batch, head, first, n, p.value_width, 1.0f, s.lanes, s.grad_lanes, s.row_space);
   pack_rows(g.grad_out, p.dtype, batch, head, first, n, p.value_width, s.grad_rows);
   __builtin_memset(s.grad_query, 0, sizeof(Real) * p.width * s.lanes);
-  __builtin_memset(s.apart, 0, sizeof(Real) * s.lanes);
+  __builtin_memset(s.distance_sums, 0, sizeof(Real) * s.lanes);
   start_sums(p, g, s, batch, head, first, n, [&](int64_t i) {
     load_row(row_of(p.out, p.dtype, batch, head, first + i), p.dtype, 1, p.value_width, s.row_space);
     return dot(s.grad_rows + i * padded(p.value_width), s.row_space, p.value_width);
   });
 }
 
-// Weights from logits, in place.
+// Turn logits into weights, in place.
 inline void weights_from_logits(const BackwardScratch& s, Real slope, int64_t keys) {
   const Vec c = splat(slope);
   for (int64_t v = 0; v < s.lanes; v += LANES) {
     const Vec lse = load(s.lse + v), rest = load(s.lse_rest + v);
     Real* const at = s.weights + v;
     int64_t j = 0;
-    for (; j + 4 <= keys; j += 4) {  // side by side, as in the forward pass
+    for (; j + 4 <= keys; j += 4) {  // computed together, as in the forward pass
       Vec x[4];
       UNROLL for (int i = 0; i < 4; i++) x[i] = load(at + (j + i) * s.lanes) * c - lse - rest;
       exp2_all(x);
@@ -96,13 +96,13 @@ inline void multiply_block(Real* x, const Real* by, int64_t n) {
 inline void add_alibi_rows(const Attention& p, const BackwardScratch& s, const Place& at) {
   for (int64_t v = 0; v < s.lanes; v += LANES) {
     const Distance distance(p, at.row + v, at.key);
-    Vec sum = load(s.apart + v);
+    Vec sum = load(s.distance_sums + v);
     for (int64_t j = 0; j < at.keys; j++) sum += load(s.slopes + j * s.lanes + v) * distance(j);
-    store(s.apart + v, sum);
+    store(s.distance_sums + v, sum);
   }
 }
 
-// Add dS to the gradient of a bias of keys, [keys].
+// Add dS to the gradient of a bias that has one number per key, [keys].
 inline void add_to_bias_of_keys(const BackwardScratch& s, const Place& at, Real* grad_bias) {
   for (int64_t j = 0; j < at.keys; j++) {
     Vec sum = {};
@@ -111,7 +111,7 @@ inline void add_to_bias_of_keys(const BackwardScratch& s, const Place& at, Real*
   }
 }
 
-// Add dS to the gradient of a bias of rows, or of rows and keys.
+// Add dS to the gradient of a bias that has one number per row, or per row and key.
 inline void add_to_bias(const Gradients& g, const BackwardScratch& s, const Place& at) {
   const Tensor& b = g.grad_bias;
   Real* const to = static_cast<Real*>(b.data) + at.batch * b.batch + at.head * b.head + at.row * b.row +
@@ -131,8 +131,8 @@ inline void add_to_bias(const Gradients& g, const BackwardScratch& s, const Plac
     for (int64_t j = 0; j < at.keys; j++) to[i * b.row + j] += s.space[i * kWholeKeys + j];
 }
 
-// Keys of a block, counted from its first, that each tile of its queries may attend by the band alone: what lies
-// outside is neither multiplied nor added. At the edge of a causal mask that is a third of the work.
+// The keys of a block, counted from its first, that the band lets each tile of queries attend. Other keys are neither
+// multiplied nor added: at the edge of a causal mask that saves a third of the work.
 struct Reached {
   Span tile[kRows / kTile];
   int64_t lanes, tiles;
@@ -147,7 +147,7 @@ struct Reached {
     }
   }
 
-  // The queries that reach some of keys first .. last - 1: from the first tile to behind the last.
+  // The range of queries, in whole tiles, that reach some of keys first .. last - 1.
   Span queries(int64_t first, int64_t last) const {
     Span all = {lanes, 0};
     for (int64_t t = 0; t < tiles; t++)
@@ -159,14 +159,14 @@ struct Reached {
 // x[key][lane] = rows · lanes for the keys that each tile reaches; 0 elsewhere, where the band makes the weights 0.
 inline void reached_products(const Reached& reached, int64_t count, Rows rows, const Real* lanes,
                              int64_t width, Real* x) {
-  const int64_t apart = reached.lanes;
+  const int64_t stride = reached.lanes;
   for (int64_t t = 0; t < reached.tiles; t++) {
     const Span keys = reached.tile[t];
-    product<kAlong>(keys.last - keys.first, rows.data + keys.first * rows.stride, rows.stride, lanes + t * kTile, apart,
-                    width, Set{x + keys.first * apart + t * kTile, apart});
+    product<kAlong>(keys.last - keys.first, rows.data + keys.first * rows.stride, rows.stride, lanes + t * kTile,
+                    stride, width, Set{x + keys.first * stride + t * kTile, stride});
     for (int64_t j = 0; j < count; j++)
       for (int v = 0; v < kTile && (j < keys.first || j >= keys.last); v += LANES)
-        store(x + j * apart + t * kTile + v, Vec{});
+        store(x + j * stride + t * kTile + v, Vec{});
   }
 }
 
@@ -195,7 +195,7 @@ inline void products_of_block(const Attention& p, const BackwardScratch& s, cons
   drop(p, at, s.slopes, s.lanes, s.lanes);
 }
 
-// dS from P and dP, and what adds up with it; P becomes what the output was made of.
+// dS from P and dP, and the gradients that are sums of dS; then dropout is applied to P, as in the forward pass.
 inline void slopes_of_block(const Attention& p, const Gradients& g, const BackwardScratch& s, const Place& at,
                             Real* sums) {
   slopes_from_weights(s, at.keys);
@@ -208,7 +208,7 @@ inline void slopes_of_block(const Attention& p, const Gradients& g, const Backwa
   drop(p, at, s.weights, s.lanes, s.lanes);
 }
 
-// All gradients from P and dP.
+// Compute all gradients from P and dP.
 inline void gradients_of_block(const Attention& p, const Gradients& g, const BackwardScratch& s, const Place& at,
                                Rows keys, Real* sums) {
   const int64_t n = at.keys;
@@ -229,7 +229,7 @@ inline void gradients_of_block(const Attention& p, const Gradients& g, const Bac
 
 inline void finish_block(const Attention& p, const Gradients& g, const BackwardScratch& s, int64_t batch, int64_t head,
                          int64_t first, int64_t n) {
-  if (g.sinks_rows) {  // a sink is a logit like others, of weight exp(sink - lse), whose value is 0
+  if (g.sinks_rows) {  // a sink is one more logit, of weight exp(sink - lse), with value 0
     Real* const rows = static_cast<Real*>(g.sinks_rows) + (batch * p.heads + head) * p.length + first;
     const double sink = double(number_at(p.sinks, head)) * kLog2EWide;
     for (int64_t i = 0; i < n; i++) rows[i] = -Real(__builtin_exp2(sink - s.lse[i] - s.lse_rest[i])) * s.delta[i];
@@ -243,14 +243,14 @@ inline void finish_block(const Attention& p, const Gradients& g, const BackwardS
       rows[i] = sum * Real(p.scale);
     }
   }
-  for (int64_t i = 0; i < s.lanes; i++) s.delta[i] = scale_of(p, head);  // δ is not needed any more
+  for (int64_t i = 0; i < s.lanes; i++) s.delta[i] = scale_of(p, head);  // δ is no longer needed
   unpack_lanes(s.grad_query, s.lanes, n, p.width, s.delta, g.grad_query, p.dtype, batch, head, first, s.row_space);
   if (!g.alibi_rows) return;
   Real* const rows = static_cast<Real*>(g.alibi_rows) + (batch * p.heads + head) * p.length + first;
-  for (int64_t i = 0; i < n; i++) rows[i] = -s.apart[i];
+  for (int64_t i = 0; i < n; i++) rows[i] = -s.distance_sums[i];
 }
 
-// act(Place, what the mask says of it, scratch, keys) for every block of keys that these queries may attend some of.
+// Call act(place, mask state, scratch, keys) for every block of keys of which these queries may attend any.
 template <class Act>
 inline void for_each_block(const Attention& p, const BackwardScratch& s, int64_t batch, int64_t head, int64_t row,
                            int64_t rows, const Act& act) {
@@ -264,7 +264,7 @@ inline void for_each_block(const Attention& p, const BackwardScratch& s, int64_t
   }
 }
 
-// P and dP of all keys, the lse and δ.
+// Compute P and dP of all keys, the lse and δ.
 template <class Blocks>
 inline void weights_of_few(const Attention& p, const BackwardScratch& s, int64_t head, const Multiplier& m,
                            const Blocks& blocks) {

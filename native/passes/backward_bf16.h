@@ -1,4 +1,4 @@
-// Backward where bfloat16 has kernels of its own: on tile registers.
+// Backward for bfloat16 where it has its own kernels, on tile registers.
 #pragma once
 #include "passes/backward.h"
 
@@ -11,7 +11,7 @@ namespace {
 
 #ifdef TILES
 
-// Few queries are left to passes/backward_few.h.
+// Few queries use passes/backward_few.h.
 inline bool backward_in_tiles(const Attention& p) { return p.dtype == kBFloat16 && !few_queries(p); }
 
 size_t scratch_of_backward(const Attention& p) {

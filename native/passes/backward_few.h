@@ -1,6 +1,7 @@
-// Backward of few queries. Their forward pass is decode.h's, which sums a logit in another order than product.h: weights
-// rebuilt with its lse are off by what the two orders differ by, 1e-5 where logits are in the hundreds, and so is δ from
-// its output. Few queries leave room for P and dP of all keys, so both are summed here, with no product more.
+// Backward for few queries. Their forward pass is in decode.h, which sums a logit in another order than product.h.
+// Weights rebuilt with its lse, and δ from its output, therefore have an error as large as the difference: 1e-5 where
+// logits are in the hundreds. With few queries P and dP of all keys fit in memory, so the lse and δ are computed again
+// from them, without another product.
 #pragma once
 #include "passes/backward_scratch.h"
 
@@ -25,7 +26,7 @@ inline void add_logits(const Real* logits, Real slope, int64_t keys, FewSums& su
     for (int64_t j = 0; j < keys; j++) top = maximum(load(at + j * kTile) * c, top);
     Vec sum = load(sums.sum + v) * exp2(before - top);
     int64_t j = 0;
-    for (; j + 4 <= keys; j += 4) {  // side by side, as in the forward pass
+    for (; j + 4 <= keys; j += 4) {  // computed together, as in the forward pass
       Vec x[4];
       UNROLL for (int i = 0; i < 4; i++) x[i] = load(at + (j + i) * kTile) * c - top;
       exp2_all(x);
@@ -37,7 +38,7 @@ inline void add_logits(const Real* logits, Real slope, int64_t keys, FewSums& su
   }
 }
 
-// The lse, with the sink's share. A row that may attend nothing keeps its +inf.
+// Compute the lse, including the sink. A row that may attend nothing keeps its +inf.
 inline void finish_sums(const Attention& p, const BackwardScratch& s, int64_t head, const FewSums& sums) {
   for (int64_t i = 0; i < p.length; i++) {
     if (s.lse[i] == kInfinity) continue;

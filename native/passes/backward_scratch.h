@@ -1,4 +1,4 @@
-// Scratch of the backward pass: what a block of queries keeps while blocks of keys go by.
+// Scratch of the backward pass: what a block of queries keeps from one block of keys to the next.
 #pragma once
 #include "passes/logits.h"
 #include "vector/product.h"
@@ -13,14 +13,14 @@ static_assert(kRows % kTile == 0, "a block of queries is whole tiles");
 
 inline int64_t padded(int64_t width) { return round_up(width, kTile); }
 
-// Lanes that a block's queries take: whole tiles.
+// The lanes that a block's queries use: whole tiles.
 inline int64_t lanes_of(int64_t rows) { return round_up(rows, kTile); }
 
-// Whether the bias holds one number a key, for all queries: its gradient is then a sum over queries, as those of keys
-// and values are.
+// Whether the bias has one number per key, shared by all queries. Its gradient is then a sum over queries, as those of
+// keys and values are.
 inline bool bias_of_keys(const Gradients& g) { return g.grad_bias.data && g.grad_bias.row == 0; }
 
-// Rows of dK and dV: tile registers add to whole blocks.
+// The number of rows of dK and dV; tile registers add to whole blocks.
 inline int64_t key_rows(const Attention& p) {
 #ifdef TILES
   if (p.dtype == kBFloat16) return round_up(p.keys, kTiledKeys);
@@ -28,7 +28,7 @@ inline int64_t key_rows(const Attention& p) {
   return p.keys;
 }
 
-// What one key head adds up over queries: dK, dV, and for each of its query heads the gradient of a bias of keys.
+// What one key head sums over queries: dK, dV, and for each of its query heads the gradient of a bias of keys.
 inline int64_t numbers_of_keys(const Attention& p) { return key_rows(p) * (padded(p.width) + padded(p.value_width)); }
 
 inline size_t key_sums(const Attention& p, const Gradients& g) {
@@ -37,16 +37,16 @@ inline size_t key_sums(const Attention& p, const Gradients& g) {
 
 constexpr int64_t kWholeKeys = (kBackKeys + LANES - 1) / LANES * LANES;  // a block of keys in whole squares
 
-// Whether forward was decode.h's, which sums a logit in another order than the products below.
+// Whether the forward pass used decode.h, which sums a logit in another order than the products below.
 inline bool few_queries(const Attention& p) { return p.length <= kFewQueries; }
 
-// There is room for kRows queries; where the last block has fewer, its numbers lie closer together.
+// There is space for kRows queries; a last block with fewer packs its numbers more closely.
 struct BackwardScratch {
   int64_t lanes;                                             // of this block
   Real *query_lanes, *query_rows, *grad_lanes, *grad_rows;  // Q and dO, as [c][lanes] and as [i][padded]
   Real *grad_query;                                         // [width][lanes]
   Real *lse, *lse_rest;                                     // [lanes], in units of log2: the sum of both is the lse
-  Real *delta, *apart;                                      // [lanes]; apart: sums of dS * distance
+  Real *delta, *distance_sums;                                   // [lanes]; distance_sums: sums of dS * distance
   Real *weights, *slopes, *cap_slopes;                      // [kBackKeys][lanes], or of all keys for few queries: P, dS
   Real* space;                                              // [kBackKeys][lanes]
   Real *key_space, *value_space, *row_space;
@@ -64,7 +64,7 @@ inline BackwardScratch carve(const Attention& p, Real* at, size_t* total) {
   s.lse = take(kRows);
   s.lse_rest = take(kRows);
   s.delta = take(kRows);
-  s.apart = take(kRows);
+  s.distance_sums = take(kRows);
   const int64_t cells = few_queries(p) ? (p.keys + LANES) * kTile : kWholeKeys * kRows;
   s.weights = take(cells);
   s.slopes = take(cells);
@@ -77,7 +77,7 @@ inline BackwardScratch carve(const Attention& p, Real* at, size_t* total) {
   return s;
 }
 
-// The same where all keys have room, from this key on.
+// The same scratch from this key on, where it holds all keys.
 inline BackwardScratch from_key(const Attention& p, BackwardScratch s, int64_t key) {
   s.weights += key * s.lanes;
   s.slopes += key * s.lanes;
@@ -92,7 +92,7 @@ inline size_t backward_scratch(const Attention& p) {
   return total;
 }
 
-// The lse in two numbers: one float of a few hundred leaves weights an error of 1e-5.
+// Store the lse as two numbers: one float of a few hundred would give the weights an error of 1e-5.
 inline void set_lse(const BackwardScratch& s, int64_t lane, double lse) {
   s.lse[lane] = Real(lse);
   s.lse_rest[lane] = Real(lse - s.lse[lane]);

@@ -1,6 +1,6 @@
-// Few queries against many keys. Lanes would stand empty if queries sat in them, so here keys (for the logits) and
-// value columns (for the output) do. All query rows that share a key head go over each block of keys together; the
-// keys are split into parts of a fixed length, whose results are merged by their lse, in order.
+// Few queries against many keys. Queries would leave most lanes empty, so the lanes hold keys (for the logits) and
+// value columns (for the output). All query rows that share a key head read each block of keys together. The keys are
+// split into parts of fixed length, whose results are merged by their lse, in order.
 #pragma once
 #include "passes/masked_values.h"
 #include "vector/dots.h"
@@ -12,7 +12,7 @@ inline int64_t decode_rows(const Attention& p) { return p.heads / p.kv_heads * p
 inline int64_t decode_width(const Attention& p) { return round_up(p.width, kTile); }
 inline int64_t decode_value_width(const Attention& p) { return round_up(p.value_width, kTile); }
 
-// What one part leaves behind: [rows] offsets, [rows] sums, [rows][decode_value_width] outputs not yet divided.
+// The result of one part: [rows] offsets, [rows] sums, [rows][decode_value_width] outputs before division by the sums.
 size_t decode_partial(const Attention& p) { return decode_rows(p) * (2 + decode_value_width(p)); }
 
 size_t decode_scratch(const Attention& p) {
@@ -33,7 +33,7 @@ template <int R, int C, class T>
 inline void mix_strip(const Real* x, const RowsOf<T>& values, int64_t n, const Real* alpha, Real* out,
                       int64_t stride) {
   Vec sum[R][C][2] = {};
-#pragma GCC unroll 4  // a quarter faster from memory
+#pragma GCC unroll 4  // a quarter faster where keys come from memory
   for (int64_t j = 0; j < n; j++) {
     const T* value = values.data + j * values.stride;
     UNROLL for (int c = 0; c < C; c++) {
@@ -58,7 +58,7 @@ inline void mix_strip(const Real* x, const RowsOf<T>& values, int64_t n, const R
 template <int R, class T>
 inline void mix_rows(const Real* x, const RowsOf<T>& values, int64_t n, const Real* alpha, Real* out,
                      int64_t width) {
-  constexpr int C = 4 / R;  // eight sums: as many as hide a multiply-add's latency
+  constexpr int C = 4 / R;  // eight sums: enough to hide the latency of a multiply-add
   int64_t c = 0;
   for (; c + C * kTile <= width; c += C * kTile)
     mix_strip<R, C>(x, RowsOf<T>{values.data + c, values.stride}, n, alpha, out + c, width);
@@ -90,7 +90,7 @@ void decode(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, i
     Real* q = query + r * width;
     load_row(row_of(p.query, p.dtype, batch, head + r / p.length, r % p.length), p.dtype, p.query.column, p.width, q);
     for (int64_t c = 0; c < width; c++) q[c] = c < p.width ? q[c] * m.on_query : 0;
-    if (lies_ready<uint16_t>(p.key, p.dtype, p.width, width)) row_to_bfloat16_order(q, width);
+    if (usable_in_place<uint16_t>(p.key, p.dtype, p.width, width)) row_to_bfloat16_order(q, width);
     offset[r] = kNothing * m.slope;
     sum[r] = 0;
   }
@@ -111,7 +111,7 @@ void decode(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, i
   }
 }
 
-// Join the parts of one key head; `space` holds value_width numbers.
+// Merge the parts of one key head; `space` holds value_width numbers.
 void decode_merge(const Attention& p, int64_t batch, int64_t kv_head, int64_t parts, const Real* partials,
                   Real* space) {
   const int64_t rows = decode_rows(p), value_width = decode_value_width(p), each = decode_partial(p);

@@ -1,5 +1,5 @@
 // Forward: online softmax over blocks of keys, with queries in the lanes (Milakov & Gimelshein 2018, alg. 3).
-// Sᵀ and Oᵀ are computed, so the row maximum, the sum and the rescaling are lane by lane, with nothing horizontal.
+// It computes Sᵀ and Oᵀ, so the row maximum, the sum and the rescaling work lane by lane, without horizontal sums.
 #pragma once
 #include "vector/best.h"
 #include "passes/logits.h"
@@ -8,7 +8,7 @@ namespace clearhead {
 namespace {
 
 constexpr int64_t kKeyBlock = 128;
-constexpr int64_t kOften = 4;  // tiles that read a block of values: from here on a copy of badly lying ones pays
+constexpr int64_t kManyTiles = 4;  // from so many tiles per block of values on, a conflict-free copy of them pays off
 
 // Scratch of one tile of kTile queries.
 struct TileState {
@@ -35,20 +35,21 @@ inline TileState tile_at(const Attention& p, Real* scratch, int64_t tile) {
   return s;
 }
 
-// What a tile keeps besides, where statistics are asked for: sums of weight * -log2 and of weight^2, and the best.
-struct Asked {
+// What a tile also keeps where statistics are wanted: sums of weight * -log2(weight) and weight^2, the largest logits.
+struct TileStatistics {
   Real *surprise, *squares;  // [kTile], both of weights relative to `offset`
   Best best;
   Real* peak = nullptr;  // [kTile] the weight of the largest logit relative to `offset`, where it is not 1
 };
 
-inline int64_t asked_numbers(const Statistics* s) { return s ? 2 * kTile + best_numbers(s->top) : 0; }
+inline int64_t extra_numbers(const Statistics* s) { return s ? 2 * kTile + best_numbers(s->top) : 0; }
 
-inline Asked asked_at(const Statistics& s, Real* at) { return {at, at + kTile, best_at(at + 2 * kTile, s.top)}; }
+inline TileStatistics extra_at(const Statistics& s, Real* at) { return {at, at + kTile, best_at(at + 2 * kTile, s.top)}; }
 
 inline size_t forward_scratch(const Attention& p, const Statistics* s, int64_t rows) {
   const int64_t tiles = (rows + kTile - 1) / kTile;
-  return tiles * (tile_numbers(p) + asked_numbers(s)) + kKeyBlock * (2 * kTile + p.width + width_apart(p.value_width)) +
+  return tiles * (tile_numbers(p) + extra_numbers(s)) +
+         kKeyBlock * (2 * kTile + p.width + conflict_free_stride(p.value_width)) +
          transpose_scratch(larger(p.width, p.value_width));
 }
 
@@ -56,26 +57,27 @@ struct Sums {
   Vec weight[2] = {}, surprise[2] = {}, squares[2] = {};
 };
 
-// N keys' logits, two vectors each, become exp2(logits * c - offset), and are added to the sums.
-template <bool kAsked, int N>
+// Replace N keys' logits, two vectors each, by exp2(logits * c - offset), and add these to the sums.
+template <bool kStatistics, int N>
 inline __attribute__((always_inline)) void weights_of(Real* logits, Vec c, const Vec (&offset)[2], Sums& sums) {
   Vec x[2 * N], power[2 * N];
   UNROLL for (int i = 0; i < 2 * N; i++) x[i] = load(logits + i * LANES) * c - offset[i & 1];
-  if (kAsked) UNROLL for (int i = 0; i < 2 * N; i++) power[i] = maximum(splat(-kExponents), x[i]);  // finite: 0 times it is 0
+  if (kStatistics)  // finite, so that 0 times it is 0
+    UNROLL for (int i = 0; i < 2 * N; i++) power[i] = maximum(splat(-kExponents), x[i]);
   exp2_all(x);
   UNROLL for (int i = 0; i < 2 * N; i++) {
     sums.weight[i & 1] += x[i];
     store(logits + i * LANES, x[i]);
-    if (!kAsked) continue;
+    if (!kStatistics) continue;
     sums.surprise[i & 1] -= x[i] * power[i];
     sums.squares[i & 1] += x[i] * x[i];
   }
 }
 
-// Take a block of logits [keys][kTile] into the running softmax; leave exp2(logits * slope - offset) in their place.
-// Returns through `alpha` what the former output is multiplied by.
-template <bool kAsked>
-inline void softmax_block(const TileState& state, const Asked& asked, Real slope, int64_t keys, Real* logits,
+// Add a block of logits [keys][kTile] to the running softmax, and replace them by exp2(logits * slope - offset).
+// Sets `alpha` to what the output so far is multiplied by.
+template <bool kStatistics>
+inline void softmax_block(const TileState& state, const TileStatistics& extra, Real slope, int64_t keys, Real* logits,
                           Vec (&alpha)[2]) {
   const Vec c = splat(slope);
   Vec top[2] = {load(state.top), load(state.top + LANES)}, offset[2], further[2];
@@ -93,13 +95,13 @@ inline void softmax_block(const TileState& state, const Asked& asked, Real slope
     store(state.offset + v * LANES, offset[v]);
   }
   int64_t j = 0;
-  for (; j + 2 <= keys; j += 2) weights_of<kAsked, 2>(logits + j * kTile, c, offset, sums);
-  if (j < keys) weights_of<kAsked, 1>(logits + j * kTile, c, offset, sums);
+  for (; j + 2 <= keys; j += 2) weights_of<kStatistics, 2>(logits + j * kTile, c, offset, sums);
+  if (j < keys) weights_of<kStatistics, 1>(logits + j * kTile, c, offset, sums);
   UNROLL for (int v = 0; v < 2; v++) {
     const Vec before = load(state.sum + v * LANES);
     store(state.sum + v * LANES, before * alpha[v] + sums.weight[v]);
-    if (!kAsked) continue;
-    Real *const surprise = asked.surprise + v * LANES, *const squares = asked.squares + v * LANES;
+    if (!kStatistics) continue;
+    Real *const surprise = extra.surprise + v * LANES, *const squares = extra.squares + v * LANES;
     const Vec moved = alpha[v] * (load(surprise) + further[v] * before);
     store(surprise, (before > splat(0.0f) ? moved : splat(0.0f)) + sums.surprise[v]);
     store(squares, load(squares) * (alpha[v] * alpha[v]) + sums.squares[v]);
@@ -117,18 +119,18 @@ inline void start_tile(const Attention& p, const TileState& state, int64_t batch
   }
 }
 
-// `share` is the weight of a logit as large as the offset, `sum` what the keys got in those units.
-inline void store_asked(const Statistics& s, const Asked& asked, int64_t lane, int64_t row, Real top,
+// `share` is the weight of a logit equal to the offset; `sum` is the keys' total weight in units of `share`.
+inline void store_statistics(const Statistics& s, const TileStatistics& extra, int64_t lane, int64_t row, Real top,
                         double share, double sum) {
   const bool empty = share == 0 || top == -kInfinity;
   if (s.entropy)
-    s.entropy[row] = empty ? 0 : Real(kLn2 * share * asked.surprise[lane] - share * sum * __builtin_log(share));
-  if (s.maximum) s.maximum[row] = empty ? 0 : Real(asked.peak ? share * asked.peak[lane] : share);
-  if (s.squares) s.squares[row] = empty ? 0 : Real(share * share * asked.squares[lane]);
+    s.entropy[row] = empty ? 0 : Real(kLn2 * share * extra.surprise[lane] - share * sum * __builtin_log(share));
+  if (s.maximum) s.maximum[row] = empty ? 0 : Real(extra.peak ? share * extra.peak[lane] : share);
+  if (s.squares) s.squares[row] = empty ? 0 : Real(share * share * extra.squares[lane]);
   if (s.mass) s.mass[row] = empty ? 0 : Real(share * sum);
 }
 
-// A block of keys and values in Real, and the products of a tile with them; forward_bf16.h has it in pairs of bf16.
+// A block of keys and values in Real, and a tile's products with them; forward_bf16.h has the same in pairs of bfloat16.
 // Keys are counted from the block's first.
 struct RealBlock {
   static constexpr int64_t kStep = 1;  // a tile may begin at any key of a block
@@ -137,29 +139,30 @@ struct RealBlock {
   RealBlock(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t n, int64_t tiles,
              Real* key_space, Real* value_space)
       : keys(rows_as_real(p.key, p.dtype, batch, kv_head, first, n, p.width, key_space)),
-        values(rows_apart(p.value, p.dtype, batch, kv_head, first, n, p.value_width, tiles >= kOften, value_space)) {}
+        values(conflict_free_rows(p.value, p.dtype, batch, kv_head, first, n, p.value_width, tiles >= kManyTiles,
+                                  value_space)) {}
 
-  static void start(const Attention&, const TileState&) {}  // what is done to a tile once it is packed
+  static void start(const Attention&, const TileState&) {}  // called once a tile is packed
 
   void logits(const Attention& p, const TileState& state, int64_t from, int64_t n, Real* to) const {
     product<kAlong>(n, keys.data + from * keys.stride, keys.stride, state.query, kTile, p.width, Set{to, kTile});
   }
 
-  // The tile's output times alpha, plus the weights times the values; the weights are spent.
+  // Set the tile's output to itself times alpha, plus the weights times the values. May overwrite the weights.
   void add_to_output(const Attention& p, const TileState& state, int64_t from, int64_t n, Real* weights,
                      const Vec (&alpha)[2]) const {
     product<kAcross>(p.value_width, values.data + from * values.stride, values.stride, weights, kTile, n,
                      Rescale{state.out, kTile, alpha[0], alpha[1]});
   }
 
-  static void correct(const TileState&, Real*) {}  // what the output is multiplied by
+  static void correct(const TileState&, Real*) {}  // may change what the output is multiplied by
 };
 
-// The lse of a tile's queries and, where asked for, their statistics; leaves in state.top what the output is multiplied by.
-template <bool kAsked>
-inline void shares_of_tile(const Attention& p, const Statistics* s, const TileState& state, const Asked& asked,
+// Store the lse of a tile's queries and, if wanted, their statistics. Sets state.top to what the output is multiplied by.
+template <bool kStatistics>
+inline void shares_of_tile(const Attention& p, const Statistics* s, const TileState& state, const TileStatistics& extra,
                            Real slope, int64_t batch, int64_t head, int64_t first, int64_t rows) {
-  Real* const share = state.top;  // not needed any more
+  Real* const share = state.top;  // the maximum is no longer needed
   Real log2_lse[kTile];
   const int64_t row = (batch * p.heads + head) * p.length + first;
   for (int64_t i = 0; i < kTile; i++) {
@@ -172,25 +175,25 @@ inline void shares_of_tile(const Attention& p, const Statistics* s, const TileSt
     }
     const double lse = total == 0 ? -kInfinity : offset * kLn2 + __builtin_log(total);
     if (i < rows) store_lse(p, batch, head, first + i, lse);
-    if (kAsked && i < rows)
-      store_asked(*s, asked, i, row + i, state.top[i], total == 0 ? 0 : rescale / total, state.sum[i]);
+    if (kStatistics && i < rows)
+      store_statistics(*s, extra, i, row + i, state.top[i], total == 0 ? 0 : rescale / total, state.sum[i]);
     log2_lse[i] = total == 0 ? kInfinity : Real(lse) * kLog2E;
     share[i] = total == 0 ? 0 : Real(rescale / total);  // NaN passes through
   }
-  if (!kAsked || !s->top) return;
-  weigh_best(asked.best, slope, {load(log2_lse), load(log2_lse + LANES)});
-  for (int64_t i = 0; i < rows; i++) store_best(*s, asked.best, i, row + i);
+  if (!kStatistics || !s->top) return;
+  weigh_best(extra.best, slope, {load(log2_lse), load(log2_lse + LANES)});
+  for (int64_t i = 0; i < rows; i++) store_best(*s, extra.best, i, row + i);
 }
 
-template <bool kAsked, class Block>
-inline void finish_tile(const Attention& p, const Statistics* s, const TileState& state, const Asked& asked,
+template <bool kStatistics, class Block>
+inline void finish_tile(const Attention& p, const Statistics* s, const TileState& state, const TileStatistics& extra,
                         Real slope, int64_t batch, int64_t head, int64_t first, int64_t rows, Real* space) {
-  shares_of_tile<kAsked>(p, s, state, asked, slope, batch, head, first, rows);
+  shares_of_tile<kStatistics>(p, s, state, extra, slope, batch, head, first, rows);
   Block::correct(state, state.top);
   unpack_lanes(state.out, kTile, rows, p.value_width, state.top, p.out, p.dtype, batch, head, first, space);
 }
 
-template <bool kAsked, class Block>
+template <bool kStatistics, class Block>
 inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first,
                          int64_t rows, Real* scratch) {
   const int64_t kv_head = head / (p.heads / p.kv_heads), tiles = (rows + kTile - 1) / kTile;
@@ -198,9 +201,11 @@ inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch,
   Real* const space = logits + kKeyBlock * kTile;
   Real* const key_space = space + kKeyBlock * kTile;
   Real* const value_space = key_space + kKeyBlock * p.width;
-  Real* const row_space = value_space + kKeyBlock * width_apart(p.value_width);
-  Real* const asked_space = row_space + transpose_scratch(larger(p.width, p.value_width));
-  const auto asked = [&](int64_t t) { return kAsked ? asked_at(*s, asked_space + t * asked_numbers(s)) : Asked{}; };
+  Real* const row_space = value_space + kKeyBlock * conflict_free_stride(p.value_width);
+  Real* const statistics_space = row_space + transpose_scratch(larger(p.width, p.value_width));
+  const auto extra = [&](int64_t t) {
+    return kStatistics ? extra_at(*s, statistics_space + t * extra_numbers(s)) : TileStatistics{};
+  };
   const Multiplier m = multiplier_of(p, head);
 
   for (int64_t t = 0; t < tiles; t++) {
@@ -209,9 +214,9 @@ inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch,
     Block::start(p, state);
   }
 
-  for (int64_t t = 0; kAsked && t < tiles; t++) {
-    __builtin_memset(asked(t).surprise, 0, sizeof(Real) * 2 * kTile);
-    start_best(asked(t).best);
+  for (int64_t t = 0; kStatistics && t < tiles; t++) {
+    __builtin_memset(extra(t).surprise, 0, sizeof(Real) * 2 * kTile);
+    start_best(extra(t).best);
   }
 
   const Span all = span_of(p, first, rows);
@@ -229,20 +234,20 @@ inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch,
       const TileState state = tile_at(p, scratch, t);
       block.logits(p, state, at.key - start, at.keys, logits);
       change_logits(p, at, m, mask, logits, kTile, kTile, nullptr, space);
-      if (kAsked && s->top) best_of_block(asked(t).best, at.key, at.keys, logits);
+      if (kStatistics && s->top) best_of_block(extra(t).best, at.key, at.keys, logits);
       Vec alpha[2];
-      softmax_block<kAsked>(state, asked(t), m.slope, at.keys, logits, alpha);
+      softmax_block<kStatistics>(state, extra(t), m.slope, at.keys, logits, alpha);
       drop(p, at, logits, kTile, kTile);
       block.add_to_output(p, state, at.key - start, at.keys, logits, alpha);
     }
   }
   for (int64_t t = 0; t < tiles; t++)
-    finish_tile<kAsked, Block>(p, s, tile_at(p, scratch, t), asked(t), m.slope, batch, head, first + t * kTile,
+    finish_tile<kStatistics, Block>(p, s, tile_at(p, scratch, t), extra(t), m.slope, batch, head, first + t * kTile,
                                smaller(kTile, rows - t * kTile), row_space);
 }
 
-// The output is divided by the sum of the weights it was made of, the rounded ones, and so stays a mean of the values: an
-// error of a weight counts by how far its value is from that mean, not from 0. The lse keeps the exact sum.
+// Divide the output by the sum of the rounded weights it was computed from, so that it remains a mean of the values. A
+// weight's error then counts by the distance of its value from that mean instead of from 0. The lse uses the exact sum.
 inline void correct_for_rounding(const TileState& state, Real* share) {
   UNROLL for (int v = 0; v < 2; v++) {
     const Vec exact = load(state.exact + v * LANES), rounded = load(state.rounded + v * LANES);
@@ -251,7 +256,7 @@ inline void correct_for_rounding(const TileState& state, Real* share) {
   }
 }
 
-// Keys and values are read where they lie: nothing is laid out before.
+// For passes that read keys and values in place and need no packed copy.
 inline size_t nothing_tiled(const Attention&) { return 0; }
 inline void tile_nothing(const Attention&, int64_t, int64_t, int64_t, int64_t, Real*) {}
 

@@ -12,8 +12,8 @@
 namespace clearhead {
 namespace {
 
-// x[n][kTile] in float32 becomes pairs [n / 2][kTile] in the same place, a last odd row a pair with 0.
-// through(v, first, second, pairs) sees what became what, in vector v of the two.
+// Replace x[n][kTile] in float32 by pairs [n / 2][kTile] in place; a last odd row is paired with 0.
+// Calls through(v, first, second, pairs) with the numbers and their pairs, for vector v of the two.
 template <class Through>
 inline __attribute__((always_inline)) void pair_rows(int64_t n, float* x, const Through& through) {
   for (int64_t j = 0; j < n; j += 2)
@@ -28,7 +28,7 @@ inline __attribute__((always_inline)) void pair_rows(int64_t n, float* x, const 
 
 inline const uint32_t* as_pairs(const float* x) { return reinterpret_cast<const uint32_t*>(x); }
 
-// RealBlock's twin: keys are read where they lie if their columns are contiguous, values are laid in pairs of keys.
+// As RealBlock, in pairs: keys are read in place if their columns are contiguous; values are packed in pairs of keys.
 struct PairBlock {
   static constexpr int64_t kStep = 2;  // a tile begins at a pair
   const uint16_t *keys, *values;
@@ -55,7 +55,7 @@ struct PairBlock {
   }
 
   static void start(const Attention& p, const TileState& state) {
-    pair_rows(p.width, state.query, [](int, Vec, Vec, VecU) {});  // exact: numbers of bfloat16, times 1, -1 or 0
+    pair_rows(p.width, state.query, [](int, Vec, Vec, VecU) {});  // exact: bfloat16 numbers times 1, -1 or 0
   }
 
   void logits(const Attention& p, const TileState& state, int64_t from, int64_t n, float* to) const {

@@ -1,7 +1,7 @@
-// A linear layer, out = x weightᵀ + bias, on the same micro-kernel: outputs in the lanes, rows of x by broadcast.
-// Weights are packed into panels of kTile outputs as they are read, so no packed copy can go stale; a
-// panel serves every row of x, so packing is a few per cent of the work. With fewer than kFewRows rows
-// the lanes go along the inputs instead, and nothing is packed.
+// A linear layer, out = x weightᵀ + bias, with the same microkernel: outputs in the lanes, rows of x by broadcast.
+// Weights are packed into panels of kTile outputs on every call, so no packed copy can be out of date. A panel serves
+// every row of x, so packing is a few percent of the work. With fewer than kFewRows rows the lanes run along the inputs
+// instead, and nothing is packed.
 #pragma once
 #include "vector/dots.h"
 #include "vector/product.h"
@@ -10,11 +10,11 @@
 namespace clearhead {
 namespace {
 
-constexpr int64_t kInputBlock = 384;  // at most so many inputs a step: a panel of them stays in a 32 KiB cache
-constexpr int64_t kRowBlock = 96;     // rows of x that meet the panels while they lie in the second-level cache
+constexpr int64_t kInputBlock = 384;  // inputs per step at most, so that a panel stays in a 32 KiB cache
+constexpr int64_t kRowBlock = 96;     // rows of x multiplied while the panels are in the second-level cache
 
-constexpr int64_t kFewRows = 12;      // from here on packing the weights pays
-constexpr int64_t kWeightRows = 16;   // rows of the weights that meet all rows of x, where these are few
+constexpr int64_t kFewRows = 12;      // from here on packing the weights pays off
+constexpr int64_t kWeightRows = 16;   // rows of the weights multiplied by all rows of x at a time, where x has few
 
 inline size_t panel_floats(const Linear& p, int64_t outputs) { return round_up(outputs, kTile) * p.inputs; }
 
@@ -39,7 +39,7 @@ inline void add_bias_to_row(const Linear& p, const float* bias, int64_t outputs,
   if (p.bias) for (int64_t n = 0; n < outputs; n++) sums[n] += bias[n];
 }
 
-// Few rows start .. stop - 1, against weights that are read where they lie.
+// Rows start .. stop - 1, where they are few; the weights are read in place.
 inline void linear_of_few(const Linear& p, int64_t first, int64_t outputs, int64_t start, int64_t stop,
                           float* scratch) {
   constexpr int R = LANES > 8 ? 4 : 2;
@@ -49,7 +49,7 @@ inline void linear_of_few(const Linear& p, int64_t first, int64_t outputs, int64
   float* const space = x_space + rows * wide;
   float* const bias = space + kWeightRows * wide;
   if (p.bias) load_row(element(p.bias, p.dtype, first), p.dtype, 1, outputs, bias);
-  const bool pairs = lies_ready<uint16_t>(p.weight, p.dtype, p.inputs, wide);
+  const bool pairs = usable_in_place<uint16_t>(p.weight, p.dtype, p.inputs, wide);
   const float* x = x_space;
   if (p.dtype == kFloat32 && p.x.column == 1 && p.x.row == wide && p.inputs == wide)
     x = static_cast<const float*>(row_of(p.x, p.dtype, 0, 0, start));

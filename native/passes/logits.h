@@ -1,5 +1,5 @@
-// What happens to a block of logits between the product and the softmax: soft cap, bias, ALiBi, mask, band; and to the
-// weights after it: dropout. A block is x[key][lane], with queries in the lanes.
+// What changes a block of logits between the product and the softmax: soft cap, bias, ALiBi, mask and band; and dropout,
+// which changes the weights after it. A block is x[key][lane], with queries in the lanes.
 #pragma once
 #include "passes/band.h"
 #include "vector/transpose.h"
@@ -10,19 +10,19 @@ namespace {
 typedef uint8_t Bytes __attribute__((vector_size(LANES)));
 typedef uint8_t UnalignedBytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 
-// Where a block of a head's logits lies.
+// The position of a block in a head's logits.
 struct Place {
   int64_t batch, head, row, rows, key, keys;  // rows: how many of the lanes are queries
 };
 
-// The logits' multiplier in units of log2. Its sign goes into the packed queries, so the maximum stays a maximum;
-// a multiplier of 0 goes there whole, so that 0 * -inf is never met. Where something is added to the logits or they
-// are capped, `change` multiplies them, and `slope`, what is left for the softmax to do, is 1.
+// The logits' multiplier in units of log2, in three factors. `on_query` is its sign, applied to the packed queries so
+// that the maximum stays a maximum; a multiplier of 0 is applied there too, so that 0 * -inf never occurs. Where
+// logits are capped or get terms added, scale_and_cap() applies `on_logits`, and `slope`, the softmax's factor, is 1.
 struct Multiplier {
   Real on_query, on_logits, slope;
 };
 
-// What q·k is multiplied by, in one query head.
+// What q·k is multiplied by in one query head.
 inline Real scale_of(const Attention& p, int64_t head) {
   return p.head_scale ? Real(p.scale) * number_at(p.head_scale, head) : Real(p.scale);
 }
@@ -36,7 +36,7 @@ inline Multiplier multiplier_of(const Attention& p, int64_t head) {
 
 enum State { kEmpty, kMixed, kFull };
 
-// What the mask says of a block, so that an empty one is skipped and a full one costs nothing more.
+// What the mask allows of a block. An empty block is skipped, and a full one needs no masking.
 inline State mask_state(const Attention& p, const Place& at) {
   if (!p.allow.data) return kFull;
   const uint8_t* data = static_cast<const uint8_t*>(p.allow.data) + at.batch * p.allow.batch +
@@ -54,7 +54,7 @@ inline State mask_state(const Attention& p, const Place& at) {
   return allowed == 0 ? kEmpty : kFull;
 }
 
-// Leave out the keys at both ends of a block for which closed(row, key) holds in every row; false if none is left.
+// Drop the keys at both ends of a block for which closed(row, key) holds in every row; false if no key is left.
 template <class Closed>
 inline bool trim_ends(Place* at, int64_t rows, int64_t step, const Closed& closed) {
   int64_t first = at->keys, last = 0;
@@ -72,7 +72,8 @@ inline bool trim_ends(Place* at, int64_t rows, int64_t step, const Closed& close
   return true;
 }
 
-// Trim a block by the bias, -inf; false if nothing is left. It still begins a multiple of `step` keys from where it began.
+// Drop the keys at both ends of a block whose bias is -inf; false if no key is left. The start moves by multiples of
+// `step` keys.
 inline bool trim_to_bias(const Attention& p, Place* at, int64_t step) {
   const Tensor& b = p.bias;
   if (!b.data) return true;
@@ -82,8 +83,8 @@ inline bool trim_to_bias(const Attention& p, Place* at, int64_t step) {
   });
 }
 
-// Trim a block by the mask, False, and by the bias, so that padding and causal masks in dense form cost what they leave.
-// Returns what the mask says of the rest.
+// Drop the keys at both ends of a block that the mask or the bias closes, so that dense padding and causal masks save
+// the work they exclude. Returns the mask's state on the rest.
 inline State trim(const Attention& p, Place* at, int64_t step) {
   const Tensor& m = p.allow;
   if (m.data) {
@@ -95,7 +96,7 @@ inline State trim(const Attention& p, Place* at, int64_t step) {
   return trim_to_bias(p, at, step) ? mask_state(p, *at) : kEmpty;
 }
 
-// x *= multiplier, capped; and through `slopes`, where asked for, the derivative of the cap.
+// Multiply x and cap it; `slopes`, if not null, gets the derivative of the cap.
 inline void scale_and_cap(const Attention& p, Real multiplier, int64_t keys, Real* x, int64_t stride, int64_t lanes,
                           Real* slopes) {
   const Real cap = Real(p.softcap);
@@ -147,7 +148,7 @@ inline void add_bias(const Attention& p, const Place& at, Real* x, int64_t strid
       store(x + j * stride + v, load(x + j * stride + v) + load(space + j * lanes + v) * splat(kLog2E));
 }
 
-// Set to -inf, in LANES lanes, where the mask's bytes are 0. Lanes past the last row take that row's.
+// Set x to -inf where the mask's bytes are 0, in LANES lanes. Lanes past the last row use that row's bytes.
 inline void mask_lanes(const uint8_t* rows, const Tensor& m, int64_t last_row, int64_t keys, Real* x,
                        int64_t stride) {
   const Vec nothing = splat(-kInfinity);
@@ -184,15 +185,15 @@ inline void apply_mask(const Attention& p, const Place& at, Real* x, int64_t str
       for (int64_t v = 0; v < lanes; v += LANES) store(x + j * stride + v, splat(-kInfinity));
 }
 
-// |query position - key position| for the queries in one vector of lanes, of which the first is `first`, and keys from `key` on:
-// whole numbers, exact in float32 up to 2^24.
+// |query position - key position| for queries from `first` on, one in each lane, and keys from `key` on: integers, exact
+// in float32 up to 2^24.
 struct Distance {
   Vec from;
   Distance(const Attention& p, int64_t first, int64_t key)
       : from(__builtin_convertvector(lane_numbers() + splat_int(Int(first + p.first_query - p.first_key - key)), Vec)) {}
   Vec operator()(int64_t j) const {
-    const Vec apart = from - splat(Real(j));
-    return maximum(apart, -apart);
+    const Vec difference = from - splat(Real(j));
+    return maximum(difference, -difference);
   }
 };
 
@@ -204,7 +205,7 @@ inline void add_alibi(const Attention& p, const Place& at, Real* x, int64_t stri
   }
 }
 
-// Everything between product and softmax. `space` holds keys * lanes numbers.
+// Apply everything between product and softmax. `space` holds keys * lanes numbers.
 inline void change_logits(const Attention& p, const Place& at, const Multiplier& m, State mask, Real* x,
                           int64_t stride, int64_t lanes, Real* slopes, Real* space) {
   if (has_change(p)) scale_and_cap(p, m.on_logits, at.keys, x, stride, lanes, slopes);
@@ -221,7 +222,7 @@ inline uint32_t mix(uint32_t x) {  // as in clearhead/spec/dropout.py
   return x ^ x >> 16;
 }
 
-constexpr UInt kLow = 0xFFFFFFFF;  // the hash is of 32 bits in doubles' lanes too
+constexpr UInt kLow = 0xFFFFFFFF;  // the hash has 32 bits in lanes of doubles too
 
 inline VecU mix(VecU x) {
   x = (x ^ x >> 16) * 0x7FEB352Du & kLow;
@@ -229,7 +230,7 @@ inline VecU mix(VecU x) {
   return x ^ x >> 16;
 }
 
-// A weight is dropped where its hash is under this.
+// A weight is dropped where its hash is below this.
 inline uint32_t drop_below(const Attention& p) {
   const double below = p.dropout_p * 4294967296.0;
   return below >= 4294967295.0 ? 4294967295u : uint32_t(below);
@@ -237,12 +238,12 @@ inline uint32_t drop_below(const Attention& p) {
 
 inline Real keep_factor(const Attention& p) { return Real(1 / (1 - p.dropout_p)); }
 
-// What the hashes of one head begin with.
+// The word from which all hashes of one head are computed.
 inline uint32_t dropout_word(const Attention& p, int64_t batch, int64_t head) {
   return mix(mix(uint32_t(batch * p.heads + head) ^ uint32_t(p.seed)) ^ uint32_t(p.seed >> 32));
 }
 
-// x becomes x * keep_factor where the weight is kept, 0 where it is dropped.
+// Multiply x by keep_factor where the weight is kept, and set it to 0 where it is dropped.
 inline void drop(const Attention& p, const Place& at, Real* x, int64_t stride, int64_t lanes) {
   if (p.dropout_p == 0) return;
   const uint32_t head = dropout_word(p, at.batch, at.head) + uint32_t(p.first_query);

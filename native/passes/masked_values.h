@@ -1,6 +1,6 @@
-// Values that a query may not attend, where they are NaN or infinite. Queries of a tile share blocks of keys, and 0 times
-// such a value is NaN; so rows whose output is not finite are computed once more, each alone, from the values of which
-// they take a weight.
+// NaN and infinite values at keys that a query may not attend. The queries of a tile share blocks of keys, and 0 times
+// such a value is NaN. So a row whose output is not finite is computed again alone, from the values whose weight is not
+// 0.
 #pragma once
 #include "passes/row.h"
 
@@ -22,7 +22,7 @@ inline bool any_exponent_is_full(const void* numbers, int64_t n, Bits exponent) 
   return full != 0;
 }
 
-// Whether n numbers side by side are finite.
+// Whether n contiguous numbers are finite.
 inline bool are_finite(const void* numbers, Dtype dtype, int64_t n) {
   switch (dtype) {
     case kFloat64: return !any_exponent_is_full<uint64_t>(numbers, n, 0x7FF0000000000000u);
@@ -43,7 +43,7 @@ inline Real dot_of_rows(const Attention& p, const void* query, Real on_query, co
   return sum;
 }
 
-// Columns first .. first + n - 1 of one row of the output. A row whose weights are NaN stays what it is.
+// Recompute columns first .. first + n - 1 of one row of the output. A row whose weights are NaN does not change.
 inline void output_of_row(const Attention& p, int64_t batch, int64_t head, int64_t row, int64_t first, int64_t n) {
   const int64_t kv_head = head / (p.heads / p.kv_heads);
   const Multiplier m = multiplier_of(p, head);
@@ -72,7 +72,7 @@ inline void output_of_row(const Attention& p, int64_t batch, int64_t head, int64
   store_row(out, n, p.dtype, element(row_of(p.out, p.dtype, batch, head, row), p.dtype, first));
 }
 
-// Rows first .. first + n - 1 of an output that is stored.
+// Check rows first .. first + n - 1 of a stored output, and recompute those that need it.
 inline void leave_out_masked_values(const Attention& p, int64_t batch, int64_t head, int64_t first, int64_t n) {
   if (!leaves_out_keys(p)) return;
   for (int64_t row = first; row < first + n; row++)

@@ -1,4 +1,4 @@
-// One row's logits to weights, with its keys in the lanes: for few queries, and for a row alone.
+// From logits to weights for a single row, with its keys in the lanes: for few queries, and for masked_values.h.
 #pragma once
 #include "passes/logits.h"
 
@@ -7,7 +7,7 @@ namespace {
 
 constexpr int64_t kDecodeKeys = 128;
 
-// One row's cap, bias, mask and band, key by key: the memory of keys and values is what decoding waits for.
+// Apply cap, bias, mask and band to one row, key by key. Decoding waits for the memory of keys and values, not for this.
 inline void change_row(const Attention& p, const Multiplier& m, int64_t batch, int64_t head, int64_t row, int64_t key,
                        int64_t n, Real* x) {
   const Real cap = Real(p.softcap);
@@ -22,8 +22,8 @@ inline void change_row(const Attention& p, const Multiplier& m, int64_t batch, i
   if (p.alibi) {
     const Real slope = number_at(p.alibi, head) * kLog2E;
     for (int64_t j = 0; j < n; j++) {
-      const Real apart = Real(row + p.first_query - p.first_key - key - j);
-      x[j] -= slope * (apart < 0 ? -apart : apart);
+      const Real distance = Real(row + p.first_query - p.first_key - key - j);
+      x[j] -= slope * (distance < 0 ? -distance : distance);
     }
   }
   if (p.allow.data) {
@@ -33,8 +33,8 @@ inline void change_row(const Attention& p, const Multiplier& m, int64_t batch, i
   }
   if (inside_band(p, row, 1, key, n)) return;
   for (int64_t j = 0; j < n; j++) {
-    const int64_t apart = key + j - row;
-    if (apart < reach_low(p) || apart > reach_high(p)) x[j] = -kInfinity;
+    const int64_t distance = key + j - row;
+    if (distance < reach_low(p) || distance > reach_high(p)) x[j] = -kInfinity;
   }
 }
 
@@ -46,7 +46,7 @@ inline void drop_row(const Attention& p, int64_t batch, int64_t head, int64_t ro
     x[j] = mix(own ^ mix(uint32_t(p.first_key + key + j))) < below ? 0 : x[j] * kept;
 }
 
-// Logits to weights in place, n of them; moves the row's offset and sum on, returns what its output is multiplied by.
+// Replace n logits by weights, update the row's offset and sum, and return what its output so far is multiplied by.
 inline Real softmax_row(Real slope, int64_t n, Real* x, Real* offset, Real* sum) {
   for (int64_t j = n; j < round_up(n, LANES); j++) x[j] = -kInfinity;
   Vec tops = splat(kNothing);

@@ -1,6 +1,6 @@
-// Second pass, over rows whose log-sum-exp is known: numbers about rows and columns of the weights, none of which are
-// kept. Queries sit in the lanes, so what belongs to a row is lane by lane; what belongs to a key is summed lane by lane
-// over the tiles of a run of queries, and across the lanes once a block of keys.
+// Second pass, over rows whose log-sum-exp is known: statistics of the rows and columns of the weights, which are not
+// stored. Queries are in the lanes, so row statistics work lane by lane. Column sums are added lane by lane over the
+// tiles of a run of queries, and across the lanes once per block of keys.
 #pragma once
 #include "vector/best.h"
 #include "passes/sweep_keys.h"
@@ -8,13 +8,13 @@
 namespace clearhead {
 namespace {
 
-constexpr int64_t kSweepRows = 128;  // queries that meet a block of keys while it is in cache
+constexpr int64_t kSweepRows = 128;  // queries that use a block of keys while it is in cache
 static_assert(kSweepRows % kTile == 0, "a run of queries is whole tiles");
 constexpr int64_t kColumnFloats = (kSweepKeys + LANES - 1) / LANES * LANES * LANES;  // [key][LANES]
 
-// What one tile of queries carries from block to block; every array is [kTile], but for the query.
+// What one tile of queries keeps from block to block; every array except the query is [kTile].
 struct SweepTile {
-  float* query;     // as SweepReals or SweepTiles has it
+  float* query;     // packed as SweepReals or SweepTiles packs it
   float* lse;       // in units of log2; +inf in an empty row and in a lane past the end, whose weights are then 0
   float *entropy, *highest, *squares, *mass;  // highest: of the logits, before the multiplication by `slope`
   float *reached, *mean, *moment;             // distance: mass so far, its mean, its second moment around the mean
@@ -48,14 +48,14 @@ size_t statistics_scratch(const Attention& p, const Statistics& s) {
          transpose_scratch(round_up(p.width, kTile));
 }
 
-// What one head and run of queries adds up on its own: [keys] column sums, then the cells of the map.
+// What one head and run of queries sums separately: [keys] column sums, then the cells of the map.
 size_t statistics_sums(const Attention& p, const Statistics& s) {
   return (s.received ? p.keys : 0) + (s.map ? s.cells_down * s.cells_across : 0);
 }
 
 inline void add_to(float* sum, Vec x) { store(sum, load(sum) + x); }
 
-// Logits to weights in place, and nothing else.
+// Replace logits by weights, and nothing else.
 inline void weights_of_block(const SweepTile& t, float slope, int64_t keys, float* logits) {
   const Vec c = splat(slope), lse[2] = {load(t.lse), load(t.lse + LANES)};
   for (int64_t j = 0; j < keys; j++)
@@ -65,7 +65,7 @@ inline void weights_of_block(const SweepTile& t, float slope, int64_t keys, floa
     }
 }
 
-// Logits to weights in place, and what is summed over a row on the way.
+// Replace logits by weights, and update the sums over each row.
 inline void weigh_block(const SweepTile& t, float slope, int64_t keys, float* logits) {
   const Vec c = splat(slope);
   for (int v = 0; v < 2; v++) {
@@ -89,14 +89,14 @@ inline void weigh_block(const SweepTile& t, float slope, int64_t keys, float* lo
   }
 }
 
-// Mean and second moment of the distance |query + offset - key|, joined block by block (Chan, Golub & LeVeque 1983).
-// Within a block distances are counted from its middle: small whole numbers, of which no digit is lost.
-inline void distance_of_block(const SweepTile& t, int64_t apart, int64_t keys, const float* weights) {
+// Mean and second moment of the distance |query + offset - key|, combined block by block (Chan, Golub & LeVeque 1983).
+// Within a block distances are counted from its middle: small integers, which lose no digit.
+inline void distance_of_block(const SweepTile& t, int64_t difference, int64_t keys, const float* weights) {
   const Vec nothing = {};
   const auto size = [&nothing](Vec x) { return x < nothing ? -x : x; };
   for (int v = 0; v < 2; v++) {
     const float* const x = weights + v * LANES;
-    const Vec from = __builtin_convertvector(lane_numbers() + splat_int(int32_t(apart + v * LANES)), Vec);
+    const Vec from = __builtin_convertvector(lane_numbers() + splat_int(int32_t(difference + v * LANES)), Vec);
     const Vec middle = size(from - splat(float(keys / 2)));
     Vec mass = {}, sum = {}, moment = {};
     for (int64_t j = 0; j < keys; j++) {
@@ -118,13 +118,13 @@ inline void distance_of_block(const SweepTile& t, int64_t apart, int64_t keys, c
   }
 }
 
-// column[j][LANES] += the weights of key j, lane by lane.
+// Add the weights of key j to column[j][LANES], lane by lane.
 inline void add_columns(int64_t keys, const float* weights, float* column) {
   for (int64_t j = 0; j < keys; j++)
     add_to(column + j * LANES, load(weights + j * kTile) + load(weights + j * kTile + LANES));
 }
 
-// The same from logits: the weights are not stored.
+// The same from logits, without storing the weights.
 template <class Keys>
 inline void weigh_columns(const SweepTile& t, float slope, int64_t keys, const float* logits, float* column) {
   const Vec c = splat(slope), lse[2] = {load(t.lse), load(t.lse + LANES)};
@@ -144,7 +144,7 @@ inline void weigh_columns(const SweepTile& t, float slope, int64_t keys, const f
   add_to(column + j * LANES, x[0] + x[1]);
 }
 
-// sums[j] += the lanes of column[j][LANES]; up to LANES keys past the last are read, and nothing is made of them.
+// Add the lanes of column[j][LANES] to sums[j]. Up to LANES keys past the last are read and ignored.
 inline void add_lanes(int64_t keys, const float* column, float* sums) {
   for (int64_t j = 0; j < keys; j += LANES) {
     Vec v[LANES], total = {};
@@ -155,7 +155,7 @@ inline void add_lanes(int64_t keys, const float* column, float* sums) {
   }
 }
 
-// The first cell that ends behind `place`: cells are in order.
+// The first cell that ends after `place`; cells are in order.
 inline int64_t cell_behind(const int64_t* edges, int64_t cells, int64_t place) {
   int64_t low = 0, high = cells;
   while (low < high) {
@@ -166,7 +166,7 @@ inline int64_t cell_behind(const int64_t* edges, int64_t cells, int64_t place) {
   return low;
 }
 
-// Take a block of weights into the cells of the map it meets.
+// Add a block of weights to the cells of the map that it overlaps.
 inline void pool_block(const Statistics& s, const Place& at, const float* weights, float* map) {
   const int64_t down = cell_behind(s.row_edges, s.cells_down, at.row);
   const int64_t stop = at.key + at.keys, below = at.row + at.rows;
@@ -197,7 +197,7 @@ inline void pool_block(const Statistics& s, const Place& at, const float* weight
 template <class Keys>
 inline void start_sweep(const Attention& p, const SweepTile& t, const Place& at, float on_query, float* space) {
   Keys::pack(p, at, on_query, t.query, space);
-  __builtin_memset(t.entropy, 0, sizeof(float) * 7 * kTile);  // up to and with `moment`
+  __builtin_memset(t.entropy, 0, sizeof(float) * 7 * kTile);  // up to and including `moment`
   for (int64_t i = 0; i < kTile; i++) {
     const float here = i < at.rows ? float(lse_at(p, at.batch, at.head, at.row + i)) : -kInfinity;
     t.lse[i] = here == -kInfinity ? kInfinity : here * kLog2E;
@@ -220,7 +220,8 @@ inline void finish_sweep(const Attention& p, const Statistics& s, const SweepTil
   }
 }
 
-// Numbers of queries first .. last - 1 of one head; adds those of keys and of cells to `sums`, statistics_sums() floats.
+// Store the statistics of queries first .. last - 1 of one head; add column sums and cells to `sums`, statistics_sums()
+// floats.
 template <class Keys>
 inline void statistics_in(const Attention& p, const Statistics& s, int64_t batch, int64_t head, int64_t first,
                           int64_t last, float* sums, float* scratch) {

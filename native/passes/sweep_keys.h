@@ -1,5 +1,5 @@
-// A block of keys in the second pass over the weights, and its products with a tile of queries: in float32, and of bfloat16
-// on tile registers.
+// A block of keys in the second pass over the weights, and its products with a tile of queries: in float32, or for
+// bfloat16 on tile registers.
 #pragma once
 #include "passes/logits.h"
 
@@ -26,12 +26,12 @@ struct SweepReals {
     pack_lanes(p.query, p.dtype, at.batch, at.head, at.row, at.rows, p.width, on_query, kTile, query, space);
   }
 
-  // Of keys from .. from + n - 1, counted from the block's first.
+  // The logits of keys from .. from + n - 1, counted from the block's first.
   void logits(const Attention& p, const float* query, int64_t from, int64_t n, float* to) const {
     product<kAlong>(n, keys.data + from * keys.stride, keys.stride, query, kTile, p.width, Set{to, kTile});
   }
 
-  // The same, and each(first, n) of the numbers that are there, n keys at a time.
+  // The same, then each(first, n) for the keys whose logits are stored, n keys at a time.
   template <class Each>
   void logits_by_block(const Attention& p, const float* query, int64_t from, int64_t n, float* to, const Each& each) const {
     logits(p, query, from, n, to);
@@ -40,7 +40,7 @@ struct SweepReals {
 
   template <int N>
   static inline __attribute__((always_inline)) void exp2(Vec (&x)[N]) { exp2_all(x); }
-  static void between() {}  // now and then between two products
+  static void between() {}  // called now and then between two products
 };
 
 #ifdef TILES
@@ -73,7 +73,7 @@ struct SweepTiles {
     }
   }
 
-  // The products of the next block are issued before each(), which does not wait for them.
+  // The products of the next block are issued before each(), so that both run at once.
   template <class Each>
   void logits_by_block(const Attention& p, const float* query, int64_t from, int64_t n, float* to, const Each& each) const {
     multiply(p, query, from / kBlock);
@@ -101,7 +101,7 @@ struct SweepTiles {
 
 inline bool sweeps_on_tiles(const Attention& p) { return p.dtype == kBFloat16; }
 
-// Room for a tile's queries and for a block of keys.
+// Space for a tile's queries and for a block of keys.
 inline int64_t query_floats(const Attention& p) { return larger(p.width, key_columns(p) / 2) * kTile; }
 inline int64_t key_floats(const Attention& p) { return kSweepKeys * larger(p.width, key_columns(p) / 2); }
 #else

@@ -1,6 +1,6 @@
-// Output and weights together, for callers who want the L×S matrix: of each head, or averaged over heads.
-// A tile keeps its logits for all keys, so they are computed once; a head's own matrix is never stored where only the
-// average is wanted.
+// Output and weights together, for callers who want the L×S matrix: for each head, or averaged over heads.
+// A tile keeps its logits for all keys, so they are computed once. If only the average is wanted, no head's own matrix
+// is stored.
 #pragma once
 #include "passes/forward.h"
 #include "passes/masked_values.h"
@@ -13,11 +13,11 @@ inline int64_t weights_transpose_scratch(const Attention& p) {
 }
 
 size_t weights_scratch(const Attention& p, int64_t rows) {
-  const int64_t a_key = kTile + p.width + width_apart(p.value_width) + round_up(rows, kTile);
+  const int64_t a_key = kTile + p.width + conflict_free_stride(p.value_width) + round_up(rows, kTile);
   return tile_numbers(p) + kKeyBlock * kTile + p.keys * a_key + weights_transpose_scratch(p);
 }
 
-// act(Place of some keys) for all that a tile may attend, a block at a time.
+// Call act(place) for each block of the keys that a tile may attend.
 template <class Act>
 inline void for_blocks(Place at, Span keys, const Act& act) {
   for (at.key = keys.first; at.key < keys.last; at.key += kKeyBlock) {
@@ -26,11 +26,11 @@ inline void for_blocks(Place at, Span keys, const Act& act) {
   }
 }
 
-// Output and lse of one tile; and in weights[key][lane] what, times state.top, are the weights of the keys in its span.
+// Store the output and lse of one tile. weights[key][lane] times state.top are then the weights of the keys in its span.
 inline void attend_tile(const Attention& p, const TileState& state, const RealBlock& block, const Place& tile,
                         Span keys, float* weights, float* space, float* row_space) {
   const Multiplier m = multiplier_of(p, tile.head);
-  const Vec once[2] = {splat(1.0f), splat(1.0f)};  // all keys come at once: no former output to rescale
+  const Vec once[2] = {splat(1.0f), splat(1.0f)};  // all keys at once: no earlier output to rescale
   Vec alpha[2];
   start_tile(p, state, tile.batch, tile.head, tile.row, tile.rows, m, row_space);
   for_blocks(tile, keys, [&](Place at) {
@@ -62,8 +62,8 @@ inline void add_weights(const float* weights, const float* share, int64_t keys, 
     }
 }
 
-// Output, lse and weights of queries first .. first + rows - 1: of one head, or, where the weights' heads have stride 0,
-// of all heads, and the mean of their weights.
+// Output, lse and weights of queries first .. first + rows - 1 of one head; or, if the weights' head stride is 0, output
+// and lse of all heads and the mean of their weights.
 void weights(const Attention& p, const Tensor& to, int64_t batch, int64_t head, int64_t first, int64_t rows,
              float* scratch) {
   const bool average = to.head == 0;
@@ -73,7 +73,7 @@ void weights(const Attention& p, const Tensor& to, int64_t batch, int64_t head, 
   float* const here = space + kKeyBlock * kTile;
   float* const key_space = here + a_tile;
   float* const value_space = key_space + p.keys * p.width;
-  float* const row_space = value_space + p.keys * width_apart(p.value_width);
+  float* const row_space = value_space + p.keys * conflict_free_stride(p.value_width);
   float* const sums = row_space + weights_transpose_scratch(p);
   const auto place = [&](int64_t h, int64_t t) {
     return Place{batch, h, first + t * kTile, smaller(kTile, rows - t * kTile), 0, 0};

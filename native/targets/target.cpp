@@ -1,7 +1,7 @@
 // Compiled once per CPU target, with -DTARGET=name -DLANES=… -DROWS=… and that target's -m flags, which -DNEEDS= lists
-// without the -m; with -DPAIRS where bfloat16 is multiplied in pairs, -DTILES
-// where on tile registers; -DDOUBLES_OF=name says whose float64 is its own
-// (target_f64.cpp). -DDTYPES= lists what it computes, if not all four; -DFOR_TESTS keeps it from being chosen.
+// without the -m. -DPAIRS multiplies bfloat16 in pairs, -DTILES on tile registers. -DDOUBLES_OF= names the target whose
+// float64 passes (target_f64.cpp) it uses. -DDTYPES= lists the dtypes it computes, if not all four. -DFOR_TESTS keeps it
+// from being chosen.
 #include "passes/backward_bf16.h"
 #include "passes/decode.h"
 #include "passes/forward_bf16.h"
@@ -12,7 +12,7 @@
 #include "passes/weights.h"
 
 #ifndef NEEDS
-#error "say which CPU features the target needs: -DNEEDS=avx2,fma, or -DNEEDS= for none"
+#error "give the CPU features the target needs: -DNEEDS=avx2,fma, or -DNEEDS= for none"
 #endif
 #ifndef DTYPES
 #define DTYPES float32,bfloat16,float16,float64
@@ -23,7 +23,7 @@
 #define IS_FOR_TESTS false
 #endif
 #if defined(TILES) || (defined(PAIRS) && defined(__AVX512BF16__))
-#define FLUSHES "bfloat16"  // tdpbf16ps and vdpbf16ps take denormals for 0
+#define FLUSHES "bfloat16"  // tdpbf16ps and vdpbf16ps treat denormals as 0
 #else
 #define FLUSHES ""
 #endif

@@ -1,4 +1,4 @@
-// What an object file of a CPU target calls its table: -DTARGET=avx2 makes target_avx2.
+// The name of a CPU target's table in its object file: -DTARGET=avx2 gives target_avx2.
 #pragma once
 #include "arguments.h"
 

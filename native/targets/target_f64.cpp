@@ -1,5 +1,5 @@
-// Both passes once more, in doubles: compiled as target.cpp is, with half the lanes. Statistics and linear layers of
-// float64 are torch's.
+// Both passes in doubles, compiled like target.cpp with half the lanes. torch computes statistics and linear layers of
+// float64.
 #define DOUBLES
 #include "passes/backward.h"
 #include "passes/decode.h"

@@ -1,5 +1,5 @@
-// Backward for bfloat16 on tile registers, by the formulas of passes/backward.h: Sᵀ, dPᵀ and dQᵀ with the queries in the
-// lanes, dK and dV with the columns in them. P and dS are rounded to bfloat16 for their products, as torch's are.
+// Backward for bfloat16 on tile registers, by the formulas of passes/backward.h: Sᵀ, dPᵀ and dQᵀ have the queries in the
+// lanes, dK and dV the columns. P and dS are rounded to bfloat16 for their products, as torch rounds them.
 #pragma once
 #include "passes/backward.h"
 #include "tiles/round.h"
@@ -10,11 +10,11 @@ namespace {
 constexpr int64_t kBackBlock = 2 * kBlock;  // queries, and keys, of one block
 static_assert(kBackBlock == kRows && kBackBlock <= kWholeKeys, "the scratch of passes/backward.h holds a block");
 
-// What the tile registers read, beside BackwardScratch.
+// What the tile registers read, in addition to BackwardScratch.
 struct BackwardTiles {
   uint16_t *keys, *values;  // rows of all keys, [key][columns], in whole blocks
   uint16_t* key_columns;    // the keys transposed, a block of kBlock after another, [columns][kBlock]
-  uint32_t *query_pairs, *grad_pairs;    // Q and dO of each tile in pairs of columns, as pair_block lays them
+  uint32_t *query_pairs, *grad_pairs;    // Q and dO of each tile in pairs of columns, as pair_block() packs them
   uint32_t *query_rows, *grad_rows;      // and in pairs of rows, [tile][kTileRows][columns]
   uint16_t *weights, *slopes;            // P and dS, [key][kBackBlock queries]
   uint32_t* slope_pairs;                 // dS in pairs of keys, [kBackBlock / 2][kBackBlock], lanes as lower_pairs() leaves them
@@ -50,7 +50,7 @@ inline size_t backward_tiles_scratch(const Attention& p) {
   return round_up(backward_scratch(p), 16) + total;
 }
 
-// Lay out the keys and values that queries first .. last - 1 may attend.
+// Pack the keys and values that queries first .. last - 1 may attend.
 inline void lay_out_for_backward(const Attention& p, const BackwardTiles& t, int64_t batch, int64_t kv_head,
                                  int64_t first, int64_t last) {
   const Span all = span_of(p, first, last - first);
@@ -63,7 +63,7 @@ inline void lay_out_for_backward(const Attention& p, const BackwardTiles& t, int
   }
 }
 
-// A block's rows in pairs, to[kTileRows][columns]: row 2 i beside row 2 i + 1.
+// Pack a block's rows in pairs, to[kTileRows][columns]: row 2 i with row 2 i + 1.
 inline void pair_rows_of(BlockRows from, int64_t columns, uint32_t* to) {
   for (int64_t i = 0; i < kTileRows; i++)
     for (int64_t c = 0; c < columns; c += LANES) {
@@ -98,7 +98,7 @@ inline void start_tiled_block(const Attention& p, const Gradients& g, const Back
     pair_rows_of(grad, value_wide, t.grad_rows + pairs * value_wide);
   }
   __builtin_memset(s.grad_query, 0, sizeof(float) * wide * s.lanes);
-  __builtin_memset(s.apart, 0, sizeof(float) * s.lanes);
+  __builtin_memset(s.distance_sums, 0, sizeof(float) * s.lanes);
   start_sums(p, g, s, batch, head, first, n, [&](int64_t i) {
     const auto row = [&](const Tensor& x) {
       return static_cast<const uint16_t*>(row_of(x, kBFloat16, batch, head, first + i));
@@ -107,7 +107,7 @@ inline void start_tiled_block(const Attention& p, const Gradients& g, const Back
   });
 }
 
-// Squares of kBlock keys and kTile queries in a block: whether the band leaves any of one.
+// The squares of kBlock keys and kTile queries in a block, and whether the band allows any part of each.
 struct Squares {
   int64_t down, across;  // keys, queries
   bool open[2][2];
@@ -127,7 +127,7 @@ inline void fill_square(float* to, int64_t stride, float x) {
     for (int v = 0; v < kTile; v += LANES) store(to + i * stride + v, splat(x));
 }
 
-// x[key][lane] = rows · lanes, of one square. rows: [kBlock][columns]; pairs: as pair_block lays them.
+// x[key][lane] = rows · lanes for one square. rows: [kBlock][columns]; pairs: as pair_block() packs them.
 inline void square_products(const uint16_t* rows, int64_t columns, const uint32_t* pairs, float* x, int64_t lanes) {
   zero_sums();
   for (int64_t c = 0; c < columns; c += kBlock)
@@ -153,8 +153,8 @@ inline void tiled_products(const Attention& p, const BackwardScratch& s, const B
     }
 }
 
-// P and dS of two keys for one tile of queries, rounded: as rows, and dS in pairs of keys too. Lanes of the pairs are
-// as lower_pairs() leaves them; restore_lanes() undoes that.
+// Round P and dS of two keys for one tile of queries: as rows, and dS also in pairs of keys. The lanes of the pairs are
+// in the order of lower_pairs(), which restore_lanes() undoes.
 inline __attribute__((always_inline)) void round_keys(const BackwardTiles& t, int64_t key, int64_t lane,
                                                       const Vec (&weights)[4], const Vec (&slopes)[4], Vec factor) {
   uint16_t* const at = t.weights + key * kBackBlock + lane;
@@ -169,7 +169,7 @@ inline __attribute__((always_inline)) void round_keys(const BackwardTiles& t, in
   store_row32(pairs + kTile, upper_pairs(first, second));
 }
 
-// The same from s.weights and s.slopes: either P and dS, or, where `kLogits`, logits and dP.
+// The same for s.weights and s.slopes, which hold P and dS, or logits and dP if `kLogits`.
 template <bool kLogits>
 inline void round_block(const BackwardScratch& s, const BackwardTiles& t, float slope, Vec factor, int64_t keys) {
   const Vec c = splat(slope);
@@ -193,7 +193,7 @@ inline void round_block(const BackwardScratch& s, const BackwardTiles& t, float 
   }
 }
 
-// Lanes without a query: no weight, and no slope even beside a key or value that is not finite.
+// Clear the lanes without a query: weight 0, and slope 0 even where a key or value is not finite.
 inline void clear_lanes(const BackwardScratch& s, int64_t rows, int64_t keys) {
   const VecI lane = lane_numbers();
   for (int64_t v = rows / LANES * LANES; v < s.lanes; v += LANES) {
@@ -206,7 +206,7 @@ inline void clear_lanes(const BackwardScratch& s, int64_t rows, int64_t keys) {
   }
 }
 
-// Rows without a key, up to a whole kBlock, of numbers of which `nothing` makes no weight.
+// Clear the rows without a key, up to a whole kBlock; `nothing` is the number whose weight is 0. Returns all rows.
 inline int64_t clear_keys(const BackwardScratch& s, int64_t keys, float nothing) {
   const int64_t all = round_up(keys, kBlock);
   for (int64_t i = keys * s.lanes; i < all * s.lanes; i += LANES) {
@@ -216,7 +216,7 @@ inline int64_t clear_keys(const BackwardScratch& s, int64_t keys, float nothing)
   return all;
 }
 
-// sums[key][column] += x[key][query] * rows[query][column], of kBlock keys.
+// sums[key][column] += x[key][query] * rows[query][column], for kBlock keys.
 inline void add_to_tiled_keys(const Squares& squares, int64_t down, const uint16_t* x, const uint32_t* rows,
                               int64_t columns, float* sums) {
   for (int64_t c = 0; c < columns; c += kBlock) {
@@ -246,7 +246,7 @@ inline void add_to_tiled_queries(const BackwardScratch& s, const BackwardTiles& 
     }
 }
 
-// All gradients of a block of queries and keys.
+// Compute all gradients of a block of queries and keys.
 inline void tiled_gradients(const Attention& p, const Gradients& g, const BackwardScratch& s, const BackwardTiles& t,
                             const Place& at, State mask, const Multiplier& m, float* sums) {
   const Squares squares(p, at, s.lanes);
@@ -273,7 +273,7 @@ inline void tiled_gradients(const Attention& p, const Gradients& g, const Backwa
   add_to_tiled_queries(s, t, at, squares, wide);
 }
 
-// The lanes of dQᵀ in their order.
+// Put the lanes of dQᵀ back in order.
 inline void restore_lanes(float* x, int64_t columns, int64_t lanes) {
   for (int64_t i = 0; i < columns * lanes; i += kTile) {
     const Vec first = load(x + i), second = load(x + i + LANES);

@@ -1,5 +1,5 @@
-// The largest logits of each row, as vector/best.h finds them, a window of keys at a time: the window's highest logits by
-// groups of keys tell a threshold that few logits reach, where key after key most pass the one so far.
+// The largest logits of each row, as in vector/best.h, a window of keys at a time. The maxima of the window's groups of
+// keys give a threshold that few logits reach. Key by key, most logits would pass the threshold found so far.
 #pragma once
 #include "tiles/registers.h"
 #include "vector/best.h"
@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kGroupKeys = 8;
 constexpr int64_t kWindowBlocks = 8;  // of 64 keys: 64 KiB of logits
-constexpr int kKept = 8;              // of a row, in registers
+constexpr int kKept = 8;              // largest logits of a row, in registers
 
 typedef Vec Ranks[kKept];  // lane by lane, largest first
 
@@ -25,15 +25,15 @@ inline __attribute__((always_inline)) void sort(Ranks& x) {
   UNROLL for (int i = 0; i < 19; i++) order(x[kPairs[i][0]], x[kPairs[i][1]]);
 }
 
-// The largest of x and y, both sorted, in x.
+// Keep the largest of x and y, both sorted, in x.
 inline __attribute__((always_inline)) void merge(Ranks& x, const Ranks& y) {
   UNROLL for (int r = 0; r < kKept; r++) x[r] = maximum(x[r], y[kKept - 1 - r]);
-  UNROLL for (int apart = kKept / 2; apart > 0; apart /= 2)
+  UNROLL for (int stride = kKept / 2; stride > 0; stride /= 2)
     UNROLL for (int r = 0; r < kKept; r++)
-      if ((r & apart) == 0) order(x[r], x[r + apart]);
+      if ((r & stride) == 0) order(x[r], x[r + stride]);
 }
 
-// Put x in where it is larger. Of equals, the one met first stands first.
+// Insert x where it is larger. Of equal logits the first one found comes first.
 inline __attribute__((always_inline)) void insert(Ranks& values, VecI (&keys)[kKept], Vec x, VecI key) {
   VecI here = x > values[kKept - 1];
   UNROLL for (int r = kKept - 1; r > 0; r--) {
@@ -51,14 +51,14 @@ class Window {
  public:
   static int64_t numbers() { return (kWindowBlocks * kBlockKeys * (1 + kGroupKeys)) / kGroupKeys * kTile + best_numbers(kKept); }
 
-  // Room for numbers() of them; up to kKept largest are kept.
+  // `at` has space for numbers() floats; up to kKept largest are kept.
   explicit Window(float* at) : logits_(at), highest_(at + kWindowBlocks * kBlockKeys * kTile) {}
 
   Best best() const { return best_at(highest_ + kWindowBlocks * kBlockGroups * kTile, kKept); }
   float* next_block() const { return logits_ + blocks_ * kBlockKeys * kTile; }
-  bool closes() const { return blocks_ + 1 == kWindowBlocks; }  // with the next block
+  bool closes() const { return blocks_ + 1 == kWindowBlocks; }  // whether the next block completes the window
 
-  // The highest of each group of keys, and of all.
+  // The maximum of each group of keys, and of all.
   void take_highest(int64_t keys, Vec (&top)[2]) const {
     float* const to = highest_ + blocks_ * kBlockGroups * kTile;
     const float* const x = next_block();
@@ -73,7 +73,7 @@ class Window {
       }
   }
 
-  // The block that begins with `key` is whole.
+  // End the block that begins with `key`.
   void close_block(int64_t key) {
     keys_[blocks_++] = key;
     if (blocks_ == kWindowBlocks) flush();
@@ -107,7 +107,7 @@ class Window {
       if (any(high[0] > ranks[kKept - 1])) merge(ranks, high);
       keep_multiplying();
     }
-    const Vec least = ranks[kKept - 1];  // as many groups, so as many logits, reach it
+    const Vec least = ranks[kKept - 1];  // kKept groups, and so at least kKept logits, reach it
     for (int64_t block = 0; block < blocks_; block++)
       for (int64_t g = 0; g < kBlockGroups; g++) {
         const auto enters = [&](Vec x) { return any((x >= least) & (x > values[kKept - 1])); };

@@ -1,4 +1,4 @@
-// Forward on tile registers, in bfloat16 or in numbers of several bfloat16 pieces: Sᵀ = K Qᵀ and Oᵀ = Vᵀ Pᵀ, with the
+// Forward on tile registers, for bfloat16 or for numbers of several bfloat16 pieces: Sᵀ = K Qᵀ and Oᵀ = Vᵀ Pᵀ, with the
 // queries in the lanes as in passes/forward.h.
 #pragma once
 #include "tiles/tile.h"
@@ -17,8 +17,9 @@ inline void run_tile_of(const Attention& p, const Statistics* s, const TiledKeys
                         const Place& tile) {
   const int64_t keys = key_columns(p) / kBlock;
   const bool same = keys == value_columns(p) / kBlock;
-  if constexpr (kExtra == kBare || (N == 1 && kExtra == kWatched)) {  // the others are rare, and each copy takes seconds to compile
-#ifndef TILE_MODEL                   // one is enough to test it
+  // The others are rare, and each copy takes seconds to compile.
+  if constexpr (kExtra == kNoStatistics || (N == 1 && kExtra == kUsualStatistics)) {
+#ifndef TILE_MODEL                   // one is enough for tests
     if (same && keys == 1) return run_tile<N, 1, 1, kExtra>(p, s, tiled, t, tile);
     if (same && keys == 4) return run_tile<N, 4, 4, kExtra>(p, s, tiled, t, tile);
 #endif
@@ -27,7 +28,7 @@ inline void run_tile_of(const Attention& p, const Statistics* s, const TiledKeys
   run_tile<N, 0, 0, kExtra>(p, s, tiled, t, tile);
 }
 
-// ln x for x >= 0 to 2e-7; infinity and NaN stay.
+// ln x for x >= 0, with error up to 2e-7; infinity and NaN stay as they are.
 inline Vec natural_log(Vec x) {
   constexpr int32_t kRootOfHalf = 0x3F3504F3;
   const VecI exponent = ((VecI)x - kRootOfHalf) >> 23;
@@ -41,7 +42,7 @@ inline Vec natural_log(Vec x) {
   return x == Vec{} ? splat(-kInfinity) : x - x == Vec{} ? result : x;
 }
 
-// shares_of_tile() where there are no sinks, in vectors: scalars take as long as the weights of 60 keys.
+// shares_of_tile() without sinks, in vectors: in scalars it takes as long as the weights of 60 keys.
 inline void shares_of_rows(const Attention& p, const TileState& state, int64_t batch, int64_t head, int64_t first,
                            int64_t rows) {
   for (int v = 0; v < 2; v++) {
@@ -53,13 +54,13 @@ inline void shares_of_rows(const Attention& p, const TileState& state, int64_t b
   }
 }
 
-// The first n of LANES floats.
+// Store the first n of LANES floats.
 inline void store_some(float* to, int64_t n, Vec x) {
   if (n > 0) __builtin_memcpy(to, &x, smaller(n, LANES) * sizeof(float));
 }
 
-// Statistics where there are no sinks, as store_asked() in passes/forward.h has them, in vectors for the same reason.
-inline void statistics_of_rows(const Attention& p, const Statistics& s, const TileState& state, const Asked& asked,
+// Statistics without sinks, as store_statistics() in passes/forward.h computes them; in vectors for the same reason.
+inline void statistics_of_rows(const Attention& p, const Statistics& s, const TileState& state, const TileStatistics& extra,
                                float slope, int64_t batch, int64_t head, int64_t first, int64_t rows) {
   const int64_t row = (batch * p.heads + head) * p.length + first;
   Vec log2_lse[2];
@@ -71,22 +72,22 @@ inline void statistics_of_rows(const Attention& p, const Statistics& s, const Ti
     const Vec sum = at(state.sum), log = natural_log(sum);
     const VecI empty = (sum == Vec{}) | (at(state.top) == splat(-kInfinity));
     const Vec share = empty ? Vec{} : splat(1.0f) / sum;
-    give(s.entropy, empty ? Vec{} : at(asked.surprise) * share * splat(float(kLn2)) + log);
-    give(s.maximum, at(asked.peak) * share);
-    give(s.squares, at(asked.squares) * share * share);
+    give(s.entropy, empty ? Vec{} : at(extra.surprise) * share * splat(float(kLn2)) + log);
+    give(s.maximum, at(extra.peak) * share);
+    give(s.squares, at(extra.squares) * share * share);
     give(s.mass, sum * share);
     log2_lse[v] = sum == Vec{} ? splat(kInfinity) : at(state.offset) + log * splat(kLog2E);
   }
   if (!s.top) return;
-  weigh_best(asked.best, slope, log2_lse);
-  for (int64_t i = 0; i < rows; i++) store_best(s, asked.best, i, row + i);
+  weigh_best(extra.best, slope, log2_lse);
+  for (int64_t i = 0; i < rows; i++) store_best(s, extra.best, i, row + i);
 }
 
 inline size_t tiles_scratch(const Attention& p, const Statistics* s, int64_t rows) {
   return larger(tile_space_numbers(p, s), p.dtype == kBFloat16 ? 0 : forward_scratch(p, s, smaller(rows, kTile)));
 }
 
-// Lay out one tile of queries. Returns whether all are sums of their pieces.
+// Pack one tile of queries. Returns whether each number is the sum of its pieces.
 template <int N>
 inline bool pair_queries(const Attention& p, const TileSpace& t, const Place& tile, Multiplier m) {
   const uint32_t flip = m.on_query < 0 ? 0x80008000u : 0, keep = m.on_query == 0 ? 0 : ~0u;
@@ -104,23 +105,23 @@ inline bool pair_queries(const Attention& p, const TileSpace& t, const Place& ti
   return regular;
 }
 
-// One tile of queries; false, and nothing done, where a number is not the sum of its pieces.
+// Attend one tile of queries. Returns false, and stores nothing, if a number is not the sum of its pieces.
 template <int N>
 inline bool forward_tile(const Attention& p, const Statistics* s, const TiledKeys& tiled, const TileSpace& t,
                          const Place& tile) {
   const Multiplier m = multiplier_of(p, tile.head);
   if (!pair_queries<N>(p, t, tile, m)) return false;
   const TileUse in_use;
-  if (s) start_best(t.asked.best);
+  if (s) start_best(t.extra.best);
   switch (extra_of(p, s)) {
-    case kBare: run_tile_of<N, kBare>(p, s, tiled, t, tile); break;
-    case kWatched: run_tile_of<N, kWatched>(p, s, tiled, t, tile); break;
-    case kAnything: run_tile_of<N, kAnything>(p, s, tiled, t, tile);
+    case kNoStatistics: run_tile_of<N, kNoStatistics>(p, s, tiled, t, tile); break;
+    case kUsualStatistics: run_tile_of<N, kUsualStatistics>(p, s, tiled, t, tile); break;
+    case kEverything: run_tile_of<N, kEverything>(p, s, tiled, t, tile);
   }
   const auto [batch, head, row, rows, key, keys] = tile;
-  if (s && p.sinks) shares_of_tile<true>(p, s, t.state, t.asked, m.slope, batch, head, row, rows);
-  else if (p.sinks) shares_of_tile<false>(p, s, t.state, t.asked, m.slope, batch, head, row, rows);
-  else if (s) statistics_of_rows(p, *s, t.state, t.asked, m.slope, batch, head, row, rows);
+  if (s && p.sinks) shares_of_tile<true>(p, s, t.state, t.extra, m.slope, batch, head, row, rows);
+  else if (p.sinks) shares_of_tile<false>(p, s, t.state, t.extra, m.slope, batch, head, row, rows);
+  else if (s) statistics_of_rows(p, *s, t.state, t.extra, m.slope, batch, head, row, rows);
   if (!p.sinks) shares_of_rows(p, t.state, batch, head, row, rows);  // the same bits with statistics and without
   correct_for_rounding(t.state, t.state.top);
   store_tile(p, batch, head, row, rows, t.state.out, t.state.top);

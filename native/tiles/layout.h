@@ -1,5 +1,5 @@
-// How numbers lie for the tile registers: keys in rows of whole tiles, values transposed, queries in pairs, the output back.
-// What lies past the last row or column is 0 and never read from the caller's tensors.
+// How tensors are packed for the tile registers, keys in rows of whole tiles, values transposed, queries in pairs; and
+// how the output is unpacked. Everything past the last row or column is 0 and never read from the caller's tensors.
 #pragma once
 #include "tiles/pieces.h"
 #include "vector/transpose.h"
@@ -7,17 +7,17 @@
 namespace clearhead {
 namespace {
 
-// Columns of keys and queries, and of values and output, in whole blocks.
+// The columns of keys and queries, and of values and output, rounded up to whole blocks.
 inline int64_t key_columns(const Attention& p) { return round_up(p.width, kBlock); }
 inline int64_t value_columns(const Attention& p) { return round_up(p.value_width, kBlock); }
 
-// A block of rows of a bfloat16 tensor in whole vectors: kBlock rows, of which 0 stands past the last row and column.
+// A block of kBlock rows of a bfloat16 tensor in whole vectors, with 0 past the last row and column.
 struct BlockRows {
   const uint16_t* data;
   int64_t stride;
 };
 
-// Rows first .. first + n - 1 of a bfloat16 tensor where they lie, if they fill a block, else copied to space[kBlock][columns].
+// Rows first .. first + n - 1 of a bfloat16 tensor: in place if they fill a block, else copied to space[kBlock][columns].
 inline BlockRows block_rows(const Tensor& t, int64_t batch, int64_t head, int64_t first, int64_t n, int64_t width,
                             int64_t columns, uint16_t* space) {
   if (t.column == 1 && n == kBlock && width == columns)
@@ -33,7 +33,7 @@ inline __attribute__((always_inline)) void transpose_pairs(VecU (&v)[LANES]) {
   UNROLL for (int i = 0; i < LANES; i++) v[i] = (VecU)x[i];
 }
 
-// A block's columns as rows: to[columns][kBlock], in which 16 rows are a tile register.
+// Store a block's columns as rows, to[columns][kBlock], of which 16 fill a tile register.
 inline void transpose_block(BlockRows from, int64_t columns, uint16_t* to) {
   for (int64_t c = 0; c < columns; c += LANES) {
     VecU v[LANES];
@@ -47,8 +47,8 @@ inline void transpose_block(BlockRows from, int64_t columns, uint16_t* to) {
   }
 }
 
-// A block in pairs of columns with its rows in the lanes, to[columns / 32][2][16][LANES]: the first 16
-// rows before the others. `flip` is xored, and `keep` masks the bits.
+// Store a block in pairs of columns with its rows in the lanes, to[columns / 32][2][16][LANES]: the first 16 rows before
+// the others. The bits are xored with `flip` and masked with `keep`.
 inline void pair_block(BlockRows from, int64_t columns, uint32_t flip, uint32_t keep, uint32_t* to) {
   for (int64_t c = 0; c < columns; c += kBlock)
     for (int g = 0; g < 2; g++, to += kTileNumbers) {
@@ -60,14 +60,14 @@ inline void pair_block(BlockRows from, int64_t columns, uint32_t flip, uint32_t 
     }
 }
 
-// Whether keys are read where they lie: bfloat16 in rows of whole blocks of columns, one after another. Then only a last
-// block of fewer than kBlock keys is laid out.
+// Whether keys are read in place: bfloat16 in contiguous rows of whole blocks of columns. Then only a last block of
+// fewer than kBlock keys is packed.
 inline bool keys_in_place(const Attention& p) {
   return p.dtype == kBFloat16 && p.key.column == 1 && p.key.row == p.width && p.width == key_columns(p);
 }
 
-// Numbers of room for one key head: its keys, [block][piece][kBlock][key_columns]; its values transposed, [block][piece]
-// [value_columns][kBlock]; and a byte for each block: whether it has a number without pieces.
+// The space for one key head, in numbers: its keys, [block][piece][kBlock][key_columns]; its values transposed,
+// [block][piece][value_columns][kBlock]; and a byte per block: whether it has a number that is not a sum of pieces.
 inline int64_t key_blocks(const Attention& p) { return (p.keys + kBlock - 1) / kBlock; }
 inline int64_t key_room(const Attention& p) {
   return (keys_in_place(p) ? 1 : key_blocks(p)) * kBlock * key_columns(p) * pieces_of(p);
@@ -76,9 +76,9 @@ inline int64_t value_room(const Attention& p) { return key_blocks(p) * kBlock * 
 inline size_t tiled_numbers(const Attention& p) { return (key_room(p) + value_room(p)) / 2 + (key_blocks(p) + 3) / 4; }
 
 struct TiledKeys {
-  const uint16_t *keys, *last, *values;  // last: where the last block of keys is
+  const uint16_t *keys, *last, *values;  // last: the last block of keys
   const uint8_t* irregular;
-  int64_t blocks, last_key, key_row, value_block;  // key_row, value_block: numbers beside a key, and in a block
+  int64_t blocks, last_key, key_row, value_block;  // key_row, value_block: numbers from key to key, and from block to block
 
   TiledKeys(const Attention& p, int64_t batch, int64_t kv_head, const float* at)
       : keys(reinterpret_cast<const uint16_t*>(at)),
@@ -100,7 +100,7 @@ struct TiledKeys {
   const uint16_t* keys_at(int64_t key) const { return key == last_key ? last : keys + key * key_row; }
   const uint16_t* values_at(int64_t key) const { return values + key / kBlock * value_block; }
 
-  // Whether all keys and values are sums of their pieces.
+  // Whether every key and value is the sum of its pieces.
   bool are_regular() const {
     int sum = 0;
     for (int64_t block = 0; block < blocks; block++) sum += irregular[block];
@@ -108,10 +108,10 @@ struct TiledKeys {
   }
 };
 
-// Lay out blocks first .. last - 1 of one key head.
+// Pack blocks first .. last - 1 of one key head.
 template <int N>
 inline void lay_out_pieces(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t last, float* to) {
-  constexpr int64_t kColumns = 128;  // transposed at a time
+  constexpr int64_t kColumns = 128;  // transposed together
   const TiledKeys tiled(p, batch, kv_head, to);
   const int64_t columns = value_columns(p);
   uint16_t space[N * kBlock * kColumns];
@@ -138,7 +138,7 @@ inline void lay_out_pieces(const Attention& p, int64_t batch, int64_t kv_head, i
   }
 }
 
-// call(N) with the pieces of this problem's numbers, as a constant.
+// Call call(N) with the number of this problem's pieces as a constant.
 template <int N>
 struct Pieces {
   static constexpr int kCount = N;
@@ -157,7 +157,7 @@ inline void lay_out_keys(const Attention& p, int64_t batch, int64_t kv_head, int
   with_pieces(p, [&](auto n) { lay_out_pieces<decltype(n)::kCount>(p, batch, kv_head, first, last, to); });
 }
 
-// Output rows [row][column] = from[column][kTile] * factors[row], rounded, for the first n lanes.
+// Store the output rows [row][column] = from[column][kTile] * factors[row], rounded, for the first n lanes.
 inline void store_tile(const Attention& p, int64_t batch, int64_t head, int64_t first, int64_t n, const float* from,
                        const float* factors) {
   for (int64_t i = 0; i < n; i += LANES) {

@@ -1,6 +1,6 @@
-// A dense mask or bias on a block of logits: which keys each query may attend as a bit each, and rows of a bias turned to
-// lanes on their way in. With apply_mask() and add_bias() of passes/logits.h they took two to three times the rest of the
-// pass (a Xeon with AMX, width 64).
+// A dense mask or bias on a block of logits. A mask is read as one bit per query and key; the rows of a bias are
+// transposed into lanes as they are loaded. apply_mask() and add_bias() of passes/logits.h took two to three times as
+// long as the rest of the pass (a Xeon with AMX, width 64).
 #pragma once
 #include "passes/logits.h"
 #include "tiles/layout.h"
@@ -8,12 +8,12 @@
 namespace clearhead {
 namespace {
 
-// Which of the keys from `key` on each query of a tile may attend, by a mask.
+// Which of the keys from `key` on a mask lets each query of a tile attend.
 struct AllowedKeys {
   int64_t key = 0;
-  uint32_t bits[2][kTile];  // of the first 32 keys, of the others
+  uint32_t bits[2][kTile];  // for the first 32 keys, for the others
 
-  // Trim a block of at most 64 keys to those that any query may attend, and in front by whole blocks of 32.
+  // Trim a block of at most 64 keys to those that any query may attend; at the front by whole blocks of 32 only.
   State trim(const Attention& p, Place* at) {
     const Tensor& m = p.allow;
     const uint8_t* const bytes = static_cast<const uint8_t*>(m.data) + at->batch * m.batch + at->head * m.head +
@@ -34,7 +34,7 @@ struct AllowedKeys {
     return all >> front == ~uint64_t(0) >> (64 - at->keys) ? kFull : kMixed;
   }
 
-  // -inf where a query may not attend a key.
+  // Set logits to -inf where a query may not attend a key.
   void close(const Place& at, float* x) const {
     for (int64_t j = 0; j < at.keys;) {
       const int64_t from = at.key - key + j, stop = smaller(at.keys, j + kBlock - from % kBlock);
@@ -71,15 +71,15 @@ struct AllowedKeys {
   }
 };
 
-// Whether scale_and_add() takes the bias of a problem, and nothing else is done to its logits but masks.
+// Whether scale_and_add() can add the bias of a problem, and its logits need nothing else but masks.
 inline bool adds_rows_of_bias(const Attention& p) {
   return p.bias.data && p.bias.row != 0 && p.bias.column == 1 && p.bias_dtype != kFloat64 && p.softcap == 0 && !p.alibi;
 }
 
-// 16 rows of 16 numbers of 32 bits, turned: v[i] is number i of all rows.
-inline __attribute__((always_inline)) void load_turned(const uint32_t (&row)[LANES][LANES], VecU (&v)[LANES]) {
+// Load 16 rows of 16 numbers of 32 bits and transpose them: v[i] is number i of every row.
+inline __attribute__((always_inline)) void load_transposed(const uint32_t (&row)[LANES][LANES], VecU (&v)[LANES]) {
 #ifdef __AVX512F__
-  // A quarter of each row goes to its place as it is loaded, which takes no shuffle.
+  // Each quarter of a row is loaded to its final place, which needs no shuffle.
   UNROLL for (int c = 0; c < 4; c++) {
     Vec quarter[4];
     UNROLL for (int r = 0; r < 4; r++) {
@@ -102,14 +102,14 @@ inline __attribute__((always_inline)) void load_turned(const uint32_t (&row)[LAN
 #endif
 }
 
-// x = x * multiplier + bias, both in units of log2. What is past the last key up to a whole `step` is spoilt.
-// Calls between() now and then.
+// x = x * multiplier + bias, both in units of log2. Overwrites x past the last key, up to a whole `step`. Calls
+// between() now and then.
 template <class Between>
 inline void scale_and_add(const Attention& p, const Place& at, float multiplier, float* x, const Between& between) {
   const Tensor& b = p.bias;
   const int64_t origin = at.batch * b.batch + at.head * b.head + at.row * b.row + at.key * b.column;
   const bool in_pairs = p.bias_dtype == kBFloat16;
-  const int64_t step = in_pairs ? kBlock : LANES, ahead = 64 * (in_pairs ? 2 : 4);  // the next block's
+  const int64_t step = in_pairs ? kBlock : LANES, ahead = 64 * (in_pairs ? 2 : 4);  // in bytes: prefetches the next block's
   const Vec scale = splat(multiplier), unit = splat(kLog2E);
   alignas(64) uint32_t space[LANES][LANES] = {};
   for (int64_t v = 0; v < kTile; v += LANES)
@@ -124,19 +124,19 @@ inline void scale_and_add(const Attention& p, const Place& at, float multiplier,
         else load_row(row, p.bias_dtype, 1, n, reinterpret_cast<float*>(space[i]));
       }
       between();
-      VecU turned[LANES];
-      load_turned(space, turned);
+      VecU transposed[LANES];
+      load_transposed(space, transposed);
       const auto add = [&](int64_t k, Vec bias) __attribute__((always_inline)) {
         float* const to = x + (j + k) * kTile + v;
         store(to, load(to) * scale + bias * unit);
       };
       if (in_pairs)
         UNROLL for (int k = 0; k < LANES; k++) {
-          add(2 * k, (Vec)(turned[k] << 16));
-          add(2 * k + 1, (Vec)(turned[k] & 0xFFFF0000u));
+          add(2 * k, (Vec)(transposed[k] << 16));
+          add(2 * k + 1, (Vec)(transposed[k] & 0xFFFF0000u));
         }
       else
-        UNROLL for (int k = 0; k < LANES; k++) add(k, (Vec)turned[k]);
+        UNROLL for (int k = 0; k < LANES; k++) add(k, (Vec)transposed[k]);
     }
 }
 

@@ -1,5 +1,5 @@
-// Numbers as sums of bfloat16 numbers, their pieces, so that tile registers multiply float16 and float32 too: each piece is
-// the rest of those before it, rounded. A float16 is exactly two pieces, a float32 three.
+// Numbers as sums of bfloat16 numbers, their pieces, so that tile registers can multiply float16 and float32 too. Each
+// piece is what the pieces before it leave, rounded. A float16 is the exact sum of two pieces, a float32 of three.
 #pragma once
 #include "tiles/registers.h"
 #include "vector/best.h"
@@ -15,33 +15,33 @@ typedef uint16_t UnalignedHalves __attribute__((vector_size(LANES * 2), aligned(
 inline Halves load_halves(const uint16_t* from) { return *reinterpret_cast<const UnalignedHalves*>(from); }
 inline void store_halves(uint16_t* to, Halves x) { *reinterpret_cast<UnalignedHalves*>(to) = x; }
 
-// Pieces that a number of this problem is taken for.
+// How many pieces each number of this problem is split into.
 inline int pieces_of(const Attention& p) { return p.dtype == kBFloat16 ? 1 : p.dtype == kFloat16 ? 2 : p.pieces; }
 
-// each(i, j) for every product of piece i of one number and piece j of another, the smallest products first. Of N pieces
-// N (N + 1) / 2 products count: what is left out is smaller than what rounding to N pieces leaves out.
+// Call each(i, j) for every product of piece i of one number and piece j of another, the smallest products first. With N
+// pieces only N (N + 1) / 2 products are computed: the others are smaller than the error of rounding to N pieces.
 template <int N, class Each>
 inline __attribute__((always_inline)) void each_product(const Each& each) {
   UNROLL for (int sum = N - 1; sum >= 0; sum--)
     UNROLL for (int i = sum; i >= 0; i--) each(i, sum - i);
 }
 
-// The next piece of a number, in the upper half of its lane; `rest` becomes what is left.
+// The next piece of a number, in the upper half of its lane; it is subtracted from `rest`.
 inline __attribute__((always_inline)) VecU take_piece(Vec& rest) {
   const VecU piece = ((VecU)rest + 0x8000u) & 0xFFFF0000u;
   rest -= (Vec)piece;
   return piece;
 }
 
-// Whether each number of a vector is the sum of its pieces, and no product of two of them overflows: it is 0, or its size
-// between 2^-100 and 2^60. Tile registers take pieces under 2^-126 for 0.
+// Whether each number of a vector is the sum of its pieces and no product of two of them overflows: it is 0, or between
+// 2^-100 and 2^60 in absolute value. Tile registers treat pieces below 2^-126 as 0.
 inline VecI has_pieces(Vec x) {
   constexpr uint32_t least = uint32_t(127 - 100) << 23, most = uint32_t(127 + 60) << 23;
   const VecU size = (VecU)x & 0x7FFFFFFFu;
   return (size == 0u) | ((size >= least) & (size <= most));
 }
 
-// LANES numbers of any dtype, side by side.
+// Load LANES contiguous numbers of any dtype.
 inline Vec load_numbers(const void* from, Dtype dtype) {
   if (dtype == kFloat32) return load(static_cast<const float*>(from));
   const Halves halves = load_halves(static_cast<const uint16_t*>(from));
@@ -55,7 +55,7 @@ inline Vec load_numbers(const void* from, Dtype dtype) {
 #endif
 }
 
-// The first `n` of LANES numbers to where the output is.
+// Store the first `n` of LANES numbers as output.
 inline void store_numbers(Vec x, int64_t n, Dtype dtype, void* to) {
   if (dtype == kFloat32) {
     if (n == LANES) store(static_cast<float*>(to), x);
@@ -73,8 +73,8 @@ inline void store_numbers(Vec x, int64_t n, Dtype dtype, void* to) {
   else __builtin_memcpy(to, &halves, n * sizeof(uint16_t));
 }
 
-// Rows first .. first + n - 1 in N pieces each, to[N][kBlock][columns], with 0 past the last row and column. Returns
-// whether all numbers have their pieces; those of bfloat16, infinities and NaN among them, are their own.
+// Store rows first .. first + n - 1 in N pieces, to[N][kBlock][columns], with 0 past the last row and column. Returns
+// whether every number is the sum of its pieces. A bfloat16 number always is, even if it is infinite or NaN.
 template <int N>
 inline bool copy_pieces(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
                         int64_t width, int64_t columns, uint16_t* to) {

@@ -1,5 +1,5 @@
-// The tile registers of Intel AMX: eight of 16 rows of 64 bytes, and the product of two of them in bfloat16. With
-// -DTILE_MODEL the same instructions in plain C++: kernels on tiles then run on every CPU, and under the sanitizers.
+// The tile registers of Intel AMX: eight registers of 16 rows of 64 bytes, and the product of two of them in bfloat16.
+// With -DTILE_MODEL the same instructions in plain C++, so that kernels on tiles run on every CPU and under sanitizers.
 #pragma once
 #include "vector/pairs.h"
 
@@ -44,8 +44,8 @@ __attribute__((noinline)) void tile_store(void* to, int64_t stride) {
   for (int i = 0; i < kTileRows; i++) __builtin_memcpy(static_cast<char*>(to) + i * stride, &tile_model[T][i], 64);
 }
 
-// C[row][lane] += the sum over pairs k of A[row][k] · B[k][lane]. As the instruction does, denormals count as 0, and the
-// first and the second numbers of the pairs are summed apart.
+// C[row][lane] += the sum over pairs k of A[row][k] · B[k][lane]. As in the instruction, denormals count as 0, and the
+// first and the second numbers of the pairs are summed separately.
 template <int C, int A, int B>
 __attribute__((noinline)) void tile_multiply() {
   const auto flushed = [](Vec x) { return ((VecU)x & 0x7F800000u) == 0 ? Vec{} : x; };
@@ -68,8 +68,8 @@ __attribute__((noinline)) void tile_multiply() {
 #else
 
 // Tile registers may be used while a TileUse lives: it configures them for this thread, and releases them at its end.
-// Until then results of vectors that would be denormal are 0, as those of the tiles are: a scalef that makes one takes
-// 100 ns (Xeon, family 6 model 207).
+// Until then denormal results of vector instructions are 0 too, as they are on tiles: a scalef with a denormal result
+// takes 100 ns (Xeon, family 6 model 207).
 class TileUse {
  public:
   TileUse() {
@@ -96,8 +96,8 @@ class TileUse {
   };
 };
 
-// Not gcc's intrinsics: version 12 does not tell the compiler that a tile load reads memory, so it may move the stores
-// before one behind it.
+// Assembly instead of gcc's intrinsics: those of version 12 do not say that a tile load reads memory, so the compiler may
+// move earlier stores after the load.
 template <int T>
 inline __attribute__((always_inline)) void tile_zero() {
   asm volatile("tilezero %%tmm%c0" : : "i"(T));
@@ -122,8 +122,8 @@ inline __attribute__((always_inline)) void tile_multiply() {
 
 #endif
 
-// The kernels' product: registers 0 to 3 are 32 rows × 32 lanes of sums, of rows in registers 4 and 5 and lanes in 6 and 7.
-constexpr int kBlock = 2 * kTileRows;  // rows, lanes, and numbers multiplied at a time
+// The kernels' product: registers 0 to 3 hold 32 rows × 32 lanes of sums, registers 4 and 5 rows, 6 and 7 lanes.
+constexpr int kBlock = 2 * kTileRows;  // rows, lanes, and numbers multiplied together
 static_assert(kBlock == kTile, "two tile registers side by side are a tile of queries");
 
 inline __attribute__((always_inline)) void zero_sums() {
@@ -148,13 +148,14 @@ inline __attribute__((always_inline)) void store_sums(float* to, int64_t stride 
   tile_store<3>(to + kTileRows * stride + LANES, stride * 4);
 }
 
-// A product that nobody reads. After some 1,100 cycles without one the unit that multiplies falls asleep and takes 600 to
-// wake (Xeon, family 6 model 207); code that computes on vectors for longer in between calls this. Spoils register 0.
+// Compute a product whose result is not used. After about 1,100 cycles without a product the multiplying unit powers
+// down, and then takes 600 cycles to start (Xeon, family 6 model 207). Code that computes on vectors for longer than that
+// calls this in between. Overwrites register 0.
 inline __attribute__((always_inline)) void keep_multiplying() { tile_multiply<0, 4, 6>(); }
 
-// Add the products of 32 numbers a row: rows[32] are `stride` bytes apart, of 64 bytes each, the second 16 of them at
-// `further`; the first 16 lanes are pairs [16][LANES], `lane_stride` bytes apart, and the others are at `further_lanes`.
-// Each load stands before the first product that waits for it: 12 % faster than all loads first.
+// Add the products of 32 numbers per row. rows[32] have 64 bytes each and are `stride` bytes apart; the second 16 begin
+// at `further`. The first 16 lanes are pairs [16][LANES], `lane_stride` bytes apart; the others are at `further_lanes`.
+// Each load comes just before the first product that needs it: 12 % faster than all loads first.
 inline __attribute__((always_inline)) void add_products(const void* rows, const void* further, int64_t stride,
                                                         const uint32_t* lanes, const uint32_t* further_lanes,
                                                         int64_t lane_stride) {

@@ -1,20 +1,21 @@
-// Weights on their way to the tile registers: a short exponential, and float32 rounded to bfloat16 in rows and in pairs.
+// Weights for the tile registers: a shorter exponential, and float32 rounded to bfloat16 in rows and in pairs.
 #pragma once
 #include "tiles/layout.h"
 
 namespace clearhead {
 namespace {
 
-// 2^x in place, to 3e-6; exactly 0 under -126 and at -inf, exactly 1 at 0, NaN at NaN. The sum of the weights, and so the
-// lse, is off by no more. The weights become bfloat16 themselves.
+// 2^x in place, with relative error 3e-6; exactly 0 below -126 and at -inf, exactly 1 at 0, NaN at NaN. The error of the
+// weights' sum, and so of the lse, is no larger. The weights themselves are rounded to bfloat16 anyway.
 #ifdef __AVX512DQ__
-// x = floor(x) + f by one instruction and 2^floor(x) by another, 7 for a vector where exp2_by() has 11. Denormal results
-// have to be turned off (TileUse). The coefficients are 2^f - 1 over f for 0 <= f <= 1.
+// One instruction computes f = x - floor(x) and another multiplies by 2^floor(x): 7 instructions per vector, where
+// exp2_by() has 11. Needs denormal results disabled (TileUse). The coefficients are those of (2^f - 1) / f for
+// 0 <= f <= 1.
 template <int N>
 inline __attribute__((always_inline)) void short_exp2(Vec (&x)[N]) {
   constexpr float kShortPower[] = {0.0134266838f, 0.0522424728f, 0.241280198f, 0.693044841f};
   constexpr int kFloor = 9;  // round down, no exception
-  // With a mask of ones, of which nothing remains: gcc 12 warns of the plain forms' own undefined register.
+  // With a mask of ones, which costs nothing: for the plain forms gcc 12 warns of an undefined register in its headers.
   Vec f[N], p[N];
   UNROLL for (int i = 0; i < N; i++) f[i] = (Vec)_mm512_maskz_reduce_ps(0xFFFF, (__m512)x[i], kFloor);
   UNROLL for (int i = 0; i < N; i++) p[i] = splat(kShortPower[0]);
@@ -31,7 +32,7 @@ inline __attribute__((always_inline)) void short_exp2(Vec (&x)[N]) {
 }
 #endif
 
-// 2^x in place for weights of N pieces.
+// 2^x in place, for weights of N pieces.
 template <int N, int Vectors>
 inline __attribute__((always_inline)) void exp2_for_pieces(Vec (&x)[Vectors]) {
   if constexpr (N < kMostPieces) short_exp2(x);
@@ -43,7 +44,7 @@ typedef uint16_t UnalignedRow32 __attribute__((vector_size(64), aligned(2), may_
 
 inline void store_row32(uint16_t* to, Row32 x) { *reinterpret_cast<UnalignedRow32*>(to) = x; }
 
-// 32 numbers of a row, to nearest, ties to even; NaN stays NaN. The instruction takes denormals for 0.
+// Round 32 numbers of a row to nearest, ties to even; NaN stays NaN. The instruction treats denormals as 0.
 inline __attribute__((always_inline)) Row32 round_row(Vec first, Vec second) {
 #ifdef __AVX512BF16__
   return (Row32)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
@@ -55,8 +56,8 @@ inline __attribute__((always_inline)) Row32 round_row(Vec first, Vec second) {
 #endif
 }
 
-// Two rows in pairs. Within each eight lanes the first four are in the lower pairs and the others in the upper, because
-// that is one instruction; restored_lower() and restored_upper() put lanes back in order.
+// Combine two rows in pairs. Of each eight lanes the first four are in the lower pairs and the others in the upper pairs,
+// because that takes one instruction. restored_lower() and restored_upper() put the lanes back in order.
 inline __attribute__((always_inline)) Row32 lower_pairs(Row32 a, Row32 b) {
   return __builtin_shufflevector(a, b, 0, 32, 1, 33, 2, 34, 3, 35, 8, 40, 9, 41, 10, 42, 11, 43, 16, 48, 17, 49, 18,
                                  50, 19, 51, 24, 56, 25, 57, 26, 58, 27, 59);

@@ -1,4 +1,4 @@
-// What one tile of queries works with on tile registers: its scratch, and the blocks of keys that it meets.
+// The scratch of one tile of queries on tile registers, and the blocks of keys that it visits.
 #pragma once
 #include "tiles/best.h"
 #include "tiles/masks.h"
@@ -7,8 +7,8 @@
 namespace clearhead {
 namespace {
 
-// Keys of a block: at width 64 what a block touches, 40 KiB, fits into a first cache of 48. 32 and 128 are slower, and at
-// width 128 32 are too.
+// Keys of a block. At width 64 a block reads and writes 40 KiB, which fits into a first-level cache of 48 KiB. Blocks of
+// 32 and 128 keys are slower; at width 128 blocks of 32 are slower too.
 constexpr int64_t kRunKeys = 2 * kBlock;
 constexpr int kBlockNumbers = kBlock * kTile;
 
@@ -19,15 +19,16 @@ struct TileSpace {
   uint32_t* weights; // pairs of keys [kRunKeys / 2][piece][kTile]
   float* space;      // [kRunKeys][kTile]
   uint16_t* rows;    // [piece][32][key_columns]
-  Asked asked;
-  float* window;     // Window::numbers(), or null: of more than kKept largest weights vector/best.h keeps lists
+  TileStatistics extra;
+  float* window;     // Window::numbers(), or null; for more than kKept largest weights vector/best.h keeps lists
 };
 
 inline bool has_window(const Statistics* s) { return s && s->top > 0 && s->top <= kKept; }
 
 inline size_t tile_space_numbers(const Attention& p, const Statistics* s) {
   return value_columns(p) * kTile + 5 * kTile + 2 * kRunKeys * kTile +
-         (key_columns(p) + kRunKeys / 2) * kTile * pieces_of(p) + (s ? asked_numbers(s) + kTile : 0) + (has_window(s) ? Window::numbers() : 0);
+         (key_columns(p) + kRunKeys / 2) * kTile * pieces_of(p) + (s ? extra_numbers(s) + kTile : 0) +
+         (has_window(s) ? Window::numbers() : 0);
 }
 
 inline TileSpace tile_space(const Attention& p, const Statistics* s, float* at) {
@@ -45,25 +46,25 @@ inline TileSpace tile_space(const Attention& p, const Statistics* s, float* at) 
   t.state.sum = take(kTile);
   t.state.exact = take(kTile);
   t.state.rounded = take(kTile);
-  t.asked = {};
+  t.extra = {};
   t.window = has_window(s) ? take(Window::numbers()) : nullptr;
   if (!s) return t;
-  t.asked = asked_at(*s, at);
-  t.asked.peak = at + asked_numbers(s);
-  if (t.window) t.asked.best = Window(t.window).best();
+  t.extra = extra_at(*s, at);
+  t.extra.peak = at + extra_numbers(s);
+  if (t.window) t.extra.best = Window(t.window).best();
   return t;
 }
 
-// The blocks of keys that a tile of queries may attend some of.
+// The blocks of keys of which a tile of queries may attend any.
 class KeyBlocks {
  public:
   KeyBlocks(const Attention& p, int64_t batch, int64_t head, int64_t row, int64_t rows)
       : p_(p), at_{batch, head, row, rows, 0, 0}, key_(span_of(p, row, rows).first / kBlock * kBlock),
         last_(span_of(p, row, rows).last) {}
 
-  bool whole_left() const { return key_ + kRunKeys <= last_; }  // another block of kRunKeys keys, wherever a mask begins
+  bool whole_left() const { return key_ + kRunKeys <= last_; }  // whether kRunKeys more keys are left, before any mask
 
-  // The next block, what the mask says of it, and, where that is kMixed, of each key; false behind the last.
+  // Get the next block, the mask's state on it, and the allowed keys where that is kMixed; false after the last.
   bool next(Place* at, State* mask, AllowedKeys* allowed) {
     while (key_ < last_) {
       *at = at_;

@@ -1,7 +1,7 @@
-// One tile of queries against all keys, on tile registers, a block of 64 keys after another: logits, softmax, output. Where
-// logits are products and nothing else, the tile instructions of one half of a block are issued before exponentials of the
-// other half, which do not wait for them: 10 to 15 % less at width 64, no gain at 128 (bench/LOG.md). Sums are added in the
-// same order, so the bits are the same.
+// One tile of queries against all keys, on tile registers, block by block of 64 keys: logits, softmax, output. Where
+// logits are plain products, the tile instructions of one half of a block are issued before the exponentials of the
+// other half, so that both run at once: 10 to 15 % faster at width 64, no gain at 128 (bench/LOG.md). Sums are added in
+// the same order, so the bits are the same.
 #pragma once
 #include "tiles/round.h"
 #include "tiles/space.h"
@@ -9,19 +9,20 @@
 namespace clearhead {
 namespace {
 
-// The offset is raised where the maximum has grown by more than 2^8, so that the output is seldom rescaled. Weights are
-// up to 2^8 then, of which float32 sums and bfloat16 numbers lose nothing.
+// The offset is raised only where a weight would exceed 2^8, so that the output is rarely rescaled. Weights of up to 2^8
+// lose no precision in float32 sums or bfloat16 numbers.
 constexpr float kGrowth = 8;
 
-// What a tile computes besides its output: nothing; entropy, maximum, mass and the largest weights; all else, and dropout.
-enum Extra { kBare, kWatched, kAnything };
+// What a tile computes besides its output: nothing; entropy, maximum, mass and the largest weights; or also all other
+// statistics, and dropout.
+enum Extra { kNoStatistics, kUsualStatistics, kEverything };
 
 inline Extra extra_of(const Attention& p, const Statistics* s) {
-  return p.dropout_p != 0 || (s && s->squares) ? kAnything : s ? kWatched : kBare;
+  return p.dropout_p != 0 || (s && s->squares) ? kEverything : s ? kUsualStatistics : kNoStatistics;
 }
 
-// One tile of queries against all keys, in numbers of N pieces. KS and DB: blocks of 32 columns of keys and of values, where
-// they are known.
+// One tile of queries against all keys, for numbers of N pieces. KS and DB: how many blocks of 32 columns keys and values
+// have, or 0 where that is not known at compile time.
 template <int N, int KS, int DB, Extra kExtra>
 class TileRun {
  public:
@@ -38,7 +39,7 @@ class TileRun {
     }
   }
 
-  // Leaves the output [column][kTile], not yet divided by the sums, and the sums in the tile's state.
+  // Store in the tile's state the output [column][kTile], not yet divided by the sums, and the sums.
   void run() {
     KeyBlocks blocks(p_, tile_.batch, tile_.head, tile_.row, tile_.rows);
     Place at;
@@ -48,7 +49,7 @@ class TileRun {
       if constexpr (kOverlaps) {
         if (products_alone_ && is_whole(at.key, at.keys)) {
           const bool more = blocks.whole_left() && is_whole(at.key + kRunKeys, kRunKeys) && !window_.closes();
-          if (kExtra != kBare && wants_entropy_) overlapped_block<true>(at.key, more);
+          if (kExtra != kNoStatistics && wants_entropy_) overlapped_block<true>(at.key, more);
           else overlapped_block<false>(at.key, more);
           continue;
         }
@@ -59,13 +60,13 @@ class TileRun {
       fresh_ = false;
     }
     if constexpr (kOverlaps) finish_values();
-    if (kExtra != kBare && t_.window) window_.flush();
+    if (kExtra != kNoStatistics && t_.window) window_.flush();
     if (fresh_) __builtin_memset(t_.state.out, 0, value_columns(p_) * kTile * sizeof(float));
     leave();
   }
 
  private:
-  // Lane by lane: the offset, and sums of weights before and after rounding, and of those that dropout keeps.
+  // Lane by lane: the offset, and the sums of weights before and after rounding, and of those that dropout keeps.
   struct Running {
     Vec offset[2], exact[2] = {}, rounded[2] = {}, kept[2] = {};
     Vec top[2], surprise[2] = {}, squares[2] = {};
@@ -78,14 +79,14 @@ class TileRun {
 
   template <int steps>  // of kBlock keys
   inline __attribute__((always_inline)) void block(const Place& at, State mask, const AllowedKeys& allowed) {
-    if (kExtra != kBare && t_.window) logits_ = window_.next_block();
+    if (kExtra != kNoStatistics && t_.window) logits_ = window_.next_block();
     UNROLL for (int i = 0; i < steps; i++) multiply_keys(at.key, i);
     change(at, mask, allowed, steps);
     raise<steps>();
-    if (kExtra != kBare && wants_entropy_) weigh<steps, true>(at.key);
+    if (kExtra != kNoStatistics && wants_entropy_) weigh<steps, true>(at.key);
     else weigh<steps, false>(at.key);
     for (int d = 0; d < value_steps(); d++) multiply_values<steps>(at.key, d);
-    if (kExtra != kBare && t_.window) window_.close_block(at.key);
+    if (kExtra != kNoStatistics && t_.window) window_.close_block(at.key);
   }
 
   inline __attribute__((always_inline)) void multiply_keys(int64_t key, int i) const {
@@ -102,13 +103,13 @@ class TileRun {
     store_sums(logits_ + i * kBlockNumbers);
   }
 
-  // Columns 32 d and on of the output. Three pieces are summed by themselves, small products first, then added: what a
-  // large sum would lose of them is more than float32 loses.
+  // Add to the output's columns from 32 d on. With three pieces the products are summed separately, small ones first,
+  // and then added: added directly to a large sum they would lose more than float32 does.
   template <int steps>
   inline __attribute__((always_inline)) void multiply_values(int64_t key, int d) const {
     float* const out = t_.state.out + d * kBlockNumbers;
-    const bool apart = N == kMostPieces && !fresh_;
-    if (fresh_ || apart) zero_sums();
+    const bool separate = N == kMostPieces && !fresh_;
+    if (fresh_ || separate) zero_sums();
     else load_sums(out);
     each_product<N>([&](int a, int b) __attribute__((always_inline)) {
       UNROLL for (int i = 0; i < steps; i++) {
@@ -117,23 +118,23 @@ class TileRun {
         add_products(rows, rows + kTileRows * kBlock, 64, lanes, lanes + LANES, N * kTile * 4);
       }
     });
-    store_sums(apart ? t_.space : out);
-    if (apart)
+    store_sums(separate ? t_.space : out);
+    if (separate)
       for (int i = 0; i < kBlockNumbers; i += LANES) store(out + i, load(out + i) + load(t_.space + i));
   }
 
-  // Rules on the logits; -inf in the rows without a key.
+  // Apply bias, cap, mask and band to the logits; rows without a key become -inf.
   void change(const Place& at, State mask, const AllowedKeys& allowed, int steps) const {
     float* const x = logits_;
-    const bool quickly = adds_rows_of_bias(p_);
-    if (quickly) scale_and_add(p_, at, m_.on_logits, x, keep_multiplying);
+    const bool adds_bias = adds_rows_of_bias(p_);
+    if (adds_bias) scale_and_add(p_, at, m_.on_logits, x, keep_multiplying);
     else if (has_change(p_)) change_logits(p_, at, m_, kFull, x, kTile, kTile, nullptr, t_.space);
     if (mask == kMixed) allowed.close(at, x);
-    if ((quickly || !has_change(p_)) && !inside_band(p_, at.row, kTile, at.key, at.keys))
+    if ((adds_bias || !has_change(p_)) && !inside_band(p_, at.row, kTile, at.key, at.keys))
       cut_to_band(p_, at.row, at.key, at.keys, x, kTile, kTile);
     if (mask == kMixed || has_change(p_)) keep_multiplying();
     for (int64_t i = at.keys * kTile; i < steps * kBlockNumbers; i += LANES) store(x + i, splat(-kInfinity));
-    if (kExtra != kBare && s_ && s_->top && !t_.window) best_of_block(t_.asked.best, at.key, at.keys, x);
+    if (kExtra != kNoStatistics && s_ && s_->top && !t_.window) best_of_block(t_.extra.best, at.key, at.keys, x);
   }
 
   template <int steps>
@@ -147,31 +148,31 @@ class TileRun {
     UNROLL for (int v = 0; v < 2; v++) top[v] = maximum(odd[v], even[v]);
   }
 
-  // The offset follows the maximum.
+  // Raise the offset to the maximum, if kGrowth is exceeded.
   template <int steps>
   inline __attribute__((always_inline)) void raise() {
     Vec top[2];
-    if (kExtra != kBare && t_.window) window_.take_highest(steps * kBlock, top);
+    if (kExtra != kNoStatistics && t_.window) window_.take_highest(steps * kBlock, top);
     else highest<steps>(logits_, top);
     raise_above(top);
   }
 
   inline __attribute__((always_inline)) void raise_above(Vec (&top)[2]) {
     UNROLL for (int v = 0; v < 2; v++) {
-      if (kExtra != kBare) now_.top[v] = maximum(top[v], now_.top[v]);
+      if (kExtra != kNoStatistics) now_.top[v] = maximum(top[v], now_.top[v]);
       top[v] = top[v] * splat(m_.slope);
     }
     if (any((top[0] - now_.offset[0] > splat(kGrowth)) | (top[1] - now_.offset[1] > splat(kGrowth)))) raise_to(top);
   }
 
   __attribute__((noinline)) void raise_to(const Vec (&top)[2]) {
-    if constexpr (kOverlaps) finish_values();  // their weights are in units of the offset so far
+    if constexpr (kOverlaps) finish_values();  // their weights are relative to the old offset
     Vec alpha[2];
     for (int v = 0; v < 2; v++) {
       const Vec now = maximum(top[v], now_.offset[v]), further = now - now_.offset[v];
       alpha[v] = exp2(-further);
       now_.offset[v] = now;
-      if (kExtra != kBare) {
+      if (kExtra != kNoStatistics) {
         const Vec moved = alpha[v] * (now_.surprise[v] + further * now_.exact[v]);
         now_.surprise[v] = now_.exact[v] > Vec{} ? moved : Vec{};
         now_.squares[v] *= alpha[v] * alpha[v];
@@ -187,13 +188,13 @@ class TileRun {
       }
   }
 
-  static constexpr bool kOverlaps = N == 1 && KS == 2 && DB == 2 && kExtra != kAnything;
+  static constexpr bool kOverlaps = N == 1 && KS == 2 && DB == 2 && kExtra != kEverything;
 
   bool is_whole(int64_t key, int64_t keys) const {
     return keys == kRunKeys && inside_band(p_, tile_.row, kTile, key, keys);
   }
 
-  // The logits of half a block: to be stored some exponentials later, when their products are done.
+  // Start the logits of half a block. They are stored some exponentials later, when the products are done.
   inline __attribute__((always_inline)) void start_logits(int64_t key, int half) const {
     const uint16_t* const rows = tiled_.keys_at(key + half * kBlock);
     const uint32_t* const lanes = reinterpret_cast<const uint32_t*>(t_.state.query);
@@ -203,7 +204,7 @@ class TileRun {
                    lanes + c * 2 * kTileNumbers);
   }
 
-  // Half a block's share in columns 32 d and on of the output.
+  // Start adding half a block to the output's columns from 32 d on.
   inline __attribute__((always_inline)) void start_output(int64_t key, int half, int d) const {
     if (fresh_) zero_sums();
     else load_sums(t_.state.out + d * kBlockNumbers);
@@ -215,7 +216,7 @@ class TileRun {
     store_sums(t_.state.out + d * kBlockNumbers);
   }
 
-  // The values of the block before, which a block in work multiplies while its own weights are made.
+  // Finish the previous block's values, which the next block otherwise multiplies while it computes its weights.
   __attribute__((noinline)) void finish_values() {
     for (int d = 0; waiting_ >= 0 && d < DB; d++) {
       start_output(waiting_, 1, d);
@@ -224,10 +225,10 @@ class TileRun {
     waiting_ = -1;
   }
 
-  // `more`: the next kRunKeys keys are a whole block too.
+  // `more`: whether the next kRunKeys keys are a whole block too.
   template <bool kEntropy>
   inline __attribute__((always_inline)) void overlapped_block(int64_t key, bool more) {
-    const bool in_window = kExtra != kBare && t_.window;
+    const bool in_window = kExtra != kNoStatistics && t_.window;
     if (in_window) logits_ = window_.next_block();
     if (!has_first_half_) {
       start_logits(key, 0);
@@ -274,7 +275,7 @@ class TileRun {
     fresh_ = false;
   }
 
-  // Logits to pairs of weights, and into the sums.
+  // Turn logits into pairs of weights, and add them to the sums.
   template <int steps, bool kEntropy>
   inline __attribute__((always_inline)) void weigh(int64_t key) {
     const char* const keys = reinterpret_cast<const char*>(tiled_.keys_at(key + kRunKeys));
@@ -283,12 +284,12 @@ class TileRun {
     for (int slot = 0; slot < steps * kTileRows; slot++) {
       if (kEntropy && slot == kTileRows) keep_multiplying();
       weigh_pair<kEntropy>(now, logits_ + 2 * slot * kTile, key + 2 * slot, t_.weights + slot * N * kTile);
-      if (N == 1 && KS <= 2) prefetch(keys, values, slot);  // wider ones would push out what is in use
+      if (N == 1 && KS <= 2) prefetch(keys, values, slot);  // wider rows would evict data in use
     }
     now_ = now;
   }
 
-  // The keys of the next block and the values of this one, a part for each pair of keys.
+  // Prefetch the next block's keys and this block's values, a part for each pair of keys.
   static inline __attribute__((always_inline)) void prefetch(const char* keys, const char* values, int slot) {
     UNROLL for (int i = 0; i < 2 * KS; i++) __builtin_prefetch(keys + (slot * 2 * KS + i) * 64);
     UNROLL for (int i = 0; i < 2 * DB; i++) __builtin_prefetch(values + (slot * 2 * DB + i) * 64);
@@ -309,7 +310,7 @@ class TileRun {
         now.surprise[v] -= x[v] * power[v];
         now.surprise[v] -= x[v + 2] * power[v + 2];
       }
-      if (kExtra == kAnything) {
+      if (kExtra == kEverything) {
         if (wants_squares_) now.squares[v] += x[v] * x[v] + x[v + 2] * x[v + 2];
         if (p_.dropout_p != 0) {
           x[v] = kept(x[v], v, key);
@@ -317,7 +318,7 @@ class TileRun {
           now.kept[v] += x[v] + x[v + 2];
         }
       }
-      UNROLL for (int k = 0; k < N; k++) {  // a NaN's sum is NaN whatever becomes of it here
+      UNROLL for (int k = 0; k < N; k++) {  // if a weight is NaN its row's sum is NaN in any case
         const VecU first = take_piece(x[v]), second = take_piece(x[v + 2]);
         if (N == 1) now.rounded[v] += (Vec)first + (Vec)second;
         store_pairs(pairs + k * kTile + v * LANES, first >> 16 | second);
@@ -336,14 +337,14 @@ class TileRun {
       const auto keep = [v](float* to, Vec x) { store(to + v * LANES, x); };
       keep(t_.state.offset, now_.offset[v]);
       keep(t_.state.sum, now_.exact[v]);
-      const Vec exact = kExtra == kAnything && p_.dropout_p != 0 ? now_.kept[v] : now_.exact[v];
+      const Vec exact = kExtra == kEverything && p_.dropout_p != 0 ? now_.kept[v] : now_.exact[v];
       keep(t_.state.exact, exact);
       keep(t_.state.rounded, N == 1 ? now_.rounded[v] : exact);
-      if (kExtra == kBare || !s_) continue;
+      if (kExtra == kNoStatistics || !s_) continue;
       keep(t_.state.top, now_.top[v]);
-      keep(t_.asked.surprise, now_.surprise[v]);
-      keep(t_.asked.squares, now_.squares[v]);
-      keep(t_.asked.peak, exp2(now_.top[v] * splat(m_.slope) - now_.offset[v]));
+      keep(t_.extra.surprise, now_.surprise[v]);
+      keep(t_.extra.squares, now_.squares[v]);
+      keep(t_.extra.peak, exp2(now_.top[v] * splat(m_.slope) - now_.offset[v]));
     }
   }
 
@@ -355,14 +356,14 @@ class TileRun {
   const Place tile_;
   const bool wants_entropy_, wants_squares_;
   const VecU drop_below_;
-  const bool products_alone_;  // the logits are products and nothing else
+  const bool products_alone_;  // the logits are plain products
   const Vec keep_factor_;
   Running now_;
   VecU row_bits_[2];
   Window window_;
-  float* logits_;  // of the block in work
-  int64_t waiting_ = -1;         // the block whose second half has its weights, but not its share in the output
-  bool has_first_half_ = false;  // of the next block's logits
+  float* logits_;  // of the current block
+  int64_t waiting_ = -1;         // the block whose second half has weights but is not yet added to the output
+  bool has_first_half_ = false;  // the first half of the next block's logits is stored
   bool fresh_ = true;  // the output has no numbers yet
 };
 

@@ -1,15 +1,15 @@
-// The largest logits of each row, lane by lane: a row's k-th best is the threshold that a new one must beat.
+// The largest logits of each row, lane by lane. The k-th largest of a row is the threshold that a new logit must exceed.
 #pragma once
 #include "vector/product.h"
 
 namespace clearhead {
 namespace {
 
-// Lists of one tile, largest first: [top][kTile].
+// The lists of one tile, largest first: [top][kTile].
 struct Best {
   int64_t top;
   Real* logits;
-  Int* keys;  // -1 where there is none yet
+  Int* keys;  // -1 where the list has no logit yet
 };
 
 inline int64_t best_numbers(int64_t top) { return 2 * top * kTile; }
@@ -24,7 +24,7 @@ inline void start_best(const Best& t) {
 }
 
 inline bool any(VecI mask) {
-#if defined(__AVX512F__)  // gcc 12 takes the lanes out one by one
+#if defined(__AVX512F__)  // gcc 12 extracts the lanes one by one
   if constexpr (sizeof(VecI) == 64) return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0;
 #endif
   typedef int64_t Wide __attribute__((vector_size(LANES * kBytes)));
@@ -34,7 +34,7 @@ inline bool any(VecI mask) {
   return bits != 0;
 }
 
-// Put x into each lane's list where it beats the last of it. Of equals, the one met first stands first.
+// Insert x into each lane's list where it exceeds the last entry. Of equal logits the first one found comes first.
 inline void insert(const Best& t, int v, Vec x, VecI key) {
   VecI before = {};
   for (int64_t r = 0; r < t.top; r++) {
@@ -50,7 +50,7 @@ inline void insert(const Best& t, int v, Vec x, VecI key) {
   }
 }
 
-// A group of keys is looked into only where its largest logit beats the last of some lane's list.
+// Only groups of keys whose largest logit exceeds the last entry of some lane's list are searched.
 inline void best_of_block(const Best& t, int64_t first_key, int64_t keys, const Real* logits) {
   constexpr int64_t kGroup = 8;
   for (int v = 0; v < 2; v++) {
@@ -76,7 +76,7 @@ inline Real weight_of(Real logit, Real slope, Real lse) {
   return logit == -kInfinity ? 0 : exp2(splat(logit * slope - lse))[0];
 }
 
-// Lists of logits become lists of weights: 2^(logit * slope - lse), lane by lane; 0 of -inf.
+// Replace logits by weights, 2^(logit * slope - lse), lane by lane; -inf becomes 0.
 inline void weigh_best(const Best& t, Real slope, const Vec (&lse)[2]) {
   for (int64_t r = 0; r < t.top; r++)
     UNROLL for (int v = 0; v < 2; v++) {
@@ -86,7 +86,8 @@ inline void weigh_best(const Best& t, Real slope, const Vec (&lse)[2]) {
     }
 }
 
-// A row's weights and keys. One that may attend fewer keys than were asked for gets others, lowest first, with weight 0.
+// Store a row's weights and keys. A row that may attend fewer than `top` keys is filled up with other keys, lowest first,
+// of weight 0.
 inline void store_best(const Statistics& s, const Best& t, int64_t lane, int64_t row) {
   int64_t next = 0;
   for (int64_t r = 0; r < s.top; r++) {

@@ -1,5 +1,5 @@
-// Dot products of rows that are read where they lie, with the lanes along the columns: for few rows against many,
-// where turning either into the lanes would take as long as multiplying them.
+// Dot products of rows that are read in place, with the lanes along the columns: for few rows against many, where
+// transposing either into the lanes would take as long as multiplying them.
 #pragma once
 #include "vector/product.h"
 #include "vector/rows.h"
@@ -8,7 +8,8 @@
 namespace clearhead {
 namespace {
 
-// Halve the vectors until one is left, whose lane i is the total of v[i]: the way down Eklundh's transposition.
+// Add vectors in pairs until one is left, whose lane i is the total of v[i]; the shuffles are those of Eklundh's
+// transposition.
 template <int H>
 inline __attribute__((always_inline)) void totals(Vec (&v)[LANES]) {
   UNROLL for (int i = 0; i < H; i++)
@@ -16,7 +17,7 @@ inline __attribute__((always_inline)) void totals(Vec (&v)[LANES]) {
   if constexpr (H > 1) totals<H / 2>(v);
 }
 
-// kTile columns as two vectors, in the order that loads fastest: bfloat16 gives the even columns, then the odd ones.
+// Load kTile columns as two vectors, in the order that loads fastest: for bfloat16 the even columns, then the odd ones.
 inline void load_two(const Real* from, Vec (&x)[2]) {
   x[0] = load(from);
   x[1] = load(from + LANES);
@@ -28,7 +29,7 @@ inline void load_two(const uint16_t* from, Vec (&x)[2]) {
   x[1] = (Vec)(pairs & 0xFFFF0000u);
 }
 
-// Floats brought from their own order into that of bfloat16's load_two, and back into it from T's.
+// Reorder floats into the order of bfloat16's load_two(), and back from the order of T.
 inline void from_order_of(const Real*, Vec (&)[2]) {}
 
 inline void to_bfloat16_order(Vec (&x)[2]) {
@@ -63,8 +64,8 @@ struct RowsOf {
 // R queries times n keys: x[r * stride + j]. `query` is in T's order.
 template <int R, class T>
 inline void dots(const Real* query, int64_t width, const RowsOf<T>& keys, int64_t n, Real* x, int64_t stride) {
-  // LANES sums are made total together. One query takes key after key, as the memory's prefetcher likes them; two
-  // take two keys at once, for fewer loads of themselves.
+  // LANES sums are totaled together. One query reads key after key, which suits the prefetcher; two queries use two keys
+  // at once, so that the queries are loaded less often.
   constexpr int K = LANES / R, G = R == 2 ? 2 : 1;
   static_assert(K % G == 0, "whole groups of keys");
   int64_t j = 0;
@@ -102,8 +103,8 @@ inline void dots(const Real* query, int64_t width, const RowsOf<T>& keys, int64_
     }
 }
 
-// The same for two rows of x (four where there are 16 lanes) and so many of `rows` that LANES sums stand side by side:
-// as many as hide a multiply-add's latency, and no number is loaded more than it must be.
+// The same for R rows of x and as many of `rows` as give LANES sums: enough to hide the latency of a multiply-add, with
+// as few loads as possible.
 template <int R, class T>
 inline void dots_side_by_side(const Real* x, int64_t width, const RowsOf<T>& rows, int64_t n, Real* to,
                               int64_t stride) {
@@ -129,20 +130,20 @@ inline void dots_side_by_side(const Real* x, int64_t width, const RowsOf<T>& row
   if (j < n) dots<R>(x, width, RowsOf<T>{rows.data + j * rows.stride, rows.stride}, n - j, to + j, stride);
 }
 
-// Whether a tensor's rows are read where they lie, in T: no column is missing to whole vectors, none is strided.
+// Whether a tensor's rows can be read in place as T: contiguous columns that fill whole vectors.
 template <class T>
-inline bool lies_ready(const Tensor& t, Dtype dtype, int64_t width, int64_t wide) {
+inline bool usable_in_place(const Tensor& t, Dtype dtype, int64_t width, int64_t wide) {
   return width == wide && t.column == 1 && dtype == (sizeof(T) == 2 ? kBFloat16 : kReal);
 }
 
-// Rows first .. first + n - 1 where they lie, or else as Real in `space` with columns of 0 up to `wide`.
+// Call use() with rows first .. first + n - 1, in place or else as Real in `space` with columns of 0 up to `wide`.
 template <class Use>
 inline void with_rows(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
                       int64_t width, int64_t wide, Real* space, const Use& use) {
   const void* const data = row_of(t, dtype, batch, head, first);
-  if (lies_ready<Real>(t, dtype, width, wide)) return use(RowsOf<Real>{static_cast<const Real*>(data), t.row});
+  if (usable_in_place<Real>(t, dtype, width, wide)) return use(RowsOf<Real>{static_cast<const Real*>(data), t.row});
   if constexpr (kReal == kFloat32)
-    if (lies_ready<uint16_t>(t, dtype, width, wide))
+    if (usable_in_place<uint16_t>(t, dtype, width, wide))
       return use(RowsOf<uint16_t>{static_cast<const uint16_t*>(data), t.row});
   for (int64_t i = 0; i < n; i++) {
     Real* to = space + i * wide;

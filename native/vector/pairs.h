@@ -1,5 +1,5 @@
-// Pairs of bfloat16, two numbers of a row in one 32-bit lane: dot products of two at a time, summed in float32.
-// With -mavx512bf16 a step is one instruction (vdpbf16ps); without it the same algorithm runs in float32.
+// Pairs of bfloat16, two numbers of a row in one 32-bit lane: their dot products are summed in float32.
+// With -mavx512bf16 each step is one instruction (vdpbf16ps); without it the same algorithm runs in float32.
 #pragma once
 #include "vector/product.h"
 
@@ -11,11 +11,11 @@ typedef uint32_t UnalignedPairs __attribute__((vector_size(LANES * 4), aligned(4
 inline VecU load_pairs(const uint32_t* from) { return *reinterpret_cast<const UnalignedPairs*>(from); }
 inline void store_pairs(void* to, VecU x) { *reinterpret_cast<UnalignedPairs*>(to) = x; }
 
-// The first number of each pair, in the low half of its lane, and the second.
+// The first number of each pair, in the low half of its lane, and the second number.
 inline Vec first_of(VecU pairs) { return (Vec)(pairs << 16); }
 inline Vec second_of(VecU pairs) { return (Vec)(pairs & 0xFFFF0000u); }
 
-// sum + a.first * b.first + a.second * b.second. The instruction takes denormals for 0.
+// sum + a.first * b.first + a.second * b.second. The instruction treats denormals as 0.
 inline __attribute__((always_inline)) Vec dot_pairs(Vec sum, VecU a, VecU b) {
 #ifdef __AVX512BF16__
   return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
@@ -25,7 +25,7 @@ inline __attribute__((always_inline)) Vec dot_pairs(Vec sum, VecU a, VecU b) {
 #endif
 }
 
-// To nearest, ties to even; NaN stays NaN.
+// Round to nearest, ties to even; NaN stays NaN.
 inline VecU round_pairs(Vec first, Vec second) {
   const auto rounded = [](Vec x) {
     const VecU bits = (VecU)x;
@@ -34,9 +34,9 @@ inline VecU round_pairs(Vec first, Vec second) {
   return rounded(first) >> 16 | (rounded(second) & 0xFFFF0000u);
 }
 
-// The product in pairs: `a` are bfloat16 numbers, along rows where they lie, or rows side by side with the numbers of
-// each pair together; `b` are pairs; n and the strides of `a` count numbers, the stride of `b` pairs. A last odd number
-// is a pair with 0.
+// The product in pairs. `a` holds bfloat16 numbers: rows in place, or adjacent rows with the numbers of each pair
+// together. `b` holds pairs. n and the strides of `a` count numbers, the stride of `b` counts pairs. A last odd number
+// is paired with 0.
 struct InPairs {
   using A = uint16_t;
   using B = uint32_t;
@@ -53,7 +53,7 @@ struct InPairs {
   }
 
  private:
-  // One pair of each row, of which `bytes` are read, at any address.
+  // One pair of each row; `bytes` of it are read, from any address.
   template <int R>
   static inline __attribute__((always_inline)) void step(const uint16_t* a, int64_t to_row, int bytes,
                                                          const uint32_t* b, Vec (&sum)[R][2]) {

@@ -1,4 +1,4 @@
-// What the arithmetic units can do at best: multiply-adds on registers alone. The bench quotes shares of it.
+// The peak of the arithmetic units: multiply-adds on registers only. The bench reports its figures as shares of it.
 #pragma once
 #include "vector/vector.h"
 
@@ -11,7 +11,7 @@ constexpr int kChains = 2 * ROWS;  // as many sums as the product keeps
 double multiply_adds(int64_t steps) {
   Vec sum[kChains];
   UNROLL for (int i = 0; i < kChains; i++) sum[i] = splat(float(i));
-  // Not constants: of x = 0.999 x + 0.001 a compiler sees that 1 stays 1, leaves that chain out, and the peak is too high.
+  // Volatile: with constants a compiler sees that 1 stays 1 under 0.999 x + 0.001, drops that chain, and the peak is wrong.
   volatile float factor = 0.999f, term = 0.001f;
   const Vec a = splat(factor), b = splat(term);
   for (int64_t k = 0; k < steps; k++) {

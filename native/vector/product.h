@@ -1,6 +1,6 @@
-// The one micro-kernel: ROWS x 2 vectors of sums, each step one scalar of `a` against two vectors of `b`.
+// The microkernel: ROWS x 2 vectors of sums; each step multiplies one scalar of `a` by two vectors of `b`.
 //   sums[r][lanes] = sum over k < n of a[k * step + r * across] * b[k * stride + lanes]
-// `a` is read where it lies, by broadcast: keys and values are never packed.
+// `a` is read in place, by broadcast, so keys and values are not packed.
 #pragma once
 #include "vector/vector.h"
 
@@ -16,7 +16,7 @@ enum Unit { kAlong, kAcross };
 struct InReals {
   using A = Real;
   using B = Real;
-  static constexpr int kSide = 1;  // numbers of `a` from one row to the next where rows lie side by side
+  static constexpr int kSide = 1;  // numbers of `a` from one row to the next where rows are adjacent
 
   template <int R, Unit U>
   static inline __attribute__((always_inline)) void multiply(const Real* a, int64_t stride_a, const Real* b,
@@ -82,7 +82,7 @@ inline void last_rows(int64_t left, int64_t row, const typename How::A* a, int64
   }
 }
 
-// All rows of one tile. The last rows are shared out evenly between two calls: a call of one or two rows would wait
+// All rows of one tile. The last rows are divided evenly between two calls, because a call of one or two rows would wait
 // for its own sums.
 template <Unit U, class How = InReals, class Finish>
 inline __attribute__((noinline)) void product(int64_t rows, const typename How::A* a, int64_t stride_a,

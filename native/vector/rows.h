@@ -1,4 +1,4 @@
-// Rows of any dtype and stride, in and out of Real.
+// Rows of any dtype and stride, converted to and from Real.
 #pragma once
 #include "vector/vector.h"
 
@@ -25,7 +25,7 @@ inline uint16_t to_bfloat16(float x) {  // to nearest, ties to even; NaN stays N
 }
 
 inline float from_float16(uint16_t h) {
-  // The 15 bits as a float of too small an exponent, then times 2^112: right for denormals too.
+  // The 15 bits read as a float with too small an exponent, then times 2^112: correct for denormals too.
   const float x = bits_to_float(uint32_t(h & 0x7FFF) << 13) * 0x1p112f;
   const uint32_t bits = float_to_bits(x) | ((h & 0x7C00) == 0x7C00 ? 0x7F800000u : 0u);
   return bits_to_float(bits | uint32_t(h & 0x8000) << 16);
@@ -35,7 +35,7 @@ inline uint16_t to_float16(float x) {  // to nearest, ties to even
   const uint32_t bits = float_to_bits(x), sign = bits >> 16 & 0x8000, size = bits & 0x7FFFFFFF;
   if (size > 0x7F800000) return uint16_t(sign | 0x7E00);   // NaN
   if (size >= 0x47800000) return uint16_t(sign | 0x7C00);  // 65536 and more: infinity
-  if (size < 0x38800000) {  // denormal: let the float adder round at 2^-24
+  if (size < 0x38800000) {  // denormal: a float addition rounds at 2^-24
     const float shifted = bits_to_float(size) + 0.5f;
     return uint16_t(sign | (float_to_bits(shifted) - 0x3F000000));
   }
@@ -51,7 +51,7 @@ inline const void* row_of(const Tensor& t, Dtype dtype, int64_t batch, int64_t h
   return element(t.data, dtype, batch * t.batch + head * t.head + row * t.row);
 }
 
-// The log-sum-exp of a row, in either of its dtypes.
+// The log-sum-exp of a row, in either dtype it may have.
 inline int64_t lse_index(const Tensor& lse, int64_t batch, int64_t head, int64_t row) {
   return batch * lse.batch + head * lse.head + row * lse.row;
 }
@@ -109,7 +109,7 @@ inline void store_row(const Real* from, int64_t n, Dtype dtype, const void* to) 
   else for (int64_t i = 0; i < n; i++) x[i] = to_float16(from[i]);
 }
 
-// Rows of Real with contiguous columns: where they lie if they are so already, else converted into `space`.
+// Rows of Real with contiguous columns: in place if they are so already, else converted into `space`.
 struct Rows {
   const Real* data;
   int64_t stride;
@@ -124,18 +124,18 @@ inline Rows rows_as_real(const Tensor& t, Dtype dtype, int64_t batch, int64_t he
   return {space, width};
 }
 
-// Rows whose distance is an even number of cache lines share few sets of the cache, and going down a column one line
-// pushes out another. At this distance, at least `width`, they meet all sets.
+// If the stride of rows is an even number of cache lines, the rows of a column share few sets of the cache and evict
+// each other. With this stride, which is at least `width`, they use all sets.
 constexpr int64_t kLine = 64 / kBytes;  // numbers in a cache line
-inline int64_t width_apart(int64_t width) { return ((width + kLine - 1) / kLine | 1) * kLine; }
+inline int64_t conflict_free_stride(int64_t width) { return ((width + kLine - 1) / kLine | 1) * kLine; }
 
-// The same, for rows that are read column by column: also copied to `space`, n * width_apart(width), if they meet
-// four sets or fewer and are read often enough. With 16 sets the second cache keeps up, and a copy gains nothing.
-inline Rows rows_apart(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
+// As rows_as_real(), for rows that are read column by column. Rows that use four sets or fewer and are read often are also
+// copied to `space`, n * conflict_free_stride(width). With 16 sets the second-level cache is fast enough without a copy.
+inline Rows conflict_free_rows(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
                        int64_t width, bool often, Real* space) {
   if (dtype == kReal && t.column == 1 && (!often || t.row % (16 * kLine) != 0))
     return {static_cast<const Real*>(row_of(t, dtype, batch, head, first)), t.row};
-  const int64_t stride = width_apart(width);
+  const int64_t stride = conflict_free_stride(width);
   for (int64_t i = 0; i < n; i++)
     load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, space + i * stride);
   return {space, stride};

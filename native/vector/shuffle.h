@@ -1,5 +1,5 @@
-// Lanes of two vectors in another order, which is known when it is compiled: __builtin_shufflevector, which gcc 12 and
-// clang share, takes every lane's number as an argument of its own.
+// Lanes of two vectors in another order, known at compile time: __builtin_shufflevector, which gcc 12 and clang share,
+// takes each lane's number as a separate argument.
 #pragma once
 #include "vector/vector.h"
 
@@ -22,7 +22,7 @@ inline __attribute__((always_inline)) Vec shuffle(Vec a, Vec b, LaneNumbers<Lane
   return __builtin_shufflevector(a, b, Order::from(Lane)...);
 }
 
-// Lane l is that of number Order::from(l) in a and b side by side.
+// Lane l of the result is lane Order::from(l) of a followed by b.
 template <class Order>
 inline __attribute__((always_inline)) Vec shuffle(Vec a, Vec b) {
   return shuffle<Order>(a, b, typename CountLanes<LANES>::Numbers{});

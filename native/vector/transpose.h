@@ -40,7 +40,7 @@ inline void transpose_rows(const Real* from, int64_t from_stride, int64_t width,
 
 inline size_t transpose_scratch(int64_t width) { return LANES * width; }
 
-// Lay rows side by side in lanes: to[c * lanes + i] = rows[i][c] * factor; lanes past n are 0.
+// Pack rows into lanes: to[c * lanes + i] = rows[i][c] * factor; lanes past n are 0.
 inline void pack_lanes(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
                        int64_t width, Real factor, int64_t lanes, Real* to, Real* space) {
   if (n < lanes) __builtin_memset(to, 0, sizeof(Real) * width * lanes);
@@ -55,7 +55,7 @@ inline void pack_lanes(const Tensor& t, Dtype dtype, int64_t batch, int64_t head
   }
 }
 
-// The way back: rows[i][c] = from[c * lanes + i] * factors[i], for the first n lanes.
+// The reverse: rows[i][c] = from[c * lanes + i] * factors[i], for the first n lanes.
 inline void unpack_lanes(const Real* from, int64_t lanes, int64_t n, int64_t width, const Real* factors,
                          const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, Real* space) {
   for (int64_t i = 0; i < n; i += LANES) {

@@ -1,7 +1,7 @@
 // Vectors of LANES numbers, in gcc's portable vector extension, and the few functions of them that attention needs.
-// The numbers are floats, or doubles where target_f64.cpp says so: one algorithm for both.
-// Everything sits in an unnamed namespace: a target's object file must hold no weak symbol, or the linker could keep
-// the AVX-512 copy of a shared function and crash an older machine. For the same reason nothing of std:: is used here.
+// The numbers are floats, or doubles in target_f64.cpp: both run the same algorithm.
+// Everything is in an unnamed namespace: a target's object file must have no weak symbol, or the linker could keep the
+// AVX-512 copy of a shared function, which would crash on an older CPU. For the same reason nothing here uses std::.
 #pragma once
 #include "arguments.h"
 
@@ -19,7 +19,7 @@ typedef double Real;
 typedef int64_t Int;
 typedef uint64_t UInt;
 constexpr Dtype kReal = kFloat64;
-constexpr int kMantissa = 52, kExponents = 1023;  // bits, and what is added to an exponent
+constexpr int kMantissa = 52, kExponents = 1023;  // the mantissa's bits, and the bias of an exponent
 #else
 typedef float Real;
 typedef int32_t Int;
@@ -36,7 +36,7 @@ typedef Real Unaligned __attribute__((vector_size(LANES * kBytes), aligned(kByte
 
 constexpr Real kInfinity = __builtin_inf();
 constexpr Real kLog2E = 1.4426950408889634;
-constexpr Real kNothing = -1e37;  // a logit under this one is as good as -inf
+constexpr Real kNothing = -1e37;  // a logit below this counts as -inf
 constexpr double kLn2 = 0.6931471805599453, kLog2EWide = 1.4426950408889634;
 
 inline Vec load(const Real* from) { return *reinterpret_cast<const Unaligned*>(from); }
@@ -44,16 +44,16 @@ inline void store(Real* to, Vec x) { *reinterpret_cast<Unaligned*>(to) = x; }
 inline Vec splat(Real x) { return x - Vec{}; }
 inline VecI splat_int(Int x) { return x - VecI{}; }
 
-// Where x is NaN the answer is `other`: a NaN must not become the row's maximum, it shows in the sum instead.
+// Where x is NaN the result is `other`: a NaN must not become the row's maximum; it reaches the sum instead.
 inline Vec maximum(Vec x, Vec other) {
-#if defined(__AVX512F__)  // gcc 12 makes two instructions of the comparison where x is a constant
+#if defined(__AVX512F__)  // gcc 12 compiles the comparison to two instructions where x is a constant
   if constexpr (sizeof(Vec) == 64 && kBytes == 4) return (Vec)_mm512_maskz_max_ps(0xFFFF, (__m512)x, (__m512)other);
   if constexpr (sizeof(Vec) == 64 && kBytes == 8) return (Vec)_mm512_maskz_max_pd(0xFF, (__m512d)x, (__m512d)other);
 #endif
   return x > other ? x : other;
 }
 
-// Of numbers without NaN.
+// For numbers without NaN.
 inline Vec minimum(Vec x, Vec other) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(Vec) == 64 && kBytes == 4) return (Vec)_mm512_maskz_min_ps(0xFFFF, (__m512)x, (__m512)other);
@@ -73,7 +73,7 @@ inline VecI lane_numbers() {
   return n;
 }
 
-// 2^f - 1 over f, for |f| <= 1/2, from the last coefficient on: minimax fits of 2^f whose constant term is 1.
+// Coefficients of (2^f - 1) / f for |f| <= 1/2, highest power first: minimax fits of 2^f whose constant term is 1.
 #ifdef DOUBLES
 constexpr Real kPower[] = {4.448990763321361e-10,  7.073189669295151e-9,  1.0178099728335211e-7, 1.3215438802211746e-6,
                            1.5252733747386008e-5,  1.540353044990867e-4,  1.3333558146493237e-3, 9.618129107599958e-3,
@@ -82,12 +82,12 @@ constexpr Real kPower[] = {4.448990763321361e-10,  7.073189669295151e-9,  1.0178
 constexpr Real kPower[] = {0.00132647273f, 0.00967151299f, 0.0555073358f, 0.240222424f, 0.693147004f};
 #endif
 
-// 2^x in place for x <= kExponents, relative error 1.1e-7 (floats) or 2.3e-16 (doubles); exactly 0 half under
-// -kExponents and at -inf, exactly 1 at 0, NaN at NaN. x = n + f with |f| <= 1/2. Several vectors go side by side, for
-// one alone waits 45 cycles for itself, and few fit into what a core looks ahead.
+// 2^x in place for x <= kExponents, relative error 1.1e-7 (floats) or 2.3e-16 (doubles); exactly 0 from one half below
+// -kExponents and at -inf, exactly 1 at 0, NaN at NaN. x = n + f with |f| <= 1/2. Several vectors are computed together:
+// a single one has a latency of 45 cycles, and few iterations fit into a core's reorder window.
 template <int N, int Terms>
 inline __attribute__((always_inline)) void exp2_by(Vec (&x)[N], const Real (&power)[Terms]) {
-  // Adding 1.5 * 2^kMantissa rounds to an integer; what is added more makes the low bits 2^n's exponent.
+  // Adding 1.5 * 2^kMantissa rounds to an integer; kExponents, added too, makes the low bits the exponent of 2^n.
   const Vec low = splat(-kExponents), round = splat(Real(UInt(3) << (kMantissa - 1)) + kExponents);
   Vec t[N], p[N];
   UNROLL for (int i = 0; i < N; i++) x[i] = maximum(low, x[i]);

@@ -1,4 +1,4 @@
-"""Rich consoles whose output is cleaned as `printing` cleans text. Rich comes with the extra `cli`."""
+"""Rich consoles whose output is cleaned like text in `printing`. Rich comes with the extra `cli`."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +12,7 @@ with needs("cli", "printing tables and progress"):
 
 
 def console(**options: Any) -> Console:
-    """Return a Rich console that reads no markup and cleans what it prints; its own colours stay."""
+    """Return a Rich console that ignores markup and cleans what it prints. Its own colours stay."""
     cleaning = Console(markup=False, emoji=False, highlight=False, **options)
     cleaning.push_render_hook(_Hook())
     return cleaning

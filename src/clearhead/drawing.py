@@ -1,6 +1,6 @@
-"""Small SVG figures for the pages of a course: bars, a grid of weights, lines, arrows, and links between words.
+"""Draw small SVG figures for the pages of a course: bars, a grid of weights, lines, arrows, and links between words.
 
-Each function returns the text of an SVG whose colours follow the page it is in. No dependency, so that a page's
+Each function returns the text of an SVG whose colours follow the page around it. There are no dependencies, so a page's
 program can draw in a millisecond:
 
     svg = bars([0.67, 0.24, 0.09], ["animal", "street", "it"])
@@ -12,15 +12,15 @@ from textwrap import wrap
 
 ACCENT, QUERY, KEY = "var(--accent, #23508e)", "var(--query, #8a4b08)", "var(--key, #1d6f5c)"
 COLOURS = (ACCENT, QUERY, KEY, "currentColor")
-SCALE = 1.3  # pixels of a page for a unit of a picture, so that its words are as large as the text around it
-LETTER = 7.2  # units a letter of 12 is wide, on average
+SCALE = 1.3  # page pixels per unit of a picture, so that its words are as large as the text around it
+LETTER = 7.2  # average width of a letter of size 12, in units
 BOLD = LETTER + 0.6
-WIDE = 360.0  # units that a phone shows at full size: names and titles are broken into lines to fit
+WIDE = 360.0  # width in units that a phone shows at full size; names and titles are broken into lines to fit
 LINE = 15.0  # units from one line of a name or title to the next
 
 
 def svg(width: float, height: float, body: str, title: str) -> str:
-    """A picture of this size; `title` is the text for readers who cannot see it."""
+    """Return a picture of this size; `title` is its text for screen readers."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width * SCALE:.0f}" '
         f'font-family="sans-serif" font-size="12"><title>{escape(title)}</title>{body}</svg>'
@@ -28,7 +28,7 @@ def svg(width: float, height: float, body: str, title: str) -> str:
 
 
 def _titled(width: float, height: float, body: str, title: str, otherwise: str) -> str:
-    """A picture with its title written above it; without one, `otherwise` is the text for those who cannot see it."""
+    """Return a picture with its title above it. Without a title, `otherwise` is the text for screen readers."""
     if not title:
         return svg(width, height, body, otherwise)
     rows = wrap(title, int(max(width, WIDE) / BOLD))
@@ -39,21 +39,21 @@ def _titled(width: float, height: float, body: str, title: str, otherwise: str) 
 
 
 def text(x: float, y: float, words: str, anchor: str = "middle", more: str = "") -> str:
-    """A word of a picture, its baseline at y."""
+    """Return a word of a picture, with its baseline at y."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{escape(words)}</text>'
 
 
 def rectangle(x: float, y: float, width: float, height: float, paint: str) -> str:
-    """A rectangle, its upper left corner at (x, y)."""
+    """Return a rectangle with its upper left corner at (x, y)."""
     return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" {paint}/>'
 
 
 def bars(
     values: Sequence[float], names: Sequence[str] = (), title: str = "", top: float | None = None, bottom: float = 0.0
 ) -> str:
-    """One bar a value, up or down from zero, with its number at its end and its name below.
+    """Draw one bar per value, up or down from zero, with its number at its end and its name below.
 
-    `top` is the value of a bar of full height; `bottom`, below zero, that of one that reaches down as far as it may.
+    `top` is the value of a bar of full height; `bottom`, below zero, is the value of the longest bar downwards.
     """
     most = top or max(0.0, *values, -min(values)) or 1.0
     names = names or [str(at) for at in range(len(values))]
@@ -80,7 +80,7 @@ def grid(
     rows: Sequence[Sequence[float]], row_names: Sequence[str] = (), column_names: Sequence[str] = (), title: str = "",
     hidden: Sequence[Sequence[bool]] = (), numbers: bool = True,
 ) -> str:  # fmt: skip
-    """A map of queries (rows) and keys (columns): darker for a larger weight (0 to 1), hatched where hidden."""
+    """Draw a map of queries (rows) and keys (columns): darker for a larger weight (0 to 1), hatched where hidden."""
     row_names = row_names or [str(at) for at in range(len(rows))]
     column_names = column_names or [str(at) for at in range(len(rows[0]))]
     side = max(26.0 if not numbers else 38.0, LETTER * max(map(len, column_names)) + 6)
@@ -116,7 +116,7 @@ def lines(
     series: Mapping[str, Sequence[float]], x: Sequence[float | str], title: str = "", top: float | None = None,
     mark: int | None = None,
 ) -> str:  # fmt: skip
-    """Curves over common places x, each named at its end; `mark` is the place of an upright line."""
+    """Draw curves over common places x, each named at its end. `mark` is the place of a vertical line."""
     values = [value for curve in series.values() for value in curve]
     most, least = top if top is not None else max(values), min(0.0, min(values))
     right = LETTER * max(map(len, series)) + 14
@@ -160,7 +160,7 @@ def _apart(heights: Sequence[float], gap: float, lowest: float) -> list[float]:
 
 
 def links(words: Sequence[str], weights: Sequence[float], at: int, title: str = "") -> str:
-    """The words in a row; from the one at `at` an arc to each other, as thick as its weight, which is written above."""
+    """Draw words in a row, and arcs from the word at `at` to the others, as thick as their weights, shown above."""
     places, x = [], 6.0
     for word in words:
         width = LETTER * len(word)
@@ -185,7 +185,7 @@ def links(words: Sequence[str], weights: Sequence[float], at: int, title: str = 
 
 
 def arrows(vectors: Mapping[str, tuple[float, float]], title: str = "", reach: float = 2.5) -> str:
-    """Vectors of two numbers from one point; the first is drawn as the query, the others as keys."""
+    """Draw vectors of two numbers from one point, the first as the query, the others as keys."""
     half, unit = 120.0, 100.0 / reach
     body = f'<path d="M{half} 8V{2 * half - 8}M8 {half}H{2 * half - 8}" stroke="currentColor" stroke-opacity="0.3"/>'
     for at, (name, (a, b)) in enumerate(vectors.items()):
@@ -198,7 +198,7 @@ def arrows(vectors: Mapping[str, tuple[float, float]], title: str = "", reach: f
 
 
 def number(value: float) -> str:
-    """As a person writes it: two digits after the point at most, thousands apart.
+    """Return a number as a person writes it: at most two digits after the point, thousands separated.
 
     >>> number(0.19999999999999996), number(3.0), number(12345.6), number(0.004)
     ('0.2', '3', '12,346', '0.004')
@@ -211,7 +211,7 @@ def number(value: float) -> str:
 
 
 def same_digits(values: Sequence[float]) -> list[str]:
-    """Numbers that are read beside each other: each as `number` writes it, all with as many digits after the point.
+    """Return numbers for side-by-side reading: each like `number`, all with the same number of digits after the point.
 
     >>> same_digits([0.1, 0.28, 1.0]), same_digits([0.0, 1.0]), same_digits([0.004, 0.2])
     (['0.10', '0.28', '1.00'], ['0', '1'], ['0.004', '0.20'])

@@ -1,4 +1,4 @@
-"""Every error Clearhead raises, and the style of their messages.
+"""Every error that Clearhead raises.
 
 A message has three parts: what was wrong, what was expected, how to fix it; with the caller's own shapes and axis
 letters. Each class also derives from the built-in type torch raises for the same mistake, so that code written for
@@ -23,15 +23,15 @@ class RankError(ShapeError, IndexError):
 
 
 class PlaceError(ClearheadError, IndexError):
-    """An index is outside a matrix."""
+    """An index is outside an attention matrix."""
 
 
 class DtypeError(ClearheadError, NotImplementedError, TypeError, AssertionError):
-    """A tensor has a dtype that does not fit the others, or is of a kind whose memory cannot be read as its numbers."""
+    """A tensor has a dtype that does not fit the others, or its memory does not hold its numbers."""
 
 
 class DeviceError(ClearheadError, RuntimeError):
-    """Tensors live on different devices."""
+    """Tensors are on different devices."""
 
 
 class OptionError(ClearheadError, ValueError, RuntimeError):
@@ -71,7 +71,7 @@ class ModelError(ClearheadError, RuntimeError):
 
 
 class PackError(ClearheadError, ValueError):
-    """A course pack is wrong. Carries the place: `file` and `line` (1-based, or None)."""
+    """A course pack is wrong. `file` and `line` (1-based, or None) say where."""
 
     def __init__(self, message: str, *, file: str | None = None, line: int | None = None) -> None:
         place = ":".join(str(part) for part in (file, line) if part is not None)
@@ -80,7 +80,7 @@ class PackError(ClearheadError, ValueError):
 
 
 class ProofError(PackError):
-    """An item's programs fail, or show that the item is wrong. Carries the place, as PackError."""
+    """An item's programs fail, or show that the item is wrong. `file` and `line` say where, as in PackError."""
 
 
 class SandboxError(ClearheadError, RuntimeError):
@@ -102,7 +102,7 @@ class StoreError(ClearheadError, RuntimeError):
 
 
 def shape_text(name: str, shape: Sequence[int], axes: str | None = None) -> str:
-    """Return a shape as every message writes it: `key.shape=(2, 8, 10, 48), axes B,H,S,D`.
+    """Return a shape in the form that every message uses: `key.shape=(2, 8, 10, 48), axes B,H,S,D`.
 
     >>> shape_text("key", (2, 8, 10, 48), "B,H,S,D")
     'key.shape=(2, 8, 10, 48), axes B,H,S,D'

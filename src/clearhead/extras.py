@@ -1,4 +1,4 @@
-"""Optional libraries: where one is missing, an error names the extra to install."""
+"""Optional libraries: if one is missing, the error names the extra to install."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ def needs(extra: str, feature: str) -> Iterator[None]:
 
     Args:
         extra: its name in `pip install 'clearhead[extra]'`.
-        feature: what needs the libraries, as the beginning of a sentence.
+        feature: the feature that needs the libraries, as the beginning of a sentence.
 
     Raises:
         ExtraError: a library is not installed, or is too old.

@@ -1,4 +1,4 @@
-"""The user's folders, and errors for files that cannot be read or written: which file, why, and what to do."""
+"""The user's folders, and the errors for files that cannot be read or written."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ from typing import Literal
 from clearhead.errors import ModelError, OptionError
 from clearhead.messages import Message, message
 
-_WAY_OUT = {
+_REMEDIES = {
     errno.ENOENT: message("Give a file in a folder that exists."),
     errno.ENOTDIR: message("Give a file in a folder that exists."),
     errno.EISDIR: message("Give the path of a file."),
@@ -30,9 +30,9 @@ _WINDOWS = {"cache": ("LOCALAPPDATA", "Local"), "config": ("APPDATA", "Roaming")
 
 
 def user_folder(kind: Literal["cache", "config"]) -> Path:
-    """Return this package's folder in the user's cache or configuration folder, or $XDG_CACHE_HOME, $XDG_CONFIG_HOME.
+    """Return this package's folder in $XDG_CACHE_HOME or $XDG_CONFIG_HOME, else where the operating system keeps them.
 
-    The studio asks platformdirs, which the library does not require.
+    The studio uses platformdirs, which the library does not require.
     """
     if chosen := os.environ.get(f"XDG_{kind.upper()}_HOME"):
         folder = Path(chosen)
@@ -47,19 +47,19 @@ def user_folder(kind: Literal["cache", "config"]) -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder of our own, and those above it; nobody but its owner may enter it, whatever the umask.
+    """Make a folder, and those above it, that only its owner may enter, whatever the umask.
 
-    Others lose what they may do in one that is there: under umask 000 they could replace the answers of a course.
+    An existing folder loses its permissions for others: under umask 000 they could replace the answers of a course.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
     if stat.S_IMODE(folder.stat().st_mode) & 0o077:
-        with contextlib.suppress(PermissionError):  # it is another user's
+        with contextlib.suppress(PermissionError):  # another user owns the folder
             folder.chmod(0o700)
 
 
 def expanded(path: Path) -> Path:
-    """Return the path with the home folder for its "~"; as it is where the user named has none.
+    """Return the path with "~" replaced by the home folder; unchanged if the named user has none.
 
     >>> str(expanded(Path("~nobody-of-this-name/x")))
     '~nobody-of-this-name/x'
@@ -77,7 +77,7 @@ def unwritable(path: str | Path, error: Exception) -> OptionError:
     maps.html cannot be written: Is a directory. Give the path of a file.
     """
     return OptionError(
-        message("%(path)s cannot be written: %(why)s. %(way_out)s", path=path, why=_why(error), way_out=_way_out(error))
+        message("%(path)s cannot be written: %(why)s. %(remedy)s", path=path, why=_why(error), remedy=_remedy(error))
     )
 
 
@@ -105,5 +105,5 @@ def _why(error: Exception) -> str:
     return str(error).strip().rstrip(".") or type(error).__name__
 
 
-def _way_out(error: Exception) -> Message:
-    return _WAY_OUT.get(getattr(error, "errno", None) or 0, message("Give another place."))
+def _remedy(error: Exception) -> Message:
+    return _REMEDIES.get(getattr(error, "errno", None) or 0, message("Give another place."))

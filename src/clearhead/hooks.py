@@ -1,8 +1,12 @@
-"""Functions of an upper room that a lower room calls. `clearhead/__init__.py` sets them, so no room imports upward."""
+"""Functions of an upper room that a lower room calls; `clearhead/__init__.py` sets them, so no room imports upward."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as in clearhead/__init__.py, which imports this
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any
 
 
 def _not_set(*_args: object, **_options: object) -> Any:
@@ -12,5 +16,5 @@ def _not_set(*_args: object, **_options: object) -> Any:
 # Writes a record as an HTML page, for `Record.to_html`: (record, path, **options) -> the path.
 save_record_page: Callable[..., Path] = _not_set
 
-# `clearhead.distributed.attention`, for transformers' models whose sequence is sharded.
+# `clearhead.distributed.attention`, for transformers models whose sequence is sharded.
 sharded_attention: Callable[..., Any] = _not_set

@@ -2,12 +2,12 @@
 
 
 class Message(str):
-    """A message, with the pattern and the values it was made of.
+    """A message that keeps the pattern and the values it was made from.
 
     Attributes:
         pattern: the text with `%(name)s` where a value goes; translations are looked up by it.
-        values: name -> what goes there: another `Message`, or what belongs to no language: numbers, names, words of the
-            pack or of the learner.
+        values: name -> value: another `Message`, or something that is not translated, such as a number, a name, or text
+            of the pack or of the learner.
     """
 
     pattern: str
@@ -15,7 +15,7 @@ class Message(str):
 
 
 def message(pattern: str, **values: object) -> Message:
-    """Return the message that the pattern and the values make.
+    """Return a message: the pattern with the values filled in.
 
     >>> step = message("Step %(step)s gives %(result)s.", step=2, result="4.0")
     >>> step, step.pattern

@@ -1,7 +1,7 @@
-"""Printing to a terminal, safely: text of packs, models, files and names cannot move the cursor or set a link.
+"""Safe printing to a terminal: text of packs, models, files and names cannot move the cursor or set a link.
 
 Control characters (C0 except tab and line feed, C1), marks that reorder text, invisible tags and lone surrogates are
-shown as Python's escapes: `\\x1b[2J`. `typer.echo` is not used: it writes UTF-8 where the terminal's encoding is
+shown as Python escapes: `\\x1b[2J`. `typer.echo` is not used because it writes UTF-8 even if the terminal's encoding is
 ASCII. `console.py` does the same for Rich.
 """
 
@@ -32,14 +32,14 @@ def show(text: object, end: str = "\n") -> None:
 
 
 def show_entry(text: object) -> None:
-    """Print an entry of a list. Its further lines are indented, so that they cannot pass for other entries."""
+    """Print an entry of a list. Its further lines are indented, so that they cannot look like other entries."""
     show(str(text).replace("\n", "\n    "))
 
 
 def show_json(data: Any) -> None:
     """Print data as one line of JSON, with unsafe characters as JSON escapes.
 
-    Where the terminal's encoding is not Unicode, all non-ASCII characters are escaped, so that the line stays JSON.
+    If the terminal's encoding is not Unicode, all non-ASCII characters are escaped, so that the line stays valid JSON.
     """
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     text = json.dumps(data, ensure_ascii=not unicode)

@@ -1,25 +1,29 @@
-"""What `import clearhead` does to torch as soon as torch is there, without importing it.
+"""What `import clearhead` registers with torch as soon as torch is imported, without importing it.
 
-It registers `torch.ops.clearhead`: a program saved by `torch.export.save` names our operators, and torch looks them up
-by that name. They are defined at the first look-up, so that `import clearhead` stays cheap. Where
-`CLEARHEAD_ACCELERATE` is set, it also calls `clearhead.accelerate`.
+It registers `torch.ops.clearhead`, because torch looks up the operators of a program saved by `torch.export.save` by
+that name. They are defined at the first look-up, so `import clearhead` stays cheap. If `CLEARHEAD_ACCELERATE` is set,
+it also calls `clearhead.accelerate`.
 """
+
+from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from importlib import import_module
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
-from types import ModuleType
-from typing import Any
+
+TYPE_CHECKING = False  # as in clearhead/__init__.py, which imports this
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
 
 OPERATORS = "clearhead.multihead"
 ACCELERATION = "clearhead.multihead.acceleration"
 
 
 def register() -> None:
-    """Do it now if torch is imported, else as soon as it is."""
+    """Register now if torch is imported, else as soon as it is."""
     if "torch" in sys.modules:
         _after_torch(sys.modules["torch"])
     else:
@@ -40,16 +44,16 @@ def _name_operators(torch: Any) -> None:
             import_module(OPERATORS)
             return super().__getattr__(name)
 
-    # torch may be half imported: clearhead is imported by something that it imports. Where the name is taken, operators
-    # may be registered under it already, and a second namespace would be other objects than those.
+    # torch may be half imported, if something it imports imports clearhead. If the namespace exists, operators may
+    # already be registered in it, and a second namespace would hold different objects.
     if hasattr(torch, "ops") and "clearhead" not in vars(torch.ops):
         torch.ops.clearhead = Operators("clearhead")
 
 
 class _AfterTorch:
-    """Finds torch where the other finders do, and has `_after_torch` run once it is imported.
+    """A finder that finds torch through the other finders and runs `_after_torch` once it is imported.
 
-    It is a `MetaPathFinder` without that base class, whose module takes as long to import as all of `clearhead`.
+    It does not derive from `MetaPathFinder`, whose module takes as long to import as all of `clearhead`.
     """
 
     def find_spec(
@@ -58,6 +62,8 @@ class _AfterTorch:
         if fullname != "torch":
             return None
         sys.meta_path.remove(self)
+        from importlib.util import find_spec  # only now, for it takes as long to import as all of `clearhead`
+
         spec = find_spec("torch")
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module

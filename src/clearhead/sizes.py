@@ -1,4 +1,4 @@
-"""Sizes in bytes, as people write them."""
+"""Parse sizes in bytes, such as "500MB"."""
 
 import math
 from contextlib import suppress
@@ -15,7 +15,7 @@ def size(given: object, name: str) -> int | None:
     """Return a number of bytes from a number or a text with a unit; None stays None.
 
     Args:
-        name: what the caller calls it, for the message.
+        name: the caller's name for the argument, for the message.
 
     Raises:
         OptionError: it is not a size, or less than one byte.

@@ -53,7 +53,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 class Watched:
-    """What a page did that it must not: requests off the machine, errors in its console."""
+    """Forbidden actions of a page: requests off the machine, errors in its console."""
 
     def __init__(self, context: BrowserContext, address: str) -> None:
         self.strayed: list[str] = []
@@ -73,7 +73,7 @@ class Watched:
 
 @pytest.fixture
 def look(request: pytest.FixtureRequest) -> dict[str, object]:
-    """How the browser looks at pages; a test may parametrize it."""
+    """The options of the browser context; a test may parametrize them."""
     return getattr(request, "param", {})
 
 

@@ -1,4 +1,4 @@
-"""What is looked at on every page, as somebody would who cannot see it, sees it dark, sees it small, or sees it large."""
+"""Checks of every page for readers who use a screen reader, the dark theme, a phone, or large text."""
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
@@ -63,7 +63,7 @@ _LARGER = "size => { document.documentElement.style.fontSize = size }"
 
 
 def findings(page: Page, *, colours_alone: bool = False) -> list[str]:
-    """Serious and critical findings of axe, in one line each."""
+    """Return the serious and critical findings of axe, one line each."""
     page.wait_for_load_state("load")  # its styles too
     if not page.evaluate("'axe' in window"):
         page.evaluate(Axe().axe_script)
@@ -72,19 +72,19 @@ def findings(page: Page, *, colours_alone: bool = False) -> list[str]:
 
 
 def cut(page: Page) -> list[str]:
-    """What is wider than the window, or than the control it stands in."""
+    """Return what is wider than the window, or than its control."""
     found: list[str] = page.evaluate(_CUT)
     return found
 
 
 def small(page: Page) -> list[str]:
-    """What is too small for a finger (WCAG 2.5.8)."""
+    """Return what is too small for a finger (WCAG 2.5.8)."""
     found: list[str] = page.evaluate(_SMALL)
     return found
 
 
 def dark(page: Page) -> list[str]:
-    """What has too little contrast in the dark, or is white there."""
+    """Return what has too little contrast in the dark theme, or is white there."""
     page.emulate_media(color_scheme="dark")
     white: list[str] = page.evaluate(_WHITE)
     found = findings(page, colours_alone=True) + white
@@ -93,7 +93,7 @@ def dark(page: Page) -> list[str]:
 
 
 def twice_as_large(page: Page) -> list[str]:
-    """What is cut at 200 %: zoomed, so that half the width is left; and with text alone twice the size."""
+    """Return what is cut off at 200 %: zoomed, so that half the width is left, and with only the text doubled."""
     usual = page.viewport_size or {"width": 1280, "height": 800}
     page.set_viewport_size({"width": 640, "height": 400})
     zoomed = cut(page)
@@ -105,5 +105,5 @@ def twice_as_large(page: Page) -> list[str]:
 
 
 def everything(page: Page) -> list[str]:
-    """All of it, on a page wide enough for a desk."""
+    """Run all checks, on a page of desktop width."""
     return findings(page) + cut(page) + dark(page) + twice_as_large(page)

@@ -1,5 +1,5 @@
-"""Everything by keyboard: the list of keys tells the truth, the focus is seen and goes forward, nothing moves for who asked
-for calm, and a reader that speaks is told what came of an answer."""
+"""Everything by keyboard: the list of keys is true, the focus is visible and moves forward, nothing moves with reduced
+motion, and screen readers announce the result of an answer."""
 
 import string
 

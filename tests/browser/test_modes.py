@@ -1,4 +1,4 @@
-"""What answers to the hand: a sentence to guess at, a program to change in its page, steps to drag, Build as a bench."""
+"""Interactive parts: a sentence to guess at, a program to edit in its page, steps to drag, the editor of Build."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Next with one key, single-letter keys switched off, and search as one types."""
+"""Next with one key, single-letter keys switched off, and search while typing."""
 
 import re
 

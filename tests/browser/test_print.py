@@ -1,4 +1,4 @@
-"""On paper: light whatever the theme, without what one presses, and with every picture in its light colours."""
+"""Printing: light in every theme, without controls, and with every picture in its light colours."""
 
 from playwright.sync_api import Page, expect
 

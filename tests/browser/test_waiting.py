@@ -1,4 +1,4 @@
-"""A page that waits for proofs in a browser: it takes over what is new, and what was done in it meanwhile stays."""
+"""A page that waits for proofs in a browser: it takes over new parts, and keeps what the learner did meanwhile."""
 
 import json
 from collections.abc import Iterator

@@ -15,7 +15,7 @@ def demo() -> capture.Loaded:
 
 @pytest.fixture(scope="session")
 def eager(demo):
-    """The demo model's own eager weights on SENTENCE: a tuple of (1, 12, L, L), one a layer."""
+    """The demo model's own eager weights on SENTENCE: a tuple of (1, 12, L, L), one per layer."""
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained(capture.demo_folder(), attn_implementation="eager", local_files_only=True).eval()

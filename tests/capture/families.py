@@ -1,4 +1,4 @@
-"""Small random models, one a family: a constructor and inputs. Widths differ from layer counts, lengths are primes."""
+"""Small random models, one per family: a constructor, inputs. Widths differ from layer counts, lengths are primes."""
 
 from collections.abc import Callable
 from inspect import signature
@@ -286,7 +286,7 @@ NOT_CAPTURED: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 def unlike_scales(model: Any) -> Any:
-    """Another temperature for each head: their equal initial values would prove little."""
+    """Give each head another temperature, because equal initial values would prove little."""
     for name, parameter in model.named_parameters():
         if name.endswith("logit_scale"):
             with torch.no_grad():
@@ -295,7 +295,7 @@ def unlike_scales(model: Any) -> Any:
 
 
 def with_sinks(model: Any) -> Any:
-    """Random sinks: their initial zeros would prove little."""
+    """Set random sinks, because their initial zeros would prove little."""
     for name, parameter in model.named_parameters():
         if name.endswith("sinks"):
             torch.nn.init.normal_(parameter)

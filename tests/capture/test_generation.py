@@ -1,4 +1,4 @@
-"""generate(): one matrix a step, right whatever the cache does, and keys kept once."""
+"""generate(): one matrix per step, right whatever the cache does, with keys kept once."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Model families whose attention is not one matrix of queries and keys: each is named, with what is true of it."""
+"""Model families whose attention is not one matrix of queries and keys: each is listed with the true reason."""
 
 import pytest
 import torch

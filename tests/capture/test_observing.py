@@ -1,4 +1,4 @@
-"""observe(): filters, budget, what was missed, and that everything is put back."""
+"""observe(): filters, memory budget, missed modules, and that everything is restored."""
 
 import contextlib
 import threading
@@ -221,7 +221,7 @@ def test_nothing_run_is_no_error_and_says_so_when_asked(model):
 
 
 class OwnSelfAttention(nn.Module):
-    """Attention without a softmax (Katharopoulos et al. 2020): no matrix of ours says it."""
+    """Attention without a softmax (Katharopoulos et al. 2020), which AttentionMatrix cannot express."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         seen = nn.functional.elu(x) + 1

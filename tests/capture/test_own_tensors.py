@@ -1,4 +1,4 @@
-"""What a record holds is its own: nothing the model, or a later call, writes afterwards changes it."""
+"""A record owns its tensors: later writes of the model, or later calls, do not change it."""
 
 import ctypes
 from typing import Any

@@ -1,4 +1,4 @@
-"""observe() where other programs run: in copies, on disk, under autocast, inside transforms, left out of order."""
+"""observe() in unusual surroundings: copies, pickles, autocast, transforms, observers that exit out of order."""
 
 import copy
 import io
@@ -127,7 +127,7 @@ def test_autocast_is_what_the_products_saw(implementation):
 
 @torch.no_grad()
 def test_observers_may_leave_in_another_order():
-    """As generators and exit stacks do: the one that stays sees on, and nobody stays behind."""
+    """Generators and exit stacks exit in any order: the remaining observer keeps recording, and no hook stays."""
     model = llama()
     first, second = observe(model), observe(model)
     earlier, later = first.__enter__(), second.__enter__()

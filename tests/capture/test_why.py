@@ -79,9 +79,7 @@ def test_what_is_not_a_position_is_refused_by_its_name(place):
     _, record = recorded(MODELS["gpt2"])
     matrix = next(iter(record.values()))
     for name in ("query", "key", "head", "batch"):
-        with pytest.raises(
-            PlaceError, match=rf"^{name}=.* is not a whole number\. Use 0\.\.\d+, or -1 for the last\.$"
-        ):
+        with pytest.raises(PlaceError, match=rf"^{name}=.* is not an integer\. Use 0\.\.\d+, or -1 for the last\.$"):
             matrix.why(**{"query": 3, "key": 1, name: place})
 
 

@@ -65,7 +65,7 @@ def measured_before(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def quick() -> Iterator[None]:
-    """What takes long is left out: a model runs once, nothing is proved, nothing is served."""
+    """Skip slow work: a model runs once, nothing is proved, nothing is served."""
     import uvicorn
     from argon2 import PasswordHasher
     from matplotlib.figure import Figure
@@ -101,7 +101,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None, pack: Path) -> Path:
-    """A folder with a pack, questions and a database, and with what cannot be used in several ways."""
+    """A folder with a pack, questions and a database, and with files that are unusable in several ways."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(pack, "good")
     Path("q.gift").write_text("::a:: What is 2 + 2? {=4 ~5}\n")
@@ -124,7 +124,7 @@ def with_ada(tmp_path_factory: pytest.TempPathFactory, quick: None) -> Path:
 
 
 def run(*arguments: str) -> Any:
-    """Run a command; whatever comes of it is a status and, where that is not 0, words."""
+    """Run a command and check that it ends with a status and, unless that is 0, a message."""
     done = CliRunner().invoke(cli.app, list(arguments))
     assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
     assert done.exit_code in STATUSES, done.output
@@ -231,7 +231,7 @@ def write_to(monkeypatch: pytest.MonkeyPatch, stream: io.TextIOWrapper, *argumen
 
 
 def can_write(name: tuple[str, ...], with_ada: Path) -> list[str]:
-    """What makes a command write to standard output."""
+    """Arguments that make a command write to standard output."""
     return [*name, *(str(with_ada) if one == "data" and len(name) == 3 else one for one in GIVEN[name])]
 
 

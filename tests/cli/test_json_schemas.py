@@ -1,4 +1,4 @@
-"""What commands print with --json is what docs/cli.schema.json says, and has no field that is not in it."""
+"""The commands' --json output validates against docs/cli.schema.json, and has no field that is not in it."""
 
 import json
 import re
@@ -21,7 +21,7 @@ jsonschema_rs = pytest.importorskip(
 
 
 def strict(schema: Any) -> Any:
-    """The schema without room for other fields: a new one belongs into the document."""
+    """Return the schema with other fields forbidden, so that a new field must be documented."""
     if isinstance(schema, list):
         return [strict(part) for part in schema]
     if not isinstance(schema, dict):

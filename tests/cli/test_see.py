@@ -1,4 +1,4 @@
-"""`see` and `compare` on models of every kind: shown, or one sentence; never a traceback."""
+"""`see` and `compare` on models of every kind: a picture or one sentence, never a traceback."""
 
 import json
 import warnings

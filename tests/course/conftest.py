@@ -1,3 +1,3 @@
-"""The browser, for the outside readers that run in one."""
+"""The browser, for external readers that run in a browser."""
 
 from chromium import browser

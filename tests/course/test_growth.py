@@ -1,4 +1,4 @@
-"""Ten times the input takes at most thirty times the work: every pattern, and grading itself. Steps are counted."""
+"""Ten times the input takes at most thirty times the steps: every regular expression, and grading itself."""
 
 import ast
 import importlib
@@ -94,7 +94,7 @@ FOUND = [one for room in ("course", "studio") for one in patterns(room)]
 
 
 def repeated(piece: str, length: int) -> str:
-    """The piece again and again, between two characters that match little."""
+    """Return the piece repeated, between two characters that rarely match."""
     return "1" + (piece * length)[:length] + "\x00"
 
 

@@ -1,4 +1,4 @@
-"""Free text against a rubric: stems, slips of the finger, order, denial, keyword dumps."""
+"""Free text against a rubric: stems, typing errors, order, negation, keyword dumps."""
 
 import pytest
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""Calls of distributed attention, and what one process gives for them."""
+"""Calls of distributed attention, and the results of one process."""
 
 from dataclasses import dataclass, field
 
@@ -8,12 +8,12 @@ import clearhead
 from clearhead import distributed, masks
 
 B, H, H_KV, D, E = 2, 4, 2, 11, 7
-LENGTH = 48  # 24 for zigzag over up to 4 ranks, twice
+LENGTH = 48  # a multiple of 24, which zigzag needs for 1 to 4 ranks
 
 
 @dataclass(frozen=True)
 class Case:
-    """Options of a call, by name; those that are made of tensors are made in `options`."""
+    """Options of a call, by name; options with tensors are made in `options`."""
 
     given: dict = field(default_factory=dict)
     made: tuple = ()
@@ -78,7 +78,7 @@ def loss_of(out, lse, upstream):
 
 
 def alone(name, dtype):
-    """Output, lse and gradients of one process."""
+    """Return output, lse and gradients of one process."""
     options = CASES[name].options(dtype)
     inputs = tensors(dtype)
     torch.manual_seed(5)
@@ -89,7 +89,7 @@ def alone(name, dtype):
 
 
 def together(name, dtype, placement, algorithm, upstream):
-    """The same of all ranks, whole on each."""
+    """Return the same computed by all ranks, whole on each."""
     options = CASES[name].options(dtype)
     inputs = tensors(dtype)
     torch.manual_seed(5)

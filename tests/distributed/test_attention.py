@@ -1,4 +1,7 @@
-"""A sequence over 1 to 4 ranks gives what one process gives: values, lse and every gradient."""
+"""A sequence over 1 to 4 ranks gives the output, lse and gradients of one process."""
+
+import os
+import signal
 
 import pytest
 import torch
@@ -10,11 +13,11 @@ from clearhead.errors import DtypeError, KernelError, OptionError, RanksError, S
 from .cases import CASES, LENGTH, H, alone, tensors, together
 from .world import world
 
-WAYS = [("contiguous", "ring"), ("zigzag", "ring"), ("contiguous", "heads"), ("zigzag", "heads")]
+ALGORITHMS = [("contiguous", "ring"), ("zigzag", "ring"), ("contiguous", "heads"), ("zigzag", "heads")]
 
 
 def close(actual, expected, dtype):
-    """Whether the difference is at most some roundings of the largest number."""
+    """Check that the difference is at most 32 roundings of the largest number."""
     finite = torch.where(expected == -torch.inf, 0, expected).double()
     assert torch.equal(actual == -torch.inf, expected == -torch.inf)
     error = (torch.where(actual == -torch.inf, 0, actual).double() - finite).abs().max()
@@ -22,11 +25,11 @@ def close(actual, expected, dtype):
     assert error <= bound, f"off by {error:.2g}, allowed {bound:.2g}"
 
 
-def equals_one_process(rank, size, names, ways, dtypes):
+def equals_one_process(rank, size, names, algorithms, dtypes):
     for name in names:
         for dtype in dtypes:
             expected, upstream = alone(name, dtype)
-            for placement, algorithm in ways:
+            for placement, algorithm in algorithms:
                 if algorithm == "heads" and not (CASES[name].heads and H % size == 0 and size <= 2):
                     continue
                 actual = together(name, dtype, placement, algorithm, upstream)
@@ -40,13 +43,15 @@ def equals_one_process(rank, size, names, ways, dtypes):
 @pytest.mark.parametrize(("size", "names"), [(2, list(CASES)), (3, ["causal", "documents", "dropout"])])
 @pytest.mark.slow
 def test_equals_one_process(size, names):
-    world(size, equals_one_process, names, WAYS, [torch.float32])
+    world(size, equals_one_process, names, ALGORITHMS, [torch.float32])
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_equals_one_process_in_every_dtype(size):
-    world(size, equals_one_process, list(CASES), WAYS, [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+    world(
+        size, equals_one_process, list(CASES), ALGORITHMS, [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+    )
 
 
 def drops_the_same(rank, size):
@@ -54,7 +59,7 @@ def drops_the_same(rank, size):
     value = torch.eye(LENGTH).expand(1, 2, -1, -1)  # the output is the weights
     torch.manual_seed(7)
     expected = clearhead.attention(query, key, value, dropout_p=0.5)
-    torch.manual_seed(7 + rank)  # rank 0's state decides
+    torch.manual_seed(7 + rank)  # rank 0's state is used
     for placement in ("contiguous", "zigzag"):
         torch.manual_seed(7 + rank)
         own = [distributed.shard(tensor, placement=placement) for tensor in (query, key, value)]
@@ -63,27 +68,27 @@ def drops_the_same(rank, size):
         assert (out == 0).float().mean().item() == pytest.approx(0.5, abs=0.1)
 
 
-def test_dropout_draws_what_one_process_draws():
+def test_dropout_has_the_pattern_of_one_process():
     world(3, drops_the_same)
 
 
 def long_masks(rank, size):
-    """Masks whose keys lie in several runs for a block of queries, which longer sequences have."""
+    """Masks with several runs of keys for a block of queries, which needs a longer sequence."""
     length, slopes = 600, torch.linspace(0.1, 0.5, 2)
     query, key, value = torch.randn(3, 1, 2, length, 5, generator=torch.Generator().manual_seed(0))
     sparse = masks.causal() & (masks.prefix(5) | masks.sliding_window(7))
-    for mask, ways in ((sparse, ("ring", "heads")), (sparse & masks.alibi(slopes), ("ring",))):
+    for mask, algorithms in ((sparse, ("ring", "heads")), (sparse & masks.alibi(slopes), ("ring",))):
         expected = clearhead.attention(query, key, value, mask, kernel="reference")
-        for algorithm in ways:
+        for algorithm in algorithms:
             own = [distributed.shard(tensor) for tensor in (query, key, value)]
             out = distributed.gather(distributed.attention(*own, mask, algorithm=algorithm))
             close(out, expected, torch.float32)
-    with pytest.raises(OptionError, match="adds biases and is more than a band"):
+    with pytest.raises(OptionError, match="has a bias and is more than a band"):
         distributed.attention(*own, mask, algorithm="heads")
 
 
 @pytest.mark.slow
-def test_masks_whose_keys_lie_in_several_runs():
+def test_masks_with_several_runs_of_keys():
     world(2, long_masks)
 
 
@@ -128,7 +133,7 @@ def dtensors(rank, size):
 
 
 @pytest.mark.slow
-def test_takes_and_gives_dtensors():
+def test_dtensors_are_accepted_and_returned():
     world(2, dtensors)
 
 
@@ -144,7 +149,7 @@ def errors(rank, size):
         distributed.attention(query, key, value, is_causal=bool(rank), **call)
     with pytest.raises(ShapeError if rank else RanksError, match="head_dim" if rank else "rank 1 refused its own call"):
         distributed.attention(query, key[..., : 11 - rank], value, **call)
-    with pytest.raises(OptionError, match="'sideways' is not known"):
+    with pytest.raises(OptionError, match="'sideways' is unknown"):
         distributed.attention(query, key, value, placement="sideways", **call)
     for name, good, error in (
         ("placement", "contiguous", OptionError), ("algorithm", None, OptionError), ("kernel", None, KernelError)
@@ -169,19 +174,19 @@ def errors(rank, size):
     with pytest.raises(ShapeError if rank else RanksError, match="has 48 keys" if rank else "rank 1 refused"):
         distributed.attention(query, key, value, dense, **call)
     mask, shorter = torch.ones(LENGTH, 2 * LENGTH, dtype=torch.bool), slice(0, LENGTH - rank)
-    with pytest.raises(OptionError, match="each rank has the mask of its own rows"):
+    with pytest.raises(OptionError, match="the mask has rows, and each rank has only its own"):
         distributed.attention(query, key, value, mask, algorithm="heads", **call)
-    with pytest.raises(ShapeError, match="keys, the whole sequence has 96"):
+    with pytest.raises(ShapeError, match="keys, but the whole sequence has 96"):
         distributed.attention(query, key, value, torch.ones(LENGTH, LENGTH, dtype=torch.bool), **call)
     own = [tensor[:, :, shorter] for tensor in (query, key, value)]
-    with pytest.raises(ShapeError, match="zigzag needs one even length"):
+    with pytest.raises(ShapeError, match="zigzag needs the same even number"):
         distributed.attention(*own, placement="zigzag", **call)
     close(
         distributed.attention(query, key, value, **call), clearhead.attention(query, key, value, **call), torch.float32
     )
 
 
-def test_a_mistake_raises_on_every_rank_and_leaves_them_able_to_go_on():
+def test_an_error_on_one_rank_raises_on_every_rank_and_they_can_go_on():
     world(2, errors)
 
 
@@ -189,26 +194,65 @@ def with_one_gone(rank, size):
     inputs = [distributed.shard(tensor) for tensor in tensors(torch.float32)]
     distributed.attention(*inputs, enable_gqa=True)
     if rank == 1:
-        import os
-
         os._exit(3)
     with pytest.raises(RanksError, match="another rank did not answer"):
         distributed.attention(*inputs, enable_gqa=True)
     return True
 
 
-def test_a_rank_that_ends_ends_the_others_with_a_sentence():
+def test_a_rank_that_ends_raises_an_error_on_the_others():
     assert world(3, with_one_gone, dies=[1]) == [True, None, True]
 
 
-def test_without_a_process_group():
+def with_one_lost_on_the_way(rank, size, algorithm, moment, way):
+    """Rank 1 ends as it is about to exchange for the second time, by SIGKILL or by an exception that nobody catches."""
+    heads = torch.randn(1, 2 * size, 7 * size, 5, generator=torch.Generator().manual_seed(3))
+    inputs = [distributed.shard(heads).requires_grad_() for _ in range(3)]
+
+    def attend():
+        return distributed.attention(*inputs, algorithm=algorithm)
+
+    def end_on_the_second(exchange):
+        calls = []
+
+        def counted(*arguments, **options):
+            calls.append(arguments)
+            if len(calls) == 2:
+                if way == "SIGKILL":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                raise SystemExit(1)
+            return exchange(*arguments, **options)
+
+        return counted
+
+    work = attend if moment == "forward" else attend().sum().backward
+    if rank == 1:
+        name = "batch_isend_irecv" if algorithm == "ring" else "all_to_all_single"
+        setattr(torch.distributed, name, end_on_the_second(getattr(torch.distributed, name)))
+    with pytest.raises(
+        RanksError, match=r"another rank did not answer .* The transport reports: \w[^\n]*[^.]$"
+    ) as raised:
+        work()
+    assert "pytorch/" not in str(raised.value)
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["SIGKILL", "exception"])
+@pytest.mark.parametrize("moment", ["forward", "backward"])
+@pytest.mark.parametrize("algorithm", ["ring", "heads"])
+def test_a_rank_that_is_lost_on_the_way_ends_the_others_with_a_sentence(algorithm, moment, way):
+    assert world(3, with_one_lost_on_the_way, algorithm, moment, way, dies=[1]) == [True, None, True]
+
+
+def test_without_a_process_group_the_error_says_how_to_start_one():
     query = torch.zeros(1, 1, 2, 3)
-    with pytest.raises(RanksError, match=r"torch\.distributed is not started"):
+    with pytest.raises(RanksError, match=r"torch\.distributed is not initialised"):
         distributed.attention(query, query, query)
 
 
 def inside_context_parallel(rank, size):
-    """torch's context_parallel cuts tensors in place as zigzag does, so that a call inside computes its rows."""
+    """torch's context_parallel shards tensors in place in zigzag order, so a call inside computes its rows."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor.experimental import context_parallel
 

@@ -1,4 +1,4 @@
-"""A sharded attention matrix answers as the whole one does."""
+"""Statistics of a sharded attention matrix equal those of the whole one."""
 
 import pytest
 import torch
@@ -65,26 +65,26 @@ def answers(rank, size, names):
             part = distributed.shard(x[:, 0], placement=placement)
             expected = clearhead.rollout([whole, whole], residual=0.3) @ x[:, 0]
             close(gathered(rollout @ part, -2), expected, f"{name} rollout")
-    with pytest.raises(OptionError, match="asks of rows of 48 keys"):
+    with pytest.raises(OptionError, match="of rows of 48 keys"):
         matrix.topk(LENGTH + 1)
     with pytest.raises(ShapeError, match="this rank holds"):
         matrix @ torch.zeros(LENGTH + 1, 2)
-    with pytest.raises(OptionError, match="at least one matrix"):
+    with pytest.raises(OptionError, match="no matrices"):
         distributed.rollout([])
 
 
-def test_answers_are_those_of_the_whole_matrix():
+def test_statistics_equal_those_of_the_whole_matrix():
     world(2, answers, ["causal", "soft cap and sinks", "documents"])
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("size", [1, 3, 4])
-def test_answers_of_every_case(size):
+def test_statistics_of_every_case(size):
     world(size, answers, [name for name in CASES if name != "relative"])
 
 
 def comparisons(rank, size):
-    """Two matrices of one mask, in every placement; of other masks and placements they are refused on every rank."""
+    """Compare two matrices with one mask in every placement; other masks and placements are refused on every rank."""
     first, second = (
         [tensor.detach() for tensor in tensors(torch.float32, seed)] for seed in (0, 1)
     )  # fmt: skip
@@ -131,7 +131,7 @@ DIFFERENT = [
 ]
 
 
-def mistaken_questions(rank, size):
+def wrong_calls(rank, size):
     own = [distributed.shard(tensor.detach()) for tensor in tensors(torch.float32)]
     _, matrix = distributed.attention(*own, enable_gqa=True, return_matrix=True)
     for name, error, wrong, right in WRONG:
@@ -143,18 +143,20 @@ def mistaken_questions(rank, size):
             assert isinstance(raised.value, RanksError), name
             assert "rank 1 refused its own call" in str(raised.value), name
     for ask, other in DIFFERENT:
-        with pytest.raises(RanksError, match="All ranks ask the same together"):
+        with pytest.raises(RanksError, match="Call the same on every rank"):
             (other if rank else ask)(matrix)
     for name in ("to_dense", "heads", "mean_heads", "value_weighted", "diagonal", "allowed"):
-        with pytest.raises(AttributeError, match=f"{name} is not answered across ranks, for no rank holds all keys"):
+        with pytest.raises(
+            AttributeError, match=f"{name} is not supported across ranks, because no rank holds all keys"
+        ):
             getattr(matrix, name)
-    with pytest.raises(OptionError, match="is not answered across ranks"):
+    with pytest.raises(OptionError, match="is not supported across ranks"):
         matrix[0, 0, 3]
     with pytest.raises(AttributeError, match="has no attribute 'entropie'"):
         matrix.entropie()
     assert (matrix.dtype, matrix.device.type, matrix.mT.shape) == (torch.float32, "cpu", (B, H, LENGTH, LENGTH))
-    assert torch.isfinite(matrix.entropy()).all()  # and they can go on
+    assert torch.isfinite(matrix.entropy()).all()  # the ranks can go on
 
 
-def test_a_question_asked_wrongly_on_one_rank_is_an_error_on_all():
-    world(2, mistaken_questions)
+def test_a_wrong_call_on_one_rank_is_an_error_on_all():
+    world(2, wrong_calls)

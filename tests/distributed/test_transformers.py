@@ -1,4 +1,4 @@
-"""A Hugging Face model whose sequence is sharded gives each rank the rows that one process gives."""
+"""A Hugging Face model with a sharded sequence gives each rank its rows of one process's output."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def sharded_model(rank, size, name, options, placement):
     torch.distributed.all_reduce(grad)
     assert torch.allclose(distributed.gather(out, placement=placement), whole, atol=1e-5)
     assert torch.allclose(grad, expected, atol=1e-4, rtol=1e-4)
-    with pytest.raises(OptionError, match="has padding, which a sharded sequence cannot have"):
+    with pytest.raises(OptionError, match="has padding, which is not supported for a sharded sequence"):
         model(own, attention_mask=torch.tensor([[0] + [1] * (own.shape[1] - 1)]), use_cache=False)
 
 
@@ -48,7 +48,7 @@ def test_a_model_whose_sequence_is_sharded(name, options, placement):
 
 
 def sharded_parameters(rank, size, mesh_of):
-    """Parameters sharded by FSDP2 over the ranks that share the sequence: the gradients of one process."""
+    """With parameters sharded by FSDP2 over the same ranks, gradients equal those of one process."""
     import transformers
     from torch.distributed.fsdp import fully_shard
 
@@ -79,11 +79,11 @@ def one_axis(size):
 
 
 def context_axis(size):
-    """The axis named cp, as torch's context parallelism takes one, of a mesh that has one for data beside it."""
+    """Return the axis "cp" of a mesh that also has a data-parallel axis, as torch's context parallelism uses it."""
     return torch.distributed.device_mesh.init_device_mesh("cpu", (1, size), mesh_dim_names=("dp", "cp"))["cp"]
 
 
 @pytest.mark.parametrize("mesh_of", [one_axis, context_axis])
-def test_parameters_sharded_beside_the_sequence(mesh_of):
+def test_parameters_and_sequence_are_both_sharded(mesh_of):
     pytest.importorskip("transformers", reason="the models extra is not installed")
     world(2, sharded_parameters, mesh_of)

@@ -1,4 +1,4 @@
-"""Several processes on this machine, joined by gloo, each of which calls one function."""
+"""Run one function on several processes of this machine, connected by gloo."""
 
 import multiprocessing
 import os
@@ -13,16 +13,16 @@ import torch.distributed as dist
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["torch", "clearhead.distributed", "clearhead.multihead"])
-PATIENCE = 240  # seconds until a world that hangs is ended
+TIMEOUT = 240  # seconds until processes that hang are killed
 
 
 def world(size, function, *arguments, dies=()):
-    """Call function(rank, size, *arguments) on each rank; what each returned, in order.
+    """Call function(rank, size, *arguments) on each rank; return the results in order.
 
     Args:
-        dies: ranks that end without a word; they return None.
+        dies: ranks that end without a result; their result is None.
     Raises:
-        AssertionError: with the traceback of the first rank that failed.
+        AssertionError: a rank failed; the message has the first traceback.
     """
     with tempfile.TemporaryDirectory() as folder:
         answers = _CONTEXT.Queue()
@@ -44,9 +44,9 @@ def _collect(answers, processes, size, dies):
     results, waiting = [None] * size, set(range(size)) - set(dies)
     while waiting:
         try:
-            rank, failed, result = answers.get(timeout=PATIENCE)
+            rank, failed, result = answers.get(timeout=TIMEOUT)
         except Empty:
-            raise AssertionError(f"ranks {sorted(waiting)} of {size} gave no answer in {PATIENCE} s") from None
+            raise AssertionError(f"ranks {sorted(waiting)} of {size} gave no answer in {TIMEOUT} s") from None
         assert not failed, f"rank {rank} of {size}:\n{result}"
         results[rank] = result
         waiting.discard(rank)
@@ -64,4 +64,4 @@ def _run(answers, folder, rank, size, function, arguments):
         answers.put((rank, False, result))
     answers.close()
     answers.join_thread()
-    os._exit(0)  # without the goodbyes of gloo, which wait for ranks that have ended
+    os._exit(0)  # skip gloo's shutdown, which waits for ranks that have ended

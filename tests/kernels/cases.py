@@ -1,4 +1,4 @@
-"""The problems every kernel is tried on. Sizes are distinct primes, so that a transposed axis cannot pass."""
+"""The problems on which every kernel is tested. Sizes are distinct primes, so that a transposed axis cannot pass."""
 
 from dataclasses import dataclass, replace
 
@@ -10,7 +10,7 @@ from clearhead.kernels import Problem
 
 @dataclass(frozen=True)
 class Case:
-    """A recipe for a Problem; the defaults are B 2, H 3, L 37, S 53, D 7, D_v 7."""
+    """How to build a Problem; the defaults are B 2, H 3, L 37, S 53, D 7, D_v 7."""
 
     batch: int = 2
     heads: int = 3
@@ -24,15 +24,15 @@ class Case:
     is_causal: bool = False
     allow: str | None = None
     bias: tuple[int, ...] | None = None
-    bias_runs: bool = False  # the bias is -inf but for a run of keys a query
+    bias_runs: bool = False  # the bias is -inf except for one run of keys per query
     softcap: float | None = None
     sinks: bool = False
     dropout_p: float = 0.0
     reach: tuple[int | None, int | None] = (None, None)
     scale: float = 0.3
     head_scale: bool = False
-    alibi: int | None = None  # the position of query 0, where there are slopes
-    floor: float = 2e-6  # of a float32 gradient's error, relative to its largest entry
+    alibi: int | None = None  # the position of query 0; None = no slopes
+    floor: float = 2e-6  # bound on a float32 gradient's error, relative to its largest entry
 
     def problem(self, dtype: torch.dtype = torch.float32, seed: int = 0) -> Problem:
         make = torch.Generator().manual_seed(seed)
@@ -41,9 +41,9 @@ class Case:
         value = self._tensor(make, (self.batch, self.kv_heads, self.keys, self.value_width), dtype)
         full = (self.batch, self.heads, self.length, self.keys)
         return Problem(
-            query=_laid(query, self.layout),
-            key=_laid(key, self.layout),
-            value=_laid(value, self.layout),
+            query=_with_layout(query, self.layout),
+            key=_with_layout(key, self.layout),
+            value=_with_layout(value, self.layout),
             scale=self.scale,
             is_causal=self.is_causal,
             allow=None if self.allow is None else _allow(self.allow, full, make),
@@ -66,14 +66,14 @@ class Case:
         return bias.masked_fill(~_runs(bias.shape, make), -torch.inf) if self.bias_runs else bias
 
     def _sized(self, axes: tuple[int, ...]) -> tuple[int, ...]:
-        """Turn (0, 0, 1, 1) into the full size of the axes marked 1, and 1 elsewhere."""
+        """Return the full size of the axes marked 1 in a tuple such as (0, 0, 1, 1), and 1 for the others."""
         full = (self.batch, self.heads, self.length, self.keys)[-len(axes) :]
         return tuple(size if keep else 1 for size, keep in zip(full, axes, strict=True))
 
 
-def _laid(tensor: Tensor, layout: str) -> Tensor:
-    """The same numbers at other strides."""
-    if layout == "blhd":  # what a projection gives: heads interleaved in the model's width
+def _with_layout(tensor: Tensor, layout: str) -> Tensor:
+    """Return the same numbers with other strides."""
+    if layout == "blhd":  # the layout of a projection: heads interleaved in the model's width
         return tensor.transpose(1, 2).contiguous().transpose(1, 2)
     if layout == "padded":  # a slice of a wider buffer, starting at an odd offset
         wide = tensor.new_full((*tensor.shape[:-1], tensor.shape[-1] + 5), torch.nan)
@@ -87,7 +87,7 @@ def _laid(tensor: Tensor, layout: str) -> Tensor:
 
 
 def _runs(shape: torch.Size | tuple[int, ...], make: torch.Generator) -> Tensor:
-    """True in one run of the last axis; every seventh run is empty, and those of neighbours are far apart."""
+    """Return True in one run of the last axis; every seventh run is empty, and neighbours' runs are far apart."""
     ends = torch.randint(shape[-1] + 1, (*shape[:-1], 2), generator=make).sort(-1).values
     ends.view(-1, 2)[3::7] = 0
     place = torch.arange(shape[-1])
@@ -141,7 +141,7 @@ CASES: dict[str, Case] = {
     "several blocks causal": replace(
         _BASE, batch=1, heads=2, kv_heads=2, length=307, keys=307, width=67, value_width=67, is_causal=True
     ),
-    # Rows whose distance is a multiple of a kilobyte are copied where several tiles read them.
+    # Rows with a stride of a multiple of 1 KiB are copied if several tiles read them.
     "values far apart": replace(
         _BASE, batch=1, heads=8, kv_heads=8, length=131, keys=149, width=5, value_width=32, layout="blhd"
     ),
@@ -206,8 +206,8 @@ CASES: dict[str, Case] = {
     "no batch": replace(_BASE, batch=0),
     "no width": replace(_BASE, width=0),
     "no value width": replace(_BASE, value_width=0),
-    # A float32 lse near 1e4 is good to 1e-3, and so are the weights that backward rebuilds from it.
+    # A float32 lse near 1e4 has an error of 1e-3, and so have the weights that backward recomputes from it.
     "large logits": replace(_BASE, spread=5e3, is_causal=True, floor=2e-3),
-    # Decoding sums a logit in another order than backward, so the two differ by an ulp or two of 1e4 more.
+    # Decode sums a logit in another order than backward, so the two differ by an ulp or two of 1e4 more.
     "few queries, large logits": replace(_BASE, length=1, keys=2053, batch=1, spread=5e3, floor=4e-3),
 }

@@ -1,4 +1,4 @@
-"""The native library's CPU targets as test parameters: all of them on every machine, skipped where they cannot run."""
+"""The native library's CPU targets as test parameters: all of them on every machine, skipped if they cannot run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,14 +12,14 @@ needs_native = pytest.mark.skipif(not kernels.targets(), reason="the native libr
 
 
 def on(target: kernels.Target, prefix: str = "") -> object:
-    """One target as a parameter; a CPU without its instructions skips it, so the number of tests is the same."""
+    """Return one target as a parameter, which a CPU without its instructions skips."""
     cannot = pytest.mark.skipif(not target.runs_here, reason=f"this CPU cannot run the target {target.name}")
     return pytest.param(prefix + target.name, marks=cannot)
 
 
 @contextmanager
 def chosen(name: str) -> Iterator[str]:
-    """The kernel of "reference" or "native-avx2": with the target forced, if the name has one."""
+    """Yield the kernel of a name such as "reference" or "native-avx2", with the target forced if the name has one."""
     kernel, _, target = name.partition("-")
     with kernels.target(target) if target else nullcontext():
         yield kernel
@@ -33,7 +33,7 @@ HERE = [target.name for target in kernels.targets() if target.runs_here]
 
 @pytest.fixture
 def own_target() -> Iterator[str]:
-    """The best target, forced: so that no measured cost, and no rule of this CPU, sends a call to torch's function."""
+    """Force the best target, so that no measured cost and no rule of this CPU sends a call to torch's function."""
     best, _ = current()
     assert best is not None
     with kernels.target(best.name):

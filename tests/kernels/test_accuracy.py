@@ -1,9 +1,9 @@
 """The error against float64, over masks, dtypes, shapes and targets, in units of each dtype's epsilon.
 
-float32 and float64: a logit of size x is off by about eps·x, however it is summed, and so is its weight, relatively; so
-the output is off by a share of eps · (1 + largest logit) · largest value. 16 bits: the sums are float32, so what is lost
-is half a unit when the output is rounded and less by rounding the weights. No bound is what torch loses on the machine
-at hand: on one CPU it multiplies float32 in bfloat16, on another it sums in another order.
+float32 and float64: a logit of size x has an error of about eps·x for any order of summation, and its weight has that
+relative error; so the output's error is proportional to eps · (1 + largest logit) · largest value. 16 bits: the sums
+are float32, so the error is half a unit from rounding the output, and less from rounding the weights. No bound depends
+on torch's error on this machine: on one CPU it multiplies float32 in bfloat16, on another it sums in another order.
 """
 
 from dataclasses import replace
@@ -22,7 +22,7 @@ from .test_contract import added, allowed, exact, gradients, runner
 
 pytestmark = [needs_native, pytest.mark.pairwise]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-# Largest error and root of the mean square. Twice what the worst case here takes, four times where it is a mean.
+# Largest error and root mean square: twice the worst case measured here for the first, four times for the second.
 OUTPUT = {torch.float64: (2.0, 0.1), torch.float32: (2.0, 0.1), torch.bfloat16: (0.8, 0.15), torch.float16: (0.8, 0.15)}
 GRADIENT = {torch.float32: (20.0, 2.0), torch.bfloat16: (1.6, 0.2), torch.float16: (1.6, 0.2)}
 
@@ -55,11 +55,11 @@ def largest_logit(problem: Problem) -> float:
     return min(size, problem.attention.softcap or size)
 
 
-def held(error: Tensor, units: tuple[float, float], unit: float, what: str) -> None:
-    for name, found, limit in zip(
+def check(error: Tensor, units: tuple[float, float], unit: float, label: str) -> None:
+    for name, actual, limit in zip(
         ("largest", "mean"), (error.abs().max().item(), error.square().mean().sqrt().item()), units, strict=True
     ):
-        assert found <= limit * unit, f"{what}: {name} error {found / unit:.2f} units, at most {limit}"
+        assert actual <= limit * unit, f"{label}: {name} error {actual / unit:.2f} units, at most {limit}"
 
 
 def unit_of_output(problem: Problem, truth: Tensor) -> float:
@@ -81,11 +81,11 @@ def test_forward(shape: str, mask: str, dtype: torch.dtype) -> None:
         with kernels.target(target):
             got = kernels.run(problem, kernel="native").out
         assert got.isfinite().all()
-        held(got.double() - truth, OUTPUT[dtype], unit, target)
+        check(got.double() - truth, OUTPUT[dtype], unit, target)
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_rounded_weights_still_make_a_mean(target: str) -> None:
+def test_rounded_weights_still_give_an_accurate_mean(target: str) -> None:
     make = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(2, 4, 131, 64, generator=make) for _ in range(3))
     problem = Problem(*(x.bfloat16() for x in (query, key, value + 5)), scale=0.125)
@@ -103,14 +103,14 @@ def test_gradients(mask: str, dtype: torch.dtype) -> None:
     truth = gradients(exact, problem, "out")
     for target in HERE:
         with kernels.target(target):
-            found = gradients(runner("native"), problem, "out")
+            actual = gradients(runner("native"), problem, "out")
         for name in ("query", "key", "value"):
             unit = torch.finfo(dtype).eps * truth[name].abs().max().item()
-            held(found[name].double() - truth[name].double(), GRADIENT[dtype], unit, f"{target}, {name}")
+            check(actual[name].double() - truth[name].double(), GRADIENT[dtype], unit, f"{target}, {name}")
 
 
 def in_80_bits(problem: Problem) -> np.ndarray:
-    """The output by the equation, in numbers of 64 bits of mantissa."""
+    """Compute the output by the equation, with a mantissa of 64 bits."""
     query, key, value = (
         np.asarray(x.numpy(), np.longdouble)
         for x in (problem.query, *(x.repeat_interleave(problem.group, 1) for x in (problem.key, problem.value)))
@@ -124,7 +124,9 @@ def in_80_bits(problem: Problem) -> np.ndarray:
     return np.matmul(weights / weights.sum(-1, keepdims=True), value)
 
 
-@pytest.mark.skipif(np.finfo(np.longdouble).nmant < 60, reason="this machine has no numbers longer than float64")
+@pytest.mark.skipif(
+    np.finfo(np.longdouble).nmant < 60, reason="this machine has no floating-point type longer than float64"
+)
 @pytest.mark.parametrize("mask", ["full", "causal", "window", "dense float", "large logits"])
 @pytest.mark.parametrize("shape", ["short", "one query", "narrow"])
 def test_forward_of_float64(shape: str, mask: str) -> None:
@@ -134,4 +136,4 @@ def test_forward_of_float64(shape: str, mask: str) -> None:
     for target in HERE:
         with kernels.target(target):
             got = kernels.run(problem, kernel="native").out
-        held(torch.from_numpy((got.numpy() - truth).astype(np.float64)), OUTPUT[torch.float64], unit, target)
+        check(torch.from_numpy((got.numpy() - truth).astype(np.float64)), OUTPUT[torch.float64], unit, target)

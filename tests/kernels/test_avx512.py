@@ -1,4 +1,4 @@
-"""The AVX-512 kernels, executed: in an emulator, as no machine of ours has that instruction set."""
+"""The AVX-512 kernels, run in an emulator for machines without that instruction set."""
 
 import importlib.util
 from pathlib import Path
@@ -21,14 +21,14 @@ def emulator() -> ModuleType:
 
 @pytest.mark.stress
 @pytest.mark.skipif(emulator().missing() is not None, reason=f"no emulator: {emulator().missing()}")
-def test_avx512_gives_the_same_on_an_emulated_processor(tmp_path: Path) -> None:
-    said = emulator().run(tmp_path, CASES)
-    assert f"target avx512: {CASES} cases" in said, said
-    assert "check ended with 0" in said, said
+def test_avx512_passes_its_check_on_an_emulated_processor(tmp_path: Path) -> None:
+    message = emulator().run(tmp_path, CASES)
+    assert f"target avx512: {CASES} cases" in message, message
+    assert "check ended with 0" in message, message
 
 
-def test_a_first_file_system_is_laid_out_as_linux_reads_it() -> None:
-    """Checked by its fields: 13 of 8 hexadecimal digits, names and data at multiples of 4."""
+def test_the_initial_file_system_has_the_format_that_linux_reads() -> None:
+    """A header has 13 fields of 8 hexadecimal digits; names and data start at multiples of 4."""
     out = emulator().archive([("init", 0o100755, b"hello", (0, 0)), ("dev/console", 0o20600, b"", (5, 1))])
     names, at = [], 0
     while at < len(out):

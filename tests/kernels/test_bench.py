@@ -1,4 +1,4 @@
-"""The bench measures what it says: every way of a piece of work gives the same answer, and the table holds them all."""
+"""The benchmarks: every implementation of a piece of work gives the same result, and the table has all of them."""
 
 import json
 import os
@@ -11,7 +11,7 @@ pytest.importorskip("rich", reason="the bench prints with Rich: pip install 'cle
 from bench import gpu, lengths, peers, report, sweep, sweep_costs
 from bench.measure import Timing, agree, interleaved, undisturbed
 from bench.report import Row, as_json, from_json, markdown, means, merged
-from bench.sweep_table import Case, Found, table
+from bench.sweep_table import Case, CaseResult, table
 from bench.work import TOLERANCE, Work, all_work
 
 from clearhead.kernels import targets
@@ -31,7 +31,7 @@ def rows() -> list[Row]:
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_the_ways_of_each_kind_of_work_agree() -> None:
+def test_the_implementations_of_each_kind_of_work_agree() -> None:
     if not flash_runs(torch.bfloat16):
         pytest.skip("torch's own attention of bfloat16 raises with this ATEN_CPU_CAPABILITY")
     kinds = {work.group: work for work in all_work(quick=True)}
@@ -45,7 +45,7 @@ def test_the_ways_of_each_kind_of_work_agree() -> None:
         assert len(made) > 1 or isinstance(made["ours"], str)
         ours = results.pop("ours")
         differences = {name: agree(ours, result) for name, result in results.items() if result is not None}
-        # How exact each peer is belongs in the table: oneDNN multiplies float32 in bfloat16 on CPUs with AMX.
+        # Each peer's accuracy belongs in the table: oneDNN multiplies float32 in bfloat16 on CPUs with AMX.
         assert not differences or min(differences.values()) < TOLERANCE[work.dtype], (work.group, differences)
 
 
@@ -54,14 +54,14 @@ def test_ratios_are_of_medians_and_their_mean_is_geometric() -> None:
     assert means(rows()) == {("forward", "sdpa"): pytest.approx(4.0)}
 
 
-def test_the_table_and_the_json_hold_every_row_and_say_which_peer_is_missing() -> None:
+def test_table_and_json_have_every_row_and_the_missing_peers() -> None:
     text = markdown(rows(), peak=1e11)
     assert "| forward | a | 500 (400) | 10% | sdpa | 1e+03 (900) | 2.00× | – | – |" in text
     assert "| forward | b | – | – | JAX | jax is not installed |" in text
     assert [row["shape"] for row in json.loads(as_json(rows(), 1e11))["rows"]] == ["a", "b"]
 
 
-def test_pieces_of_a_run_make_one_table_in_order() -> None:
+def test_partial_runs_merge_into_one_table_in_order() -> None:
     plan = [work(1.0, 1.0), work(2.0, 2.0), work(3.0, 3.0)]
     first, _ = report.measured([plan[2], plan[0]], seconds=0, peak=1e9)
     second, _ = report.measured([plan[1], plan[2]], seconds=0, peak=2e9)
@@ -69,7 +69,7 @@ def test_pieces_of_a_run_make_one_table_in_order() -> None:
     assert [(row.shape, row.peak) for row in both] == [("1.0", 1e9), ("2.0", 2e9), ("3.0", 2e9)]
 
 
-def test_interleaving_runs_every_way_each_round() -> None:
+def test_interleaving_runs_every_implementation_each_round() -> None:
     order: list[str] = []
     timings = interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, seconds=0, rounds=3)
     assert order == ["a", "a", "b", "b"] + ["a", "b"] * 3
@@ -81,20 +81,20 @@ def work(ours: float, theirs: float) -> Work:
     return Work("g", f"{ours}", 1.0, torch.float32, lambda: ways)
 
 
-def test_a_wrong_answer_and_ctrl_c_stop_it_and_keep_what_was_measured() -> None:
-    found, ended = report.measured([work(1.0, 1.0), work(2.0, 3.0), work(4.0, 4.0)], seconds=0)
-    assert [row.shape for row in found] == ["1.0"]
+def test_a_wrong_result_and_ctrl_c_stop_the_run_and_keep_the_rows() -> None:
+    actual, ended = report.measured([work(1.0, 1.0), work(2.0, 3.0), work(4.0, 4.0)], seconds=0)
+    assert [row.shape for row in actual] == ["1.0"]
     assert "differs by 3.3e-01" in ended
 
     def stop():
         raise KeyboardInterrupt
 
-    found, ended = report.measured([work(1.0, 1.0), Work("g", "x", 1.0, torch.float32, stop)], seconds=0)
-    assert [row.shape for row in found] == ["1.0"]
+    actual, ended = report.measured([work(1.0, 1.0), Work("g", "x", 1.0, torch.float32, stop)], seconds=0)
+    assert [row.shape for row in actual] == ["1.0"]
     assert ended == "Stopped after 1 of 2."
 
 
-def test_how_exact_each_way_is_stands_beside_its_speed() -> None:
+def test_the_table_has_the_accuracy_of_each_implementation() -> None:
     eps = torch.finfo(torch.float32).eps
     ways = {"ours": lambda: torch.tensor([8.0, 4 + 16 * eps]), "peer": lambda: torch.tensor([8.0, 4 + 64 * eps])}
     exact = Work("g", "x", 1.0, torch.float32, lambda: ways, lambda: torch.tensor([8.0, 4.0], dtype=torch.float64))
@@ -105,7 +105,7 @@ def test_how_exact_each_way_is_stands_beside_its_speed() -> None:
     assert from_json(as_json(rows, 1e9))[0].errors == rows[0].errors
 
 
-def test_a_peer_that_cannot_be_had_says_why(monkeypatch) -> None:
+def test_an_unavailable_peer_has_a_reason(monkeypatch) -> None:
     query = torch.zeros(1, 1, 1, 1)
     monkeypatch.setattr(peers, "cpu_vendor", lambda: "GenuineIntel")
     assert peers._zentorch(query, query, query) == "zentorch is for AMD CPUs"
@@ -121,14 +121,14 @@ def test_a_peer_that_cannot_be_had_says_why(monkeypatch) -> None:
     assert peers._zentorch(query, query, query).endswith("undefined symbol")
 
 
-def test_a_sweep_is_fitted_to_the_costs_it_was_made_of() -> None:
+def test_fitting_a_sweep_recovers_its_costs() -> None:
     ours, theirs = Cost(5.0, 0.5, 100.0), Cost(9.0, 1.5, 60.0)
     measured = []
     for batch, length, width in ((1, 17, 32), (1, 64, 64), (4, 31, 64), (2, 128, 32), (3, 67, 80)):
         part = share(batch * 8, length, length, width, 2)
-        measured.append(Found(Case(batch, 8, length, width, "none", "float32"), ours.at(*part), theirs.at(*part)))
-    measured.append(Found(Case(1, 8, 64, 64, "causal", "float32"), 1.0, 1.0))
-    measured.append(Found(Case(1, 8, 64, 64, "none", "bfloat16"), 1.0, 1.0))
+        measured.append(CaseResult(Case(batch, 8, length, width, "none", "float32"), ours.at(*part), theirs.at(*part)))
+    measured.append(CaseResult(Case(1, 8, 64, 64, "causal", "float32"), 1.0, 1.0))
+    measured.append(CaseResult(Case(1, 8, 64, 64, "none", "bfloat16"), 1.0, 1.0))
     fitted = sweep_costs.costs(measured, threads=2)
     assert list(fitted) == [("forward", torch.float32)]
     for mine, truth in zip(fitted["forward", torch.float32], (ours, theirs), strict=True):
@@ -137,15 +137,19 @@ def test_a_sweep_is_fitted_to_the_costs_it_was_made_of() -> None:
     assert line == '("forward", torch.float32): (Cost(5, 0.5, 100), Cost(9, 1.5, 60)),'
 
 
-def found(ours: float, theirs: float, mask: str = "none") -> Found:
-    return Found(Case(1, 8, 67, 64, mask, "float32"), ours, theirs)
+def measured_case(ours: float, theirs: float, mask: str = "none") -> CaseResult:
+    return CaseResult(Case(1, 8, 67, 64, mask, "float32"), ours, theirs)
 
 
-def test_the_sweep_counts_what_is_slower() -> None:
-    assert [found(*times).is_slower for times in ((60, 50), (52, 50), (40, 49), (19, 8), (17, 8))] == [
+def test_the_sweep_counts_the_slower_cases() -> None:
+    assert [measured_case(*times).is_slower for times in ((60, 50), (52, 50), (40, 49), (19, 8), (17, 8))] == [
         True, False, False, True, False,
     ]  # fmt: skip
-    text = table([found(100, 50), found(51, 50), found(40, 200), found(19, 8, "causal")], planned=7, about={"cpu": "x"})
+    text = table(
+        [measured_case(*times) for times in ((100, 50), (51, 50), (40, 200), (19, 8, "causal"))],
+        planned=7,
+        about={"cpu": "x"},
+    )
     assert "4 of 7 cases" in text
     assert "50 µs or more: 3 cases, 2 below 1×, 1 below 0.95×" in text
     assert "takes less: 1 cases, 1 more than 10 µs over it" in text
@@ -153,12 +157,12 @@ def test_the_sweep_counts_what_is_slower() -> None:
     assert "| float32, none, (1, 8, 67, 64) | 100.0 | 50.0 | 0.50 |" in text
 
 
-def test_the_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys) -> None:
+def test_the_sweep_resumes_where_it_stopped(tmp_path, monkeypatch, capsys) -> None:
     measured = []
 
-    def quickly(case: Case, real_time: bool) -> Found:
+    def quickly(case: Case, real_time: bool) -> CaseResult:
         measured.append(case)
-        return Found(case, 100.0, 200.0)
+        return CaseResult(case, 100.0, 200.0)
 
     plan = [Case(1, 2, length, 8, mask, "float32") for length in (3, 5) for mask in ("none", "causal")]
     monkeypatch.setattr(sweep, "cases", lambda quick: iter(plan))
@@ -175,7 +179,7 @@ def test_the_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("learns", [False, True])
 @pytest.mark.parametrize("mask", ["none", "causal", "padding", "dense bool", "dense float", "one query"])
-def test_both_ways_of_a_swept_case_agree(mask: str, learns: bool) -> None:
+def test_both_implementations_of_a_swept_case_agree(mask: str, learns: bool) -> None:
     assert sweep.measured(Case(2, 3, 7, 5, mask, "float32", learns), real_time=False).ours > 0
 
 
@@ -192,7 +196,7 @@ def test_real_time_priority_ends_with_its_block() -> None:
 
 
 @pytest.mark.slow
-def test_time_and_memory_against_length(tmp_path) -> None:
+def test_the_table_and_picture_of_time_and_memory(tmp_path) -> None:
     points = [lengths._measured(way, 512) for way in lengths.WAYS]
     assert all(point.seconds > 0 for point in points)
     text = lengths.table([*points, lengths.Point("Clearhead", 65536, 8.0, 300_000)])
@@ -206,7 +210,7 @@ def test_time_and_memory_against_length(tmp_path) -> None:
 def test_one_head_of_65536_takes_under_100_megabytes() -> None:
     point = lengths._in_a_child("Clearhead", 65536)
     if point.memory is None:
-        pytest.skip("this system does not say how much memory a process has had")
+        pytest.skip("this system does not report a process's peak memory")
     assert point.memory < 100e6
 
 
@@ -220,7 +224,7 @@ class Clock:
 
 
 @pytest.mark.parametrize("seconds", [3.0, 11.0, 41.0, 97.0])
-def test_the_gpu_bench_ends_in_time_however_slow_the_device_is(seconds: float, monkeypatch) -> None:
+def test_the_gpu_bench_ends_in_time_on_a_slow_device(seconds: float, monkeypatch) -> None:
     clock = Clock()
     clock.now = 5.0
     budget = gpu.Budget(clock=clock)
@@ -256,7 +260,7 @@ def test_the_gpu_bench_repeats_a_step_while_there_is_time() -> None:
     assert len(runs) == 1
 
 
-def test_the_gpu_bench_measures_nothing_without_a_gpu_and_runs_on_trial(tmp_path, capsys, monkeypatch) -> None:
+def test_the_gpu_bench_needs_a_gpu_except_for_a_trial(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert gpu.main(["--out", str(tmp_path / "none.md")]) == 2
     assert "no CUDA device" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""One contract for every kernel: what float64 gives, in values and gradients, on every kind of problem."""
+"""The contract of every kernel: values and gradients equal the float64 reference, on every kind of problem."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -43,7 +43,7 @@ def keep_factor(problem: Problem, dtype: torch.dtype) -> Tensor | None:
 
 @lru_cache(maxsize=4)
 def expected(name: str, dtype: torch.dtype) -> tuple[Problem, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """A problem, its exact result and torch's plain one; made once for all implementations."""
+    """Return a problem, its exact result and plain torch's, computed once for all implementations."""
     problem = CASES[name].problem(dtype)
     return problem, exact(problem), plain(problem)
 
@@ -55,7 +55,7 @@ def expected_gradients(name: str, dtype: torch.dtype, through: str) -> tuple[Pro
 
 
 def allowed(problem: Problem) -> Tensor:
-    """Every rule about who may attend whom, as one dense mask."""
+    """Return the masks and the band as one dense mask."""
     length, keys = problem.query.shape[2], problem.key.shape[2]
     may = torch.ones(length, keys, dtype=torch.bool)
     low, high = problem.attention.reach
@@ -67,18 +67,18 @@ def allowed(problem: Problem) -> Tensor:
 
 
 def added(problem: Problem, dtype: torch.dtype) -> Tensor | None:
-    """Everything that is added to the logits, dense."""
+    """Return everything that is added to the logits as one dense bias."""
     bias = None if problem.attention.bias is None else problem.attention.bias.to(dtype)
     if problem.attention.alibi is None:
         return bias
     places = torch.arange(problem.query.shape[2]) + problem.attention.offset
-    apart = (places[:, None] - torch.arange(problem.key.shape[2])).abs().to(dtype)
-    slopes = -problem.attention.alibi.to(dtype)[:, None, None] * apart
+    distance = (places[:, None] - torch.arange(problem.key.shape[2])).abs().to(dtype)
+    slopes = -problem.attention.alibi.to(dtype)[:, None, None] * distance
     return slopes if bias is None else bias + slopes
 
 
 def scale_of(problem: Problem, dtype: torch.dtype) -> float | Tensor:
-    """What each head's products are multiplied by, (H, 1, 1) where heads differ."""
+    """Return the factor on each head's products, (H, 1, 1) if heads differ."""
     attention = problem.attention
     return (
         attention.scale
@@ -102,7 +102,7 @@ def exact(problem: Problem) -> tuple[Tensor, Tensor]:
 
 
 def plain(problem: Problem) -> tuple[Tensor, Tensor]:
-    """What a torch user writes: dense, in the tensors' dtype. Its error is the yardstick."""
+    """Compute the attention as a torch user writes it, dense and in the tensors' dtype. Its error is the yardstick."""
     key = problem.key.repeat_interleave(problem.group, dim=1)
     value = problem.value.repeat_interleave(problem.group, dim=1)
     logits = (problem.query * scale_of(problem, problem.query.dtype)) @ key.mT
@@ -121,13 +121,13 @@ def plain(problem: Problem) -> tuple[Tensor, Tensor]:
 
 
 def learnable(problem: Problem) -> dict[str, Tensor]:
-    """The tensors gradients flow to, by name."""
+    """Return the tensors gradients flow to, by name."""
     own = {name: tensor for name, tensor in problem.attention.tensors().items() if name in LEARNABLE}
     return {"query": problem.query, "key": problem.key, "value": problem.value, **own}
 
 
 def gradients(compute, problem: Problem, through: str) -> dict[str, Tensor]:
-    """Gradients of a fixed random function of out ("out"), of the finite lse ("lse"), or of both."""
+    """Return the gradients of a fixed random function of out ("out"), of the finite lse ("lse"), or of both."""
     tensors = {name: tensor.detach().clone().requires_grad_() for name, tensor in learnable(problem).items()}
     out, lse = compute(problem.change(**tensors))
     make = torch.Generator().manual_seed(5)
@@ -137,7 +137,7 @@ def gradients(compute, problem: Problem, through: str) -> dict[str, Tensor]:
     if through in ("lse", "both"):
         finite = torch.where(lse == -torch.inf, 0, lse.double())
         total = total + (finite * torch.randn(lse.shape, generator=make).double()).sum()
-    if not total.requires_grad:  # nothing to attend: the lse is a constant
+    if not total.requires_grad:  # no key may be attended, so the lse is a constant
         return {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
     got = torch.autograd.grad(total, tuple(tensors.values()), allow_unused=True)
     return {
@@ -147,7 +147,7 @@ def gradients(compute, problem: Problem, through: str) -> dict[str, Tensor]:
 
 
 def assert_as_exact(got: Tensor, truth: Tensor, yardstick: Tensor, dtype: torch.dtype, floor: float = 0) -> None:
-    """The largest error is at most twice plain torch's, plus a floor; infinities agree."""
+    """Check that the largest error is at most twice plain torch's, plus a floor, and that infinities agree."""
     assert got.shape == truth.shape
     assert not got.isnan().any()
     infinite = truth.isinf()
@@ -164,8 +164,8 @@ def assert_as_exact(got: Tensor, truth: Tensor, yardstick: Tensor, dtype: torch.
     )
 
 
-# Every kernel, and the native one once on each of its CPU targets. Triton's interpreter takes seconds for a test, so
-# test_triton.py has a sample of its cases.
+# Every kernel; the native one once per CPU target. Triton's interpreter takes seconds per test, so test_triton.py has a
+# sample of its cases.
 IMPLEMENTATIONS = [
     *(name for name in KERNELS if name not in ("native", "triton")),
     *(on(t, "native-") for t in kernels.targets()),
@@ -189,7 +189,7 @@ def runner(kernel: str):
     return compute
 
 
-# The kernel is the innermost parameter, so that what a case expects is computed once for all of them.
+# The kernel is the innermost parameter, so that the expected results of a case are computed once for all kernels.
 @pytest.mark.parametrize("kernel", IMPLEMENTATIONS, indirect=True)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -200,7 +200,7 @@ def test_forward(kernel: str, name: str, dtype: torch.dtype) -> None:
     assert got_out.dtype == dtype
     assert got_lse.dtype in (torch.float32, torch.float64)
     assert_as_exact(got_out, out, plain_out, dtype)
-    # The lse is never rounded to 16 bits. Torch's own is off by 6e-5 there, because its exp is a short polynomial.
+    # The lse is never rounded to 16 bits. The error of torch's own is 6e-5, because its exp is a short polynomial.
     if dtype in (torch.bfloat16, torch.float16):
         assert_as_exact(got_lse, lse, lse, dtype, floor=2e-5)
     else:
@@ -246,7 +246,7 @@ def test_gradients_of_other_dtypes(kernel: str, name: str, dtype: torch.dtype) -
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["grouped causal", "bias per key", "sinks, empty rows", "softcap", "dropout"])
 def test_gradcheck(kernel: str, name: str) -> None:
-    """Against finite differences: an oracle that shares nothing with the formula."""
+    """Compare with finite differences, which are independent of the formula."""
     small = replace(CASES[name], batch=1, length=5, keys=7, width=3, value_width=2)
     problem = small.problem(torch.float64)
     skip_if_refused(kernel, problem)
@@ -257,7 +257,7 @@ def test_gradcheck(kernel: str, name: str) -> None:
         return out, lse.masked_fill(lse == -torch.inf, 0)
 
     tensors = {name: tensor.clone().requires_grad_() for name, tensor in tensors.items()}
-    # The whole Jacobian of the reference; of the others its product with random vectors, in a tenth of the time.
+    # The whole Jacobian for the reference; for others its product with random vectors, in a tenth of the time.
     assert torch.autograd.gradcheck(function, list(tensors.values()), fast_mode=kernel != "reference")
 
 
@@ -275,7 +275,7 @@ def test_empty_rows_are_zero_in_values_and_gradients(kernel: str) -> None:
     assert gradients(runner(kernel), problem, "both")["query"][:, :, empty].abs().max() == 0
 
 
-def test_the_lse_of_a_row_with_a_sink_counts_it(kernel: str) -> None:
+def test_the_lse_includes_sinks(kernel: str) -> None:
     problem = CASES["no key, sinks"].problem()
     skip_if_refused(kernel, problem)
     assert problem.attention.sinks is not None
@@ -301,7 +301,7 @@ def test_a_second_derivative_is_refused(kernel: str) -> None:
         grad.sum().backward()
 
 
-def test_a_change_in_place_before_backward_is_noticed(kernel: str) -> None:
+def test_an_in_place_change_before_backward_is_detected(kernel: str) -> None:
     problem = placed(CASES["full"].problem())
     skip_if_refused(kernel, problem)
     key = problem.key.clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""The weights as a tensor, with the output in one native pass: every kind of problem, against the equation in float64."""
+"""Output and dense weights in one native pass, compared with the float64 reference on every kind of problem."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from .targets import HERE, needs_native
 from .test_contract import added, allowed, scale_of
 
 pytestmark = [needs_native, pytest.mark.pairwise(name=CASES)]
-# Half a unit in the last place of a 16-bit weight up to 1. An error of a logit of 1e4 is one of its weight.
+# Half a unit in the last place of a 16-bit weight up to 1. A logit's error is the relative error of its weight.
 FLOOR = {torch.float32: 3e-6, torch.bfloat16: 2.1e-3, torch.float16: 3e-4}
 NAMES = [name for name, case in CASES.items() if case.dropout_p == 0 and case.batch and case.length and case.keys]
 
@@ -38,16 +38,16 @@ def test_weights_of_each_head_and_averaged(name, dtype):
         with kernels.target(target):
             _, each = kernels.with_weights(problem)
             out, mean = kernels.with_weights(problem, average=True)
-            # Tile registers take a float16 for two bfloat16 numbers, and leave out 2^-18 of a product.
-            apart = 1e-2 if "large logits" in name and dtype is torch.float16 else floor
-            torch.testing.assert_close(out, kernels.run(problem).out, atol=3 * apart, rtol=4 * apart)
+            # Tile registers represent a float16 by two bfloat16 numbers, which loses 2^-18 of a product.
+            tolerance = 1e-2 if "large logits" in name and dtype is torch.float16 else floor
+            torch.testing.assert_close(out, kernels.run(problem).out, atol=3 * tolerance, rtol=4 * tolerance)
         torch.testing.assert_close(each.double(), truth, atol=floor, rtol=0, msg=f"of each head, on {target}")
         torch.testing.assert_close(mean.double(), truth.mean(1), atol=floor, rtol=0)
         assert each.dtype == mean.dtype == dtype
-        assert bool((each[truth == 0] == 0).all())  # what is masked is nothing at all
+        assert bool((each[truth == 0] == 0).all())  # a masked weight is exactly 0
 
 
-def test_no_weights_by_this_way_where_a_gradient_is_wanted():
+def test_with_weights_returns_none_if_a_gradient_is_needed():
     problem = CASES["full"].problem()
     problem.query.requires_grad_()
     assert kernels.with_weights(problem) is None
@@ -56,7 +56,7 @@ def test_no_weights_by_this_way_where_a_gradient_is_wanted():
 
 
 @pytest.mark.parametrize("name", ["no query", "no key", "no batch", "no width"])
-def test_sizes_of_nothing(name):
+def test_axes_of_size_0(name):
     problem = CASES[name].problem()
     _, weights = kernels.with_weights(problem, average=True)
     assert weights.shape == (problem.query.shape[0], problem.query.shape[2], problem.key.shape[2])

@@ -1,4 +1,4 @@
-"""explain takes and refuses what attention does; the frames of a plain call; torch kept from its instructions."""
+"""explain has the arguments and errors of attention; the frames of a plain call; torch with restricted instructions."""
 
 import inspect
 import os
@@ -14,7 +14,7 @@ from clearhead import kernels
 from clearhead.errors import KernelError, ShapeError
 
 
-def test_explain_refuses_what_attention_refuses() -> None:
+def test_explain_raises_the_errors_of_attention() -> None:
     query, key, value = torch.randn(3, 1, 2, 5, 7)
     for wrong, error in (
         ({"kernel": "abacus"}, KernelError),
@@ -27,13 +27,13 @@ def test_explain_refuses_what_attention_refuses() -> None:
         assert str(by_explain.value) == str(by_attention.value)
 
 
-def test_explain_takes_the_arguments_of_attention() -> None:
+def test_explain_has_the_arguments_of_attention() -> None:
     ours, its = (inspect.signature(f).parameters for f in (kernels.explain, clearhead.attention))
     assert [(p.name, p.kind, p.default) for p in ours.values()] == [(p.name, p.kind, p.default) for p in its.values()]
 
 
-def test_frames_of_a_plain_call() -> None:
-    """docs/design.md lists them."""
+def test_a_plain_call_enters_at_most_six_frames() -> None:
+    """docs/design.md lists the frames."""
     query, key, value = torch.randn(3, 1, 8, 1, 64)
     with torch.no_grad():
         entered = frames(lambda: clearhead.attention(query, key, value))
@@ -74,8 +74,8 @@ for size in ((1, 2, 131, 64), (2, 3, 1, 64), (1, 1, 1, 1)):
     ["ATEN_CPU_CAPABILITY=avx2", *(pytest.param(name, marks=pytest.mark.stress) for name in OTHER_VARIABLES)],
 )
 @pytest.mark.slow
-def test_torch_kept_from_its_instructions_is_not_called_for_what_it_refuses(variable: str) -> None:
-    """On a CPU with AMX, torch 2.13's own attention of bfloat16 raises with such an ATEN_CPU_CAPABILITY."""
+def test_torch_with_restricted_instructions_is_not_called_where_it_raises(variable: str) -> None:
+    """On a CPU with AMX, torch 2.13's attention in bfloat16 raises with such an ATEN_CPU_CAPABILITY."""
     name, _, value = variable.partition("=")
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], env={**os.environ, name: value}, capture_output=True, text=True, check=False

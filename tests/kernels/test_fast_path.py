@@ -1,4 +1,4 @@
-"""The short way gives what the long way gives, and stands aside wherever somebody watches or something is special."""
+"""The fast path equals the fallback, and is not used under modes and transforms or for special tensors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,24 +31,24 @@ def three(dtype: torch.dtype = torch.float32, heads_apart: bool = True) -> tuple
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("heads_apart", [True, False])
 @pytest.mark.parametrize("is_causal", [True, False])
-def test_it_gives_what_the_long_way_gives(dtype: torch.dtype, heads_apart: bool, is_causal: bool) -> None:
+def test_the_fast_path_equals_the_fallback(dtype: torch.dtype, heads_apart: bool, is_causal: bool) -> None:
     query, key, value = three(dtype, heads_apart)
     out = kernels.attend(query, key, value, is_causal, None)
-    long = kernels.run(Problem(query, key, value, 11**-0.5, is_causal=is_causal), kernel="native").out
+    fallback = kernels.run(Problem(query, key, value, 11**-0.5, is_causal=is_causal), kernel="native").out
     assert out is not None
-    assert torch.equal(out, long)
-    assert out.stride() == long.stride()
-    assert torch.equal(attention(query, key, value, is_causal=is_causal), long)
+    assert torch.equal(out, fallback)
+    assert out.stride() == fallback.stride()
+    assert torch.equal(attention(query, key, value, is_causal=is_causal), fallback)
 
 
-def test_a_scale_is_heard() -> None:
+def test_a_scale_is_used() -> None:
     query, key, value = three()
     out = kernels.attend(query, key, value, False, 0.25)
     assert out is not None
     assert torch.equal(out, kernels.run(Problem(query, key, value, 0.25), kernel="native").out)
 
 
-def test_a_truth_of_another_kind_is_heard() -> None:
+def test_is_causal_may_be_an_integer() -> None:
     query, key, value = three()
     for kernel in (None, "native"):
         assert torch.equal(
@@ -58,7 +58,7 @@ def test_a_truth_of_another_kind_is_heard() -> None:
 
 @pytest.mark.parametrize("which", [0, 1, 2])
 @pytest.mark.parametrize("options", [{}, {"softcap": 3.0}], ids=str)
-def test_memory_that_was_given_back_is_not_read(which: int, options: dict[str, Any]) -> None:
+def test_freed_memory_is_not_read(which: int, options: dict[str, Any]) -> None:
     tensors = three()
     tensors[which].untyped_storage().resize_(0)
     with pytest.raises(RuntimeError):
@@ -74,27 +74,27 @@ SPECIAL: dict[str, Callable[[Tensor], Any]] = {
     "three axes": lambda x: x[0],
     "another width": lambda x: x[..., :7],
     "two heads": lambda x: x[:, :2],
-    "a class of its own": lambda x: x.as_subclass(type("Own", (Tensor,), {})),
-    "a device of no data": lambda x: x.to("meta"),
-    "nothing in it": lambda x: x[:, :, :0],
+    "a subclass": lambda x: x.as_subclass(type("Own", (Tensor,), {})),
+    "the meta device": lambda x: x.to("meta"),
+    "no rows": lambda x: x[:, :, :0],
     "no tensor": lambda x: x.tolist(),
-    "nothing": lambda x: None,
+    "None": lambda x: None,
     "nested": lambda x: torch.nested.as_nested_tensor(list(x), layout=torch.jagged),
     "sparse": lambda x: x.to_sparse(),
     "complex": lambda x: x.to(torch.complex64),
-    "half of a complex one, negated": lambda x: torch.complex(x, -x).conj().imag,
+    "a negated part of a complex tensor": lambda x: torch.complex(x, -x).conj().imag,
 }
 
 
 @pytest.mark.parametrize("name", SPECIAL)
 @pytest.mark.parametrize("which", [0, 1])
-def test_it_is_not_used_for_what_is_special(name: str, which: int) -> None:
+def test_the_fast_path_is_not_used_for_special_tensors(name: str, which: int) -> None:
     tensors: list[Any] = list(three())
     tensors[which] = SPECIAL[name](tensors[which])
     assert kernels.attend(tensors[0], tensors[1], tensors[2], False, None) is None
 
 
-# Shapes of query, key, value and mask; whether heads are grouped; and whether a gradient is had by the short way.
+# Shapes of query, key, value and mask; whether heads are grouped; whether the fast path computes gradients.
 SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...] | None, bool, bool]] = {
     "grouped heads": ((2, 6, 37, 11), (2, 3, 53, 11), (2, 3, 53, 11), None, True, True),
     "grouped heads, mask": ((2, 6, 37, 11), (2, 2, 53, 11), (2, 2, 53, 11), (2, 6, 37, 53), True, True),
@@ -111,39 +111,39 @@ SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("name", SHAPES)
-def test_shapes_of_many_kinds_give_what_the_long_way_gives(name: str, dtype: torch.dtype) -> None:
+def test_the_fast_path_equals_the_fallback_for_many_shapes(name: str, dtype: torch.dtype) -> None:
     make = torch.Generator().manual_seed(0)
-    *shapes, shape, grouped, natively = SHAPES[name]
+    *shapes, shape, grouped, has_gradients = SHAPES[name]
     tensors = [torch.randn(shape, generator=make).to(dtype).requires_grad_() for shape in shapes]
     mask = None if shape is None else torch.randn(shape, generator=make)
     mask = mask if mask is None or dtype is not torch.float64 else mask.double()
-    short = kernels.attend(*tensors, False, None, mask, grouped)
-    assert (short is not None) is natively
+    with_grad = kernels.attend(*tensors, False, None, mask, grouped)
+    assert (with_grad is not None) is has_gradients
     with torch.no_grad():
-        read = kernels.attend(*tensors, False, None, mask, grouped)
-        assert read is not None
+        without_grad = kernels.attend(*tensors, False, None, mask, grouped)
+        assert without_grad is not None
         with_lse = kernels.attend_with_lse(*tensors, False, None, mask, grouped)
     assert kernels.attend_with_lse(*tensors, False, None, mask, grouped) is None
-    long, lse = attention(*tensors, mask, enable_gqa=grouped, return_lse=True)
+    fallback, lse = attention(*tensors, mask, enable_gqa=grouped, return_lse=True)
     error = {torch.bfloat16: 2e-2, torch.float32: 1e-5, torch.float64: 1e-14}[dtype]
     close = {"atol": error, "rtol": error}
     assert with_lse is not None
-    assert torch.equal(with_lse[0], read)
+    assert torch.equal(with_lse[0], without_grad)
     torch.testing.assert_close(with_lse[1], lse, atol=min(error, 1e-5), rtol=min(error, 1e-5))
-    for out in (read, short):
+    for out in (without_grad, with_grad):
         if out is not None:
-            assert out.shape == long.shape
-            torch.testing.assert_close(out, long, **close)
-    if short is not None:
-        upstream = torch.randn(long.shape, generator=make).to(dtype)
-        ours, theirs = (torch.autograd.grad(out, tensors, upstream) for out in (short, long))
-        for one, other in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(one, other, **close)
+            assert out.shape == fallback.shape
+            torch.testing.assert_close(out, fallback, **close)
+    if with_grad is not None:
+        upstream = torch.randn(fallback.shape, generator=make).to(dtype)
+        ours, theirs = (torch.autograd.grad(out, tensors, upstream) for out in (with_grad, fallback))
+        for mine, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine, other, **close)
 
 
-@pytest.mark.parametrize("kind", ["parameter", "last axis apart"])
+@pytest.mark.parametrize("kind", ["parameter", "strided last axis"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-def test_parameters_and_last_axes_apart_are_read(kind: str, dtype: torch.dtype) -> None:
+def test_parameters_and_a_strided_last_axis_are_read(kind: str, dtype: torch.dtype) -> None:
     query, key, value = three(dtype)
     change = torch.nn.Parameter if kind == "parameter" else lambda x: x.mT.contiguous().mT
     with torch.no_grad():
@@ -161,14 +161,14 @@ class Operators(TorchDispatchMode):
     pass
 
 
-@pytest.mark.parametrize("watch", [Functions, Operators, lambda: torch.autocast("cpu", torch.bfloat16)])
-def test_it_is_not_used_while_a_mode_watches(watch: Callable[[], torch.autocast]) -> None:
+@pytest.mark.parametrize("mode", [Functions, Operators, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_the_fast_path_is_not_used_under_a_mode(mode: Callable[[], torch.autocast]) -> None:
     query, key, value = three()
-    with watch():
+    with mode():
         assert kernels.attend(query, key, value, False, None) is None
 
 
-def test_it_is_not_used_inside_vmap() -> None:
+def test_the_fast_path_is_not_used_inside_vmap() -> None:
     def seen(query: Tensor) -> Tensor:
         assert kernels.attend(query, query, query, False, None) is None
         return query
@@ -178,7 +178,7 @@ def test_it_is_not_used_inside_vmap() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("is_causal", [True, False])
-def test_what_is_small_learns_as_on_the_long_way(dtype: torch.dtype, is_causal: bool) -> None:
+def test_gradients_of_small_calls_equal_the_fallback(dtype: torch.dtype, is_causal: bool) -> None:
     leaves = [x[..., :13, :].detach().requires_grad_() for x in three(dtype)]
     grads = []
     for compute in (
@@ -188,13 +188,13 @@ def test_what_is_small_learns_as_on_the_long_way(dtype: torch.dtype, is_causal: 
         out = compute()
         assert out is not None
         grads.append((out, *torch.autograd.grad((out * out).sum(), leaves)))
-    for short, long in zip(*grads, strict=True):
-        assert torch.equal(short, long)
+    for ours, fallback in zip(*grads, strict=True):
+        assert torch.equal(ours, fallback)
 
 
 @pytest.mark.parametrize("name", [None, "causal", "bool (L, S)", "float (B, H, L, S)"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
-def test_what_is_larger_learns_as_on_the_long_way(dtype: torch.dtype, name: str | None) -> None:
+def test_gradients_of_larger_calls_equal_the_fallback(dtype: torch.dtype, name: str | None) -> None:
     leaves = [learns(x) for x in three(dtype)]
     torch.manual_seed(1)
     mask = MASKS[name]() if name in MASKS else None
@@ -210,12 +210,12 @@ def test_what_is_larger_learns_as_on_the_long_way(dtype: torch.dtype, name: str 
         out = compute()
         assert out is not None
         grads.append((out, *torch.autograd.grad((out * out).sum(), leaves)))
-    for short, long in zip(*grads, strict=True):
-        assert torch.equal(short, long)
+    for ours, fallback in zip(*grads, strict=True):
+        assert torch.equal(ours, fallback)
 
 
 @pytest.mark.parametrize("name", [None, "bool (L, S)", "float (L, S)"])
-def test_a_second_derivative_is_refused_there_too(name: str | None) -> None:
+def test_the_fast_path_refuses_a_second_derivative(name: str | None) -> None:
     query, key, value = (learns(x) for x in three())
     out = kernels.attend(query, key, value, False, None, None if name is None else MASKS[name]())
     assert out is not None
@@ -224,7 +224,7 @@ def test_a_second_derivative_is_refused_there_too(name: str | None) -> None:
         grad.sum().backward()
 
 
-def test_a_change_in_place_is_noticed_there_too() -> None:
+def test_the_fast_path_detects_an_in_place_change() -> None:
     query, key, value = (learns(x) for x in three())
     held = key * 1.0
     out = kernels.attend(query, held, value, False, None)
@@ -235,7 +235,7 @@ def test_a_change_in_place_is_noticed_there_too() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bool", "float"])
-def test_a_row_that_may_attend_nothing_is_0_and_learns_0_there(kind: str) -> None:
+def test_an_empty_row_is_0_with_a_gradient_of_0(kind: str) -> None:
     query, key, value = (learns(x) for x in three(torch.float64))
     allow = torch.rand(37, 53) < 0.5
     allow[5] = False
@@ -247,13 +247,13 @@ def test_a_row_that_may_attend_nothing_is_0_and_learns_0_there(kind: str) -> Non
     assert not grad[:, :, 5].any()
 
 
-def test_a_program_that_gives_torchs_name_to_ours_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_may_replace_torchs_function_by_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
     query, key, value = three(torch.float64)
     assert attention(query, key, value).isfinite().all()
 
 
-def test_what_would_learn_takes_it_where_gradients_are_off() -> None:
+def test_the_fast_path_is_used_under_no_grad() -> None:
     query, key, value = three()
     with torch.no_grad():
         assert kernels.attend(learns(query), key, value, False, None) is not None
@@ -271,23 +271,23 @@ MASKS = {
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("name", MASKS)
-def test_a_mask_gives_what_the_long_way_gives(name: str, dtype: torch.dtype) -> None:
+def test_a_mask_on_the_fast_path_equals_the_fallback(name: str, dtype: torch.dtype) -> None:
     query, key, value = three(dtype)
     torch.manual_seed(1)
     mask = MASKS[name]()
     allow = mask if mask.dtype == torch.bool else None
     bias = None if allow is not None else mask.to(dtype)
     out = kernels.attend(query, key, value, False, None, mask if bias is None else bias)
-    long = kernels.run(Problem(query, key, value, 11**-0.5, allow=allow, bias=bias)).out
+    fallback = kernels.run(Problem(query, key, value, 11**-0.5, allow=allow, bias=bias)).out
     if out is None:  # a row may attend nothing, and torch's kernel would give NaN
         assert dtype is torch.float64
         assert allow is not None
         assert not allow.expand(2, 3, 37, 53).any(-1).all()
     else:
-        assert torch.equal(out, long)
+        assert torch.equal(out, fallback)
 
 
-def test_a_mask_it_does_not_know_goes_the_long_way() -> None:
+def test_an_unsupported_mask_takes_the_fallback() -> None:
     query, key, value = three()
     for mask in (torch.ones(53), torch.ones(53, 37), torch.randn(37, 53).double(), learns(torch.randn(37, 53))):
         assert kernels.attend(query, key, value, False, None, mask) is None
@@ -297,7 +297,7 @@ def test_a_mask_it_does_not_know_goes_the_long_way() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("nothing", [False, -torch.inf, torch.finfo(torch.float32).min], ids=str)
 @pytest.mark.parametrize("length", [5, 37])
-def test_a_row_that_may_attend_nothing_gives_zeros(length: int, nothing: float, dtype: torch.dtype) -> None:
+def test_an_empty_row_gives_zeros(length: int, nothing: float, dtype: torch.dtype) -> None:
     query, key, value = three(dtype)
     query = query[..., :length, :]
     rows = torch.arange(length) % 3 == 1
@@ -315,7 +315,7 @@ def test_a_row_that_may_attend_nothing_gives_zeros(length: int, nothing: float, 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("is_causal", [True, False])
 @pytest.mark.parametrize("scale", [None, 0.0, -0.7])
-def test_one_query_and_one_key_learn_too(scale: float | None, is_causal: bool, dtype: torch.dtype) -> None:
+def test_one_query_and_one_key_have_gradients(scale: float | None, is_causal: bool, dtype: torch.dtype) -> None:
     leaves = [learns(x[..., :1, :]) for x in three(dtype)]
     out = kernels.attend(*leaves, is_causal, scale)
     assert out is not None
@@ -326,14 +326,14 @@ def test_one_query_and_one_key_learn_too(scale: float | None, is_causal: bool, d
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_a_first_number_of_0_or_1_is_found(dtype: torch.dtype) -> None:
-    for number, found in ((0.0, True), (-0.0, True), (1.0, True), (-1.0, False), (0.5, False), (-torch.inf, False)):
-        assert starts_with_0_or_1(torch.tensor([[9.0], [number]], dtype=dtype)[1:]) is found
+def test_a_first_number_of_0_or_1_is_detected(dtype: torch.dtype) -> None:
+    for number, actual in ((0.0, True), (-0.0, True), (1.0, True), (-1.0, False), (0.5, False), (-torch.inf, False)):
+        assert starts_with_0_or_1(torch.tensor([[9.0], [number]], dtype=dtype)[1:]) is actual
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch calls it itself
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # called by torch itself
 @pytest.mark.parametrize("special", [{}, {"softcap": 3.0}, {"is_causal": True}], ids=str)
-def test_tangents_of_forward_mode_are_passed_on(special: dict[str, Any]) -> None:
+def test_tangents_of_forward_mode_are_propagated(special: dict[str, Any]) -> None:
     query, key, value = (x.double() for x in three())
     step = torch.randn_like(query)
     with forward_ad.dual_level():
@@ -343,8 +343,8 @@ def test_tangents_of_forward_mode_are_passed_on(special: dict[str, Any]) -> None
     torch.testing.assert_close(tangent, ((ahead - behind) / 2e-5).float(), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch calls it itself
-def test_a_masks_tangent_is_passed_on() -> None:
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # called by torch itself
+def test_a_masks_tangent_is_propagated() -> None:
     query, key, value = three()
     with forward_ad.dual_level():
         mask = forward_ad.make_dual(torch.zeros(37, 53), torch.randn(37, 53))
@@ -353,22 +353,22 @@ def test_a_masks_tangent_is_passed_on() -> None:
 
 
 def negated(x: Tensor) -> Tensor:
-    """The same numbers, of which memory holds the negatives."""
+    """Return the same numbers, with their negatives in memory."""
     return torch.complex(torch.zeros_like(x), -x).conj().imag
 
 
 @pytest.mark.parametrize("which", ["query", "key", "value", "mask", "gradient"])
 @pytest.mark.parametrize("special", [{}, {"softcap": 3.0}], ids=str)
-def test_numbers_whose_negatives_are_in_memory_are_read_as_they_are(which: str, special: dict[str, Any]) -> None:
+def test_a_negated_tensor_is_read_correctly(which: str, special: dict[str, Any]) -> None:
     tensors = dict(zip(("query", "key", "value"), three(), strict=True), mask=torch.randn(37, 53))
     gradient = torch.randn(2, 3, 37, 11)
-    found = []
+    actual = []
     for change in (lambda x: x, negated):
         used = {name: change(x) if name == which else x for name, x in tensors.items()}
         query = used["query"].detach().requires_grad_()
         out = attention(query, used["key"], used["value"], used["mask"], **special)
         held = change(gradient) if which == "gradient" else gradient
-        found.append((out, *torch.autograd.grad(out, query, held)))
+        actual.append((out, *torch.autograd.grad(out, query, held)))
     assert negated(gradient).is_neg()
-    for plain, other in zip(*found, strict=True):
+    for plain, other in zip(*actual, strict=True):
         torch.testing.assert_close(other, plain)

@@ -1,4 +1,4 @@
-"""The measured costs of a machine: what is kept, what of it is used, and how a plan follows it."""
+"""The measured costs of a machine: how they are stored, when they are used, and how the plan follows them."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ MEASURED: Costs = {("forward", torch.float32): (SLOW, FAST), ("gradients", torch
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cache folder of the test's own, which may be read."""
+    """A cache folder for the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv(figures.VARIABLE, raising=False)
     plan.forget()
@@ -34,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     plan.forget()
 
 
-def test_what_is_saved_is_loaded(cache: Path) -> None:
+def test_saved_costs_are_loaded(cache: Path) -> None:
     path = figures.save(MEASURED)
     assert path.is_relative_to(cache)
     assert figures.load().costs == MEASURED
@@ -56,7 +56,7 @@ def test_only_its_owner_may_read_it(cache: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
-def test_a_save_that_fails_leaves_what_was_there(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_keeps_the_old_file(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = figures.save(MEASURED)
     before = path.read_bytes()
 
@@ -93,15 +93,13 @@ def changed(name: str, value: Any) -> Callable[[Path], None]:
     ],
     ids=["cpu", "features", "versions", "format"],
 )
-def test_figures_of_another_machine_are_ignored(
-    change: Callable[[Path], None], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_costs_of_another_machine_are_ignored(change: Callable[[Path], None], caplog: pytest.LogCaptureFixture) -> None:
     change(figures.save(MEASURED))
     with caplog.at_level(logging.DEBUG, logger="clearhead.kernels"):
-        found = figures.load()
-    assert found.costs == {}
-    assert not found.damaged
-    assert "was measured with" in str(found.reason)
+        actual = figures.load()
+    assert actual.costs == {}
+    assert not actual.damaged
+    assert "was measured with" in str(actual.reason)
     assert [record.levelno for record in caplog.records] == [logging.DEBUG]
 
 
@@ -114,10 +112,10 @@ def test_figures_of_another_machine_are_ignored(
 )  # fmt: skip
 def test_a_damaged_file_is_ignored_and_reported(content: bytes) -> None:
     figures.save(MEASURED).write_bytes(content)
-    found = figures.load()
-    assert found.costs == {}
-    assert found.damaged
-    assert "clearhead tune" in str(found.reason)
+    actual = figures.load()
+    assert actual.costs == {}
+    assert actual.damaged
+    assert "clearhead tune" in str(actual.reason)
 
 
 @pytest.mark.parametrize(
@@ -146,12 +144,12 @@ def test_a_folder_in_its_place_is_reported() -> None:
     assert figures.load().damaged
 
 
-def test_no_file_is_no_fault() -> None:
+def test_a_missing_file_is_not_damaged() -> None:
     assert figures.load().reason == "this machine was not measured: run `clearhead tune`"
     assert not figures.load().damaged
 
 
-def test_the_variable_leaves_it_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_variable_disables_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     figures.save(MEASURED)
     monkeypatch.setenv(figures.VARIABLE, "0")
     plan.forget()
@@ -159,7 +157,7 @@ def test_the_variable_leaves_it_unread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_native
-def test_a_plan_follows_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_follows_the_measured_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLEARHEAD_KERNEL_TARGET", raising=False)
     monkeypatch.setattr(cpu_classes, "CLASSES", ())
     query = torch.zeros(1, 2, 37, 8)
@@ -179,7 +177,7 @@ def test_a_plan_follows_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_native
-def test_figures_of_this_machine_come_before_those_of_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costs_of_this_machine_take_precedence_over_those_of_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLEARHEAD_KERNEL_TARGET", raising=False)
     other: Costs = {("forward", torch.float32): (FAST, SLOW), ("short", torch.float32): (SLOW, FAST)}
     classes = [
@@ -198,7 +196,7 @@ def test_figures_of_this_machine_come_before_those_of_its_class(monkeypatch: pyt
 
 
 @needs_native
-def test_what_was_asked_with_a_target_forced_holds_for_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costs_cached_with_a_forced_target_apply_only_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLEARHEAD_KERNEL_TARGET", raising=False)
     monkeypatch.setattr(cpu_classes, "CLASSES", [cpu_classes.CpuClass("a class", frozenset(), MEASURED)])
     plan.forget()
@@ -209,7 +207,7 @@ def test_what_was_asked_with_a_target_forced_holds_for_it_alone(monkeypatch: pyt
         assert costs.of("forward", torch.float32) is None
 
 
-def test_a_class_counts_where_cpu_and_target_have_its_instructions() -> None:
+def test_a_class_applies_if_cpu_and_target_have_its_instructions() -> None:
     def names(needs: tuple[str, ...], features: frozenset[str]) -> list[frozenset[str]]:
         target = kernels.Target(0, "new", 16, needs, (torch.float32,), (), False, True)
         return [each.needs for each in cpu_classes.of(target, features)]
@@ -231,6 +229,7 @@ def test_classes_hold_costs_of_known_tasks() -> None:
             assert all(part >= 0 for cost in pair for part in cost)
 
 
+@needs_native
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize(
     ("ours", "torchs"),
@@ -244,43 +243,53 @@ def test_classes_hold_costs_of_known_tasks() -> None:
     ],
     ids=str,
 )
-def test_torch_saves_what_its_cost_is_below_ours(
+def test_torch_saves_the_difference_of_the_costs(
     ours: Cost, torchs: Cost, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("CLEARHEAD_KERNEL_TARGET", raising=False)
     monkeypatch.setattr(costs, "of", lambda task, dtype: costs.Known(ours, torchs, "the test says so"))
+    plan.forget()
     for shape, keys in (((1, 8, 1, 64), 1), ((2, 3, 37, 64), 31), ((8, 131, 64), 131), ((1, 8, 4096, 64), 4096)):
-        costs.torch_saves.cache_clear()
         batch_heads, queries = (8, shape[-2]) if len(shape) == 3 else (shape[0] * shape[1], shape[-2])
         heads, work = -(-batch_heads // threads), 2 * batch_heads * queries * keys * 64 / threads
         difference = ours.at(heads, work) - torchs.at(heads, work)
         saved = costs.torch_saves(torch.float32, False, shape, keys, threads)
         assert saved == pytest.approx(max(0, difference - 4 - 0.03 * torchs.at(heads, work)))
-    costs.torch_saves.cache_clear()
 
 
-def test_what_torch_saves_grows_with_the_call_and_changes_with_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(costs, "of", lambda task, dtype: asked.append(task))
-    monkeypatch.setattr(costs, "cpu_features", frozenset)
+@needs_native
+def test_every_call_is_looked_up_as_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each task saves a number of its own: that of `task_of` comes back, at the edges of every task and beyond."""
+    monkeypatch.delenv("CLEARHEAD_KERNEL_TARGET", raising=False)
+    number = {task: 100.0 * place for place, task in enumerate(tasks.TASKS, 1)}
+    nothing = Cost(0.0, 0.0, 0.0)
+    monkeypatch.setattr(
+        costs, "of", lambda task, dtype: costs.Known(Cost(number[task] + costs.LOOK, 0.0, 0.0), nothing, "")
+    )
+    plan.forget()
     for learns in (False, True):
-        for queries in (1, 2, 8, 9, 16, 17, 4096):
-            costs.torch_saves.cache_clear()
-            assert costs.torch_saves(torch.bfloat16, learns, (1, 2, queries, 8), 5, 2) == 0
-    for queries, task in ((1, "one query"), (3, "few queries, many keys"), (13, "short, many keys"), (17, "forward")):
-        assert costs.torch_saves(torch.bfloat16, False, (1, 2, queries, 8), 65, 2) == 0
-        assert asked.pop() == task
-    few = ["one query", "few queries", "few queries", "short", "short"]
-    assert asked == [*few, "forward", "forward", *(f"{task}, gradients" for task in few), "gradients", "gradients"]
-    costs.torch_saves.cache_clear()
+        for queries in (1, 2, 8, 9, 16, 17, 4096, 2**40):
+            for keys in (1, 64, 65, 2**40):
+                saved = costs.torch_saves(torch.float32, learns, (1, 2, queries, 8), keys, 2)
+                assert saved == number[tasks.task_of(queries, keys, learns)]
+
+
+def test_tasks_of_calls() -> None:
+    few = ["one query", "few queries", "few queries", "short", "short", "forward", "forward"]
+    assert [tasks.task_of(queries, 5, False) for queries in (1, 2, 8, 9, 16, 17, 4096)] == few
+    many = ["one query", "few queries, many keys", "short, many keys", "forward"]
+    assert [tasks.task_of(queries, 65, False) for queries in (1, 3, 13, 17)] == many
+    learning = ["one query, gradients", "few queries, gradients", "short, gradients", "gradients"]
+    assert [tasks.task_of(queries, keys, True) for queries, keys in ((1, 65), (3, 5), (13, 65), (17, 5))] == learning
 
 
 class Clock:
-    """A clock that the calls it counts move: each takes so many seconds, whatever the machine."""
+    """A simulated clock, which each call advances by a fixed time."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, each: float) -> None:
         self.now, self.each = 0.0, each
         monkeypatch.setattr(tuning, "clock", lambda: self.now)
-        monkeypatch.setattr(tuning, "_ways", lambda *_: (self.call, self.call, (1, 1e6)))
+        monkeypatch.setattr(tuning, "_calls", lambda *_: (self.call, self.call, (1, 1e6)))
 
     def call(self) -> None:
         self.now += self.each
@@ -294,7 +303,7 @@ def test_a_measurement_keeps_its_budget_on_any_machine(
 ) -> None:
     clock = Clock(monkeypatch, each)
     measured = tuning.measure(seconds)
-    # Two warm-up calls and one round of either kernel, of the size that runs when the time is over.
+    # Two warm-up calls and one round of each kernel may run past the end.
     assert clock.now <= seconds + 6 * each
     sizes = sum(len(tuning.SIZES[task]) for task, _ in tuning.todo())
     if 6 * each * sizes <= seconds:
@@ -304,7 +313,7 @@ def test_a_measurement_keeps_its_budget_on_any_machine(
 
 
 @needs_native
-def test_a_budget_is_used_to_measure_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spare_time_is_used_for_more_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, 1e-3)
     tuning.measure(45.0)
     assert clock.now > 30

@@ -1,6 +1,7 @@
-"""Ten thousand random problems: shapes, strides, dtypes, masks and options together, native against the equation.
+"""Ten thousand random problems with combined shapes, strides, dtypes, masks and options: native and reference.
 
-And ten thousand more of bfloat16 on tile registers. Every fifth is differentiated too. `make stress` runs them all; a failure names its seed, which makes it again.
+And ten thousand more of bfloat16 on tile registers. Every fifth is also differentiated. `make stress` runs them all. A
+failure names the seed that reproduces it.
 """
 
 import random
@@ -17,11 +18,11 @@ from .test_contract import assert_as_exact, exact, gradients, plain, runner
 
 CASES = 10_000
 ON_TILES = [name for name in HERE if name in ("amx", "amxmodel")]
-needs_tiles = pytest.mark.skipif(not ON_TILES, reason="no target with tile registers or their model runs here")
+needs_tiles = pytest.mark.skipif(not ON_TILES, reason="no target with tile registers or their emulation runs here")
 
 
-def some(pick: random.Random, tensor: Tensor) -> Tensor:
-    """The same numbers, perhaps at other strides."""
+def restride(pick: random.Random, tensor: Tensor) -> Tensor:
+    """Return the same numbers, at random with other strides."""
     layout = pick.randrange(4)
     if layout == 1:
         return tensor.transpose(1, 2).contiguous().transpose(1, 2)
@@ -44,7 +45,7 @@ def random_problem(seed: int, of_dtype: torch.dtype | None = None) -> Problem:
     dtype = of_dtype or pick.choice([torch.float32, torch.float64, torch.bfloat16, torch.float16])
 
     def tensor(*shape: int) -> Tensor:
-        return some(pick, torch.randn(shape, generator=make).to(dtype))
+        return restride(pick, torch.randn(shape, generator=make).to(dtype))
 
     def broadcast() -> tuple[int, ...]:
         return tuple(pick.choice([1, size]) for size in (batch, heads, length, keys))[pick.randrange(3) :]
@@ -82,7 +83,7 @@ def test_a_few_random_problems() -> None:
 @needs_tiles
 @pytest.mark.parametrize("chunk", range(20))
 def test_random_problems_on_tiles(chunk: int) -> None:
-    """On 1, 2 and 5 threads in turn, so more than there are cores on a small machine."""
+    """On 1, 2 and 5 threads, which is more than a small machine has cores."""
     each, before = CASES // 20, torch.get_num_threads()
     try:
         for seed in range(chunk * each, (chunk + 1) * each):
@@ -104,32 +105,50 @@ def check(seed: int, of_dtype: torch.dtype | None = None, targets: list[str] = H
     with kernels.target(target):
         result = kernels.run(problem, kernel="native")
         out, lse = exact(problem)
-        # Rounding the answer and, at 16 bits, nothing more: sums and weights are float32. Or all is float64.
+        # For 16 bits only the output is rounded: sums and weights are float32. For float64 everything is float64.
         dtype = problem.query.dtype
         units = 1e-8 if dtype == torch.float64 else 1
         size = max(1.0, out.abs().max().item() if out.numel() else 0.0)
-        near(result.out, out, (2e-4 * units + torch.finfo(dtype).eps) * size, f"{note}: out")
-        near(result.lse, lse, (2e-4 + 1e-5 * top(lse)) * units, f"{note}: lse")
+        assert_near(result.out, out, (2e-4 * units + torch.finfo(dtype).eps) * size, f"{note}: out")
+        assert_near(result.lse, lse, (2e-4 + 1e-5 * magnitude(lse)) * units + left_out(problem, target), f"{note}: lse")
         if seed % 5 == 0 and (dtype in (torch.float32, torch.float64) or of_dtype):
-            found, wanted = (gradients(compute, problem, "both") for compute in (runner("native"), exact))
+            actual, expected = (gradients(compute, problem, "both") for compute in (runner("native"), exact))
             yardstick = gradients(plain, problem, "both") if of_dtype else {}
-            for name, grad in found.items():
+            for name, grad in actual.items():
                 if of_dtype:
-                    # P and dS are rounded: as far off as plain torch's, or four units where that is NaN. δ is made of the
-                    # rounded output, and the gradient of a bias that all rows share sums its errors.
+                    # P and dS are rounded: the error is that of plain torch, or four units where torch gives NaN. δ is
+                    # computed from the rounded output, and the gradient of a shared bias sums its errors.
                     least = 4 * torch.finfo(dtype).eps
-                    assert_as_exact(grad, wanted[name].double(), yardstick[name], dtype, floor=least)
+                    assert_as_exact(grad, expected[name].double(), yardstick[name], dtype, floor=least)
                 else:
-                    near(grad, wanted[name], (1e-4 + 1e-3 * top(wanted[name])) * units, f"{note}: gradient of {name}")
+                    assert_near(
+                        grad,
+                        expected[name],
+                        (1e-4 + 1e-3 * magnitude(expected[name])) * units,
+                        f"{note}: gradient of {name}",
+                    )
 
 
-def top(tensor: Tensor) -> float:
-    """The largest finite size in it."""
+def left_out(problem: Problem, target: str) -> float:
+    """The largest error of a logit of float16 on tiles, whose numbers are two pieces of bfloat16.
+
+    A second piece is at most 2⁻⁹ of its number, and the product of two second pieces is left out. Seed 8734 has logits
+    of 234 before a soft cap of 3, and an lse that is 2.6e-4 off.
+    """
+    if problem.query.dtype != torch.float16 or target not in ON_TILES:
+        return 0.0
+    query, key = problem.query.double().abs(), problem.key.double().abs()
+    key = key.repeat_interleave(query.shape[1] // max(key.shape[1], 1), 1)
+    return 2**-18 * problem.attention.scale * magnitude(query @ key.mT)
+
+
+def magnitude(tensor: Tensor) -> float:
+    """Return the largest finite magnitude."""
     finite = tensor[tensor.isfinite()]
     return finite.abs().max().item() if finite.numel() else 0.0
 
 
-def near(got: Tensor, truth: Tensor, tolerance: float, note: str) -> None:
+def assert_near(got: Tensor, truth: Tensor, tolerance: float, note: str) -> None:
     same = (got.double() == truth.double()) | ((got.double() - truth.double()).abs() <= tolerance)
     worst = (got.double() - truth.double()).abs().max().item() if got.numel() else 0.0
     assert bool(same.all()), f"{note} is off by {worst:.2e}, more than {tolerance:.2e}"

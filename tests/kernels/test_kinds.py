@@ -1,4 +1,4 @@
-"""Tensors and callers that are not what they seem: each of these once gave an answer that was wrong, or a crash."""
+"""Unusual tensors and callers: each of these once gave a wrong result or a crash."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from clearhead import AttentionMatrix
 
 
 class Wrapping(torch.Tensor):
-    """A tensor with no memory of its own: every operator runs on the one it wraps."""
+    """A tensor without memory: every operator runs on the tensor it wraps."""
 
     @staticmethod
     def __new__(cls, inner):
@@ -29,7 +29,7 @@ class Wrapping(torch.Tensor):
 
 
 @pytest.mark.parametrize("which", ["query", "key", "value", "attn_mask", "sinks"])
-def test_a_class_that_wraps_tensors_is_asked_and_never_read(which: str) -> None:
+def test_a_wrapper_class_is_dispatched_and_never_read(which: str) -> None:
     given = dict(zip(("query", "key", "value"), torch.randn(3, 1, 2, 5, 7), strict=True))
     given |= {"attn_mask": torch.rand(5, 5) < 0.7, "sinks": torch.randn(2)}
     expected = clearhead.attention(**given)
@@ -38,7 +38,7 @@ def test_a_class_that_wraps_tensors_is_asked_and_never_read(which: str) -> None:
 
 
 @pytest.mark.parametrize("which", ["in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"])
-def test_parameters_of_a_class_that_wraps_tensors(which: str) -> None:
+def test_parameters_may_be_of_a_wrapper_class(which: str) -> None:
     layer = clearhead.MultiheadAttention(64, 2, batch_first=True).eval().requires_grad_(False)
     x = torch.randn(3, 17, 64)
     expected = layer(x, x, x, need_weights=False)[0]
@@ -49,8 +49,8 @@ def test_parameters_of_a_class_that_wraps_tensors(which: str) -> None:
 
 @pytest.mark.parametrize("kernel", [None, "torch"])
 @pytest.mark.parametrize("strides", [(0, 1, 1, 1), (0, 1, 7, 1), (30, 10, 1, 1), (1, 0, 0, 1)])
-def test_windows_that_overlap_have_the_gradients_of_their_copies(strides: tuple[int, ...], kernel: str | None) -> None:
-    # torch's flash operator lays its own outputs out as the inputs are, and then writes past a row (torch 2.13).
+def test_overlapping_windows_have_the_gradients_of_their_copies(strides: tuple[int, ...], kernel: str | None) -> None:
+    # torch's flash operator gives its outputs the strides of the inputs, and then writes past a row (torch 2.13).
     def gradient(kernel: str | None) -> torch.Tensor:
         store = torch.randn(101, generator=torch.Generator().manual_seed(0)).requires_grad_()
         x = store.as_strided((2, 3, 3, 7), strides)
@@ -61,17 +61,17 @@ def test_windows_that_overlap_have_the_gradients_of_their_copies(strides: tuple[
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_windows_that_overlap_have_the_output_of_their_copies(dtype: torch.dtype) -> None:
+def test_overlapping_windows_have_the_output_of_their_copies(dtype: torch.dtype) -> None:
     x = torch.randn(11, dtype=dtype).unfold(0, 7, 1)[None, None]
     torch.testing.assert_close(clearhead.attention(x, x, x), clearhead.attention(*[x.clone()] * 3))
 
 
 @pytest.mark.parametrize("length", [3, 67])
-def test_upstream_gradients_mapped_over_many_or_of_a_class_that_wraps_others(length: int) -> None:
+def test_incoming_gradients_may_be_batched_or_of_a_wrapper_class(length: int) -> None:
     query = torch.randn(1, 2, length, 7, requires_grad=True)
     out = clearhead.attention(query, query, query)
     many = torch.randn(3, *out.shape)
-    right = [torch.autograd.grad(out, query, one, retain_graph=True)[0] for one in many]
+    right = [torch.autograd.grad(out, query, upstream, retain_graph=True)[0] for upstream in many]
     mapped = torch.autograd.grad(out, query, many, is_grads_batched=True, retain_graph=True)[0]
     torch.testing.assert_close(mapped, torch.stack(right))
     torch.testing.assert_close(torch.autograd.grad(out, query, Wrapping(many[0]))[0].inner, right[0])
@@ -80,10 +80,10 @@ def test_upstream_gradients_mapped_over_many_or_of_a_class_that_wraps_others(len
 @pytest.mark.parametrize("kernel", [None, "torch", "reference"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("learns", [False, True])
-def test_a_float32_mask_keeps_its_range_and_digits_beside_narrow_queries(dtype, kernel, learns) -> None:
+def test_a_float32_mask_keeps_its_range_and_precision_with_16_bit_queries(dtype, kernel, learns) -> None:
     query, key, value = torch.randn(3, 1, 1, 5, 7).to(dtype)
     bias = 200 + torch.randn(5, 5)
-    bias[2] -= 1e5  # more than float16 holds: not -inf, and no reason to give the row nothing
+    bias[2] -= 1e5  # outside float16's range, but not -inf: the row is not empty
     out = clearhead.attention(query.clone().requires_grad_(learns), key, value, bias, kernel=kernel)
     truth, _ = reference.attention(query, key, value, scale=7**-0.5, bias=bias)
     torch.testing.assert_close(out.double(), truth, atol=2e-2, rtol=0)
@@ -91,10 +91,10 @@ def test_a_float32_mask_keeps_its_range_and_digits_beside_narrow_queries(dtype, 
 
 @pytest.mark.parametrize("kernel", [None, "torch", "reference"])
 @pytest.mark.parametrize("options", [{}, {"softcap": 5.0}], ids=["plain", "softcap"])
-def test_a_row_masked_by_a_large_number_alone_is_the_mean_of_the_values(options, kernel) -> None:
+def test_a_row_with_one_large_bias_is_the_mean_of_the_values(options, kernel) -> None:
     query, key, value = torch.randn(3, 1, 2, 5, 7)
     bias = torch.zeros(5, 5)
-    bias[1] = -1e30  # beside it no dtype has digits left for the logits, nor for the logarithm of 5
+    bias[1] = -1e30  # added to it, the logits and the logarithm of 5 are lost to rounding in every dtype
     out = clearhead.attention(query, key, value, bias, kernel=kernel, **options)
     torch.testing.assert_close(out[:, :, 1], value.mean(2), atol=1e-5, rtol=0)
 
@@ -102,7 +102,7 @@ def test_a_row_masked_by_a_large_number_alone_is_the_mean_of_the_values(options,
 @pytest.mark.parametrize("kernel", [None, "torch", "reference"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
 @pytest.mark.parametrize("learns", [False, True])
-def test_the_least_float_on_a_whole_row_leaves_it_nothing(dtype, kernel, learns) -> None:
+def test_a_row_biased_by_the_lowest_float_is_empty(dtype, kernel, learns) -> None:
     query, key, value = torch.randn(3, 1, 2, 5, 7, dtype=dtype)
     bias = torch.zeros(5, 5, dtype=dtype)
     bias[1] = torch.finfo(torch.float32).min  # in float16, -inf
@@ -116,7 +116,7 @@ def test_the_least_float_on_a_whole_row_leaves_it_nothing(dtype, kernel, learns)
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch's own, on its first use
 @pytest.mark.parametrize("length", [3, 67])
 @pytest.mark.parametrize("options", [{}, {"softcap": 5.0}], ids=["plain", "softcap"])
-def test_a_tangent_of_the_upstream_gradient_is_refused_and_never_dropped(length: int, options) -> None:
+def test_a_tangent_of_the_incoming_gradient_is_refused_and_never_dropped(length: int, options) -> None:
     query = torch.randn(1, 2, length, 7, requires_grad=True)
     out = clearhead.attention(query, query, query, **options)
     with forward_ad.dual_level():
@@ -125,7 +125,7 @@ def test_a_tangent_of_the_upstream_gradient_is_refused_and_never_dropped(length:
             torch.autograd.grad(out, query, upstream)
 
 
-def test_a_negated_lse_is_read_as_what_it_is() -> None:
+def test_a_negated_lse_is_read_correctly() -> None:
     query = torch.randn(1, 2, 5, 7)
     right = AttentionMatrix(query, query)
     negated = torch.complex(torch.zeros_like(right.lse), -right.lse).conj().imag
@@ -156,10 +156,10 @@ for name, question in ask.items():
 
 
 @pytest.mark.slow
-def test_a_default_device_or_dtype_changes_no_answer() -> None:
-    # In a process of its own: with a null address the library would take it down.
-    found = fresh.run(_QUESTIONS)
-    assert found.returncode == 0, found.stderr
+def test_a_default_device_or_dtype_changes_no_result() -> None:
+    # In a subprocess, because a null address would crash it.
+    actual = fresh.run(_QUESTIONS)
+    assert actual.returncode == 0, actual.stderr
 
 
 _FIRST_CALL = """
@@ -180,13 +180,13 @@ _CALLS = {
 @pytest.mark.parametrize(
     "call", [call if call == "transform" else pytest.param(call, marks=pytest.mark.stress) for call in _CALLS]
 )
-def test_what_is_made_at_the_first_call_serves_the_later_ones(call: str) -> None:
+def test_state_cached_at_the_first_call_works_for_later_ones(call: str) -> None:
     script = _FIRST_CALL.format(call=_CALLS[call])
-    found = fresh.run(script)
-    assert found.returncode == 0, found.stderr
+    actual = fresh.run(script)
+    assert actual.returncode == 0, actual.stderr
 
 
-def test_saved_tensors_may_come_back_in_another_layout() -> None:
+def test_saved_tensor_hooks_may_change_the_layout() -> None:
     query = torch.randn(1, 2, 5, 7, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: t.mT.contiguous().mT, lambda t: t):
         out = clearhead.attention(query, query, query, softcap=2.0)
@@ -196,7 +196,7 @@ def test_saved_tensors_may_come_back_in_another_layout() -> None:
 
 
 @pytest.mark.parametrize("which", ["query", "key", "value", "allow", "bias", "sinks", "alibi"])
-def test_a_problem_of_tensors_without_numbers_in_their_memory_is_refused(which: str) -> None:
+def test_a_problem_with_unreadable_tensors_is_refused(which: str) -> None:
     parts = dict(zip(("query", "key", "value"), torch.randn(3, 1, 2, 5, 7), strict=True))
     fits = {"allow": torch.ones(5, 5, dtype=torch.bool), "bias": torch.ones(5, 5)}
     for odd, text in (

@@ -1,7 +1,7 @@
-"""Gradients of float32 where logits are in the hundreds: within twice what plain torch loses, which keeps its weights.
+"""Gradients of float32 with logits in the hundreds: at most twice the error of plain torch, which keeps its weights.
 
-A kernel keeps the log-sum-exp of a row instead, and a float32 of 300 is good to 1.5e-5. Where one key has nearly all of
-a row's weight, as such rows mostly are, that error is all there is to the gradient of the values.
+A kernel keeps the lse of a row instead, and float32 represents 300 with an error of 1.5e-5. If one key has nearly all
+of a row's weight, as in most such rows, that error dominates the gradient of the values.
 """
 
 import platform
@@ -20,10 +20,10 @@ from .targets import HERE, TARGETS
 from .test_contract import exact, gradients, plain, runner
 
 pytestmark = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
-# These multiply and add in one rounding, as torch's product does: on x86 an instruction set of its own.
+# Targets with a fused multiply-add, as in torch's product; on x86 it is a separate CPU feature.
 X86 = platform.machine() in ("x86_64", "AMD64")
 FUSED = [row.name for row in kernels.targets() if "fma" in row.needs or not X86]
-# Up to 8 queries have a forward pass of their own.
+# Up to 8 queries take another forward pass.
 LENGTHS = {"3 queries, 6 keys": (3, 7), "5 queries": (5, 307), "13 queries": (13, 67), "131 queries": (131, 307)}
 KINDS: dict[str, dict[str, object]] = {
     "full": {},
@@ -36,9 +36,9 @@ KINDS: dict[str, dict[str, object]] = {
 }
 
 
-def shares(found, truth, theirs):
-    """Root of the mean square of our errors and of torch's, and the largest ones."""
-    ours, their = (found.double() - truth.double(), theirs.double() - truth.double())
+def errors(actual, truth, theirs):
+    """Return (ours, torch's) for the root mean square error and for the largest error."""
+    ours, their = (actual.double() - truth.double(), theirs.double() - truth.double())
     return [
         (size(ours), size(their))
         for size in (lambda x: x.square().mean().sqrt().item(), lambda x: x.abs().max().item())
@@ -47,26 +47,26 @@ def shares(found, truth, theirs):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("length", LENGTHS)
-def test_gradients_lose_no_more_than_twice_what_plain_torch_loses(length: str, kind: str) -> None:
+def test_gradient_errors_are_at_most_twice_those_of_plain_torch(length: str, kind: str) -> None:
     queries, keys = LENGTHS[length]
     case = replace(Case(batch=2, length=queries, keys=keys, width=8, value_width=8, spread=40.0), **KINDS[kind])
     problem = case.problem()
     truth, theirs = gradients(exact, problem, "out"), gradients(plain, problem, "out")
     for target in HERE:
         with kernels.target(target):
-            found = gradients(runner("native"), problem, "out")
-        # Plain torch gets its sinks' share from a rounded lse, and some of ours come from a sum of few.
+            actual = gradients(runner("native"), problem, "out")
+        # Plain torch computes the share of sinks from a rounded lse, and some of our errors are means over few numbers.
         slack = 2.0 if target in FUSED else 3.0
         for name in ("query", "key", "value"):
             unit = torch.finfo(torch.float32).eps * truth[name].abs().max().item()
-            for ours, their in shares(found[name], truth[name], theirs[name]):
+            for ours, their in errors(actual[name], truth[name], theirs[name]):
                 assert ours <= slack * max(their, 4 * unit), f"{target}, {name}: {ours:.1e}, torch {their:.1e}"
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("queries", [5, 37])
-def test_a_key_that_takes_all_the_weight_passes_its_gradient_on_whole(queries: int, target: str) -> None:
-    """Each query has one key, whose logit is some 500 above all others: dV is dO, to the last digits."""
+def test_a_key_with_all_the_weight_gets_the_whole_gradient(queries: int, target: str) -> None:
+    """For each query the logit of one key is about 500 above all others, so dV equals dO to the last digits."""
     place = torch.randperm(131, generator=torch.Generator().manual_seed(1))[:queries]
     key = torch.eye(131)[None, None] * 31.7
     query = key[:, :, place] * 0.53
@@ -74,12 +74,12 @@ def test_a_key_that_takes_all_the_weight_passes_its_gradient_on_whole(queries: i
     upstream = torch.randn(1, 1, queries, 7)
     with kernels.target(target):
         out = kernels.run(kernels.Problem(query, key, value, 0.93), kernel="native").out
-        (found,) = torch.autograd.grad(out, value, upstream)
-    torch.testing.assert_close(found[0, 0, place], upstream[0, 0], rtol=4e-7, atol=0)
+        (actual,) = torch.autograd.grad(out, value, upstream)
+    torch.testing.assert_close(actual[0, 0, place], upstream[0, 0], rtol=4e-7, atol=0)
 
 
-@pytest.mark.parametrize("way", ["eager", "operator", "torch.func"])
-def test_every_way_to_the_kernels_keeps_the_digits(way: str) -> None:
+@pytest.mark.parametrize("mode", ["eager", "operator", "torch.func"])
+def test_every_path_to_the_kernels_keeps_the_digits(mode: str) -> None:
     key = torch.eye(131)[None, None] * 31.7
     query, upstream = key[:, :, :37] * 0.53, torch.randn(1, 1, 37, 7)
     value = torch.randn(1, 1, 131, 7, requires_grad=True)
@@ -87,10 +87,10 @@ def test_every_way_to_the_kernels_keeps_the_digits(way: str) -> None:
     def attend(value: torch.Tensor) -> torch.Tensor:
         return clearhead.attention(query, key, value, scale=0.93)
 
-    with FlopCounterMode(display=False) if way == "operator" else nullcontext():
-        if way == "torch.func":
-            found = torch.func.vjp(attend, value.detach())[1](upstream)[0]
+    with FlopCounterMode(display=False) if mode == "operator" else nullcontext():
+        if mode == "torch.func":
+            actual = torch.func.vjp(attend, value.detach())[1](upstream)[0]
         else:
-            (found,) = torch.autograd.grad(attend(value), value, upstream)
-    torch.testing.assert_close(found[0, 0, :37], upstream[0, 0], rtol=4e-7, atol=0)
+            (actual,) = torch.autograd.grad(attend(value), value, upstream)
+    torch.testing.assert_close(actual[0, 0, :37], upstream[0, 0], rtol=4e-7, atol=0)
     assert clearhead.attention(query, key, value, return_lse=True)[1].dtype is torch.float32

@@ -1,4 +1,4 @@
-"""No kernel allocates an L×S tensor: the process's own high-water mark says so."""
+"""No kernel allocates an L×S tensor, measured by the peak memory of the process."""
 
 from typing import Any
 
@@ -19,26 +19,26 @@ from highwater import taken
         ("native", 6_007, {"reach": (-300, 0), "softcap": 5.0}, 0.2),
         ("native", 6_007, {"alibi": torch.tensor([0.1], requires_grad=True)}, 0.2),
         ("torch", 6_007, {"is_causal": True}, 0.5),
-        # Plain blocked torch; a dense one would hold more than five matrices at a time.
+        # Blockwise torch; a dense computation would hold more than five matrices at a time.
         ("torch", 6_007, {"reach": (-300, 0), "softcap": 5.0}, 1.5),
     ],
 )
 def test_forward_and_backward_are_linear_in_length(
     kernel: str, length: int, options: dict[str, Any], matrices: float
 ) -> None:
-    assert room(kernel, length, **options) < matrices
+    assert memory_of(kernel, length, **options) < matrices
 
 
-def test_a_learned_bias_takes_the_room_of_its_gradient() -> None:
+def test_a_learned_bias_takes_the_memory_of_its_gradient() -> None:
     length = 6_007
-    assert room("native", length, bias=torch.zeros(length, length, requires_grad=True)) < 1.1
+    assert memory_of("native", length, bias=torch.zeros(length, length, requires_grad=True)) < 1.1
 
 
-def room(kernel: str, length: int, **options: Any) -> float:
-    """What forward and backward take, in L×S float32 matrices."""
+def memory_of(kernel: str, length: int, **options: Any) -> float:
+    """Return the memory of forward and backward, in L×S float32 matrices."""
     query = torch.randn(1, 1, length, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
     problem = Problem(query, query, query, scale=0.5, **options)
-    why_not = KERNELS[kernel].unavailable()
-    if why_not:
-        pytest.skip(why_not)
+    reason = KERNELS[kernel].unavailable()
+    if reason:
+        pytest.skip(reason)
     return taken(lambda: kernels.run(problem, kernel=kernel).out.sum().backward()) / (4 * length * length)

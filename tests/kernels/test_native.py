@@ -1,4 +1,4 @@
-"""What only the native kernel promises: its CPU targets, its threads, odd sizes, and no crash on any number."""
+"""Guarantees of the native kernel alone: CPU targets, threads, odd sizes, and no crash on any number."""
 
 import re
 import shutil
@@ -27,7 +27,7 @@ def native(problem: Problem) -> kernels.Result:
     return kernels.run(problem, kernel="native")
 
 
-def test_a_target_can_be_forced_and_is_given_back() -> None:
+def test_a_target_is_forced_within_its_block() -> None:
     before = current()
     for name in HERE:
         with kernels.target(name):
@@ -56,7 +56,7 @@ def test_an_unknown_target_is_refused() -> None:
         pass
 
 
-def test_a_target_this_machine_lacks_is_refused() -> None:
+def test_a_target_this_machine_cannot_run_is_refused() -> None:
     missing = [target.name for target in kernels.targets() if not target.runs_here]
     if not missing:
         pytest.skip("this machine can run every compiled target")
@@ -64,7 +64,7 @@ def test_a_target_this_machine_lacks_is_refused() -> None:
         pass
 
 
-def test_targets_that_exist_for_tests_are_never_chosen() -> None:
+def test_targets_for_tests_are_never_chosen() -> None:
     if is_forced():
         pytest.skip("the environment forces a target")
     for_tests = [row for row in kernels.targets() if row.for_tests]
@@ -74,7 +74,7 @@ def test_targets_that_exist_for_tests_are_never_chosen() -> None:
         assert current(dtype)[0] not in for_tests
 
 
-def test_a_target_with_a_feature_that_is_not_known_is_not_supported() -> None:
+def test_an_unknown_cpu_feature_is_not_supported() -> None:
     known = ",".join(cpu_features())
     assert cpu_supports(known)
     assert cpu_supports("")
@@ -82,7 +82,7 @@ def test_a_target_with_a_feature_that_is_not_known_is_not_supported() -> None:
         assert not cpu_supports(unknown), unknown
 
 
-def test_every_row_says_what_its_target_needs() -> None:
+def test_every_target_lists_the_features_it_needs() -> None:
     for row in kernels.targets():
         assert row.runs_here == cpu_supports(",".join(row.needs))
         assert row.lanes > 0
@@ -138,7 +138,7 @@ def test_every_number_of_threads_gives_the_same_bits(heads: int, threads: int) -
         finally:
             torch.set_num_threads(before)
 
-    assert all(torch.equal(one, many) for one, many in zip(answers(1), answers(threads), strict=True))
+    assert all(torch.equal(alone, many) for alone, many in zip(answers(1), answers(threads), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_learned_bias_gets_the_same_bits_from_every_number_of_threads(shape: t
 
     alone = answers(1)
     assert all(
-        torch.equal(one, many) for one, many in zip(alone * 4, [g for _ in range(4) for g in answers(5)], strict=True)
+        torch.equal(ours, many) for ours, many in zip(alone * 4, [g for _ in range(4) for g in answers(5)], strict=True)
     )
 
 
@@ -198,8 +198,8 @@ def test_any_shape_and_stride(target: str, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("strange", [torch.nan, torch.inf, -torch.inf, 1e-42, 3e38])
-def test_strange_numbers_stay_in_their_rows(target: str, strange: float) -> None:
-    """A strange query row may spoil its own output and no other's."""
+def test_nan_and_extreme_numbers_stay_in_their_rows(target: str, strange: float) -> None:
+    """A query row with such numbers may change only its own output."""
     make = torch.Generator().manual_seed(1)
     query, key, value = (torch.randn(1, 2, 45, 9, generator=make) for _ in range(3))
     with kernels.target(target):
@@ -227,7 +227,7 @@ def test_a_nan_value_reaches_the_rows_that_attend_it() -> None:
 
 @pytest.mark.parametrize("length", [1, 7], ids=["decode", "tile"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_all_16_bit_numbers_go_through_unchanged(dtype: torch.dtype, length: int) -> None:
+def test_all_16_bit_numbers_pass_unchanged(dtype: torch.dtype, length: int) -> None:
     every = torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16).view(dtype)
     query, key = torch.zeros(1, 1, length, 1, dtype=dtype), torch.zeros(1, 1, 1, 1, dtype=dtype)
     out = native(Problem(query, key, every.view(1, 1, 1, -1), scale=1.0)).out
@@ -258,11 +258,11 @@ def test_inside_vmap_another_kernel_is_chosen() -> None:
         return kernels.run(Problem(query, query, query, scale=0.3)).out
 
     together = torch.func.vmap(attend)(stack)
-    torch.testing.assert_close(together, torch.stack([attend(one) for one in stack]))
+    torch.testing.assert_close(together, torch.stack([attend(query) for query in stack]))
 
 
 def test_no_test_is_parametrized_by_the_targets_of_this_cpu() -> None:
-    """HERE is for loops: as a parameter it makes the number of tests depend on the CPU."""
+    """HERE is for loops: as a parameter it would make the number of tests depend on the CPU."""
     folder = Path(__file__).parents[1]
     by_cpu = [
         path.name

@@ -1,7 +1,6 @@
-"""What a plan says is what runs: over every kind of problem, dtype, option and mode, `explain` against a recorder."""
+"""The plan matches what runs: `explain` compared with a recorder, for every kind of problem, dtype, option and mode."""
 
 import io
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from clearhead.multihead import fused
 from .cases import CASES
 from .targets import TARGETS, needs_native
 
-# A kernel or None, what is asked for beside the output, how fast torch is, whether a mask of any size stays a rule.
+# A kernel or None, what is requested besides the output, how fast torch is, whether a mask of any size stays a rule.
 SITUATIONS = [
     (None, "out", "as it is", False),
     (None, "lse", "as it is", True),
@@ -54,7 +53,7 @@ ROUTES = {
 
 @dataclass
 class Run:
-    """What a call entered, in order."""
+    """The paths, kernels and targets that a call entered, in order."""
 
     paths: list[str] = field(default_factory=list)
     kernels: set[str] = field(default_factory=set)
@@ -72,7 +71,7 @@ class Run:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A record of the paths, kernels and targets that are entered from here on."""
+    """Record the paths, kernels and targets that are entered from here on."""
     record = Run()
 
     def watch(place: Any, name: str, note: Any) -> None:
@@ -105,22 +104,21 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 def speed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The costs of the machine: what its CPU's rules say, or torch always faster, never, or from some size on."""
+    """Set the costs of the machine: its CPU's own, or torch always faster, never, or from some size on."""
     if request.param != "as it is":
-        low = {"torch always": 0.0, "torch never": torch.inf, "torch if large": 2e5}[request.param]
-
-        def torch_saves(dtype: torch.dtype, learns: bool, shape: tuple[int, ...], keys: int, threads: int) -> float:
-            return 1000.0 if 2 * math.prod(shape) * keys >= low else 0.0
-
-        monkeypatch.setattr(costs, "torch_saves", torch_saves)
-    plan.forget_costs()
+        call, work = {"torch always": (2e3, 0.0), "torch never": (0.0, 0.0), "torch if large": (0.0, 1e3)}[
+            request.param
+        ]
+        known = costs.Known(tasks.Cost(call, 0.0, work), tasks.Cost(0.0, 0.0, 0.0), "the test says so")
+        monkeypatch.setattr(costs, "of", lambda task, dtype: known)
+    plan.forget()
     yield request.param
     monkeypatch.undo()
-    plan.forget_costs()
+    plan.forget()
 
 
 def call_of(problem: Problem) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of `attention` for a problem: a tensor where one says it, else a rule."""
+    """Return the arguments of `attention` for a problem: a mask tensor if that suffices, else a rule."""
     attention = problem.attention
     tensor = attention.allow if attention.bias is None else attention.bias
     both = attention.allow is not None and attention.bias is not None
@@ -144,7 +142,7 @@ def call_of(problem: Problem) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if attention.allow is not None:
         full = (*problem.query.shape[:3], problem.key.shape[2])
         parts.append(masks.from_dense(attention.allow.broadcast_to(full)))
-    if not parts or attention.bias is not None:  # a table of biases has no rule here
+    if not parts or attention.bias is not None:  # a dense bias cannot be a rule here
         return (problem.query, problem.key, problem.value, attention.bias), options | {"is_causal": False}
     rule = parts[0]
     for part in parts[1:]:
@@ -166,11 +164,11 @@ def agree(run: Run, args: tuple[Any, ...], options: dict[str, Any]) -> kernels.P
 
 
 @pytest.mark.pairwise(name=CASES)
-@pytest.mark.parametrize(("kernel", "wants", "speed", "large_rules"), SITUATIONS, indirect=["speed"])
+@pytest.mark.parametrize(("kernel", "output", "speed", "large_rules"), SITUATIONS, indirect=["speed"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_planned_is_what_runs(
-    name: str, dtype: torch.dtype, kernel: str | None, wants: str, speed: str, large_rules: bool, run: Run,
+def test_the_plan_matches_what_runs(
+    name: str, dtype: torch.dtype, kernel: str | None, output: str, speed: str, large_rules: bool, run: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     if kernel is not None and KERNELS[kernel].unavailable():
@@ -178,16 +176,16 @@ def test_what_is_planned_is_what_runs(
     if large_rules:
         monkeypatch.setattr("clearhead.kernels.calls.prepare.RULE_ENTRIES", 0)
     args, options = call_of(CASES[name].problem(dtype))
-    if wants == "gradients":
+    if output == "gradients":
         args = (*(x.clone().requires_grad_() for x in args[:3]), args[3])
-    options |= {"kernel": kernel, "return_lse": wants == "lse", "return_matrix": wants == "matrix"}
+    options |= {"kernel": kernel, "return_lse": output == "lse", "return_matrix": output == "matrix"}
     agree(run, args, options)
 
 
 @needs_native
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_forced_target_is_the_one_that_runs(target: str, dtype: torch.dtype, run: Run) -> None:
+def test_a_forced_target_runs(target: str, dtype: torch.dtype, run: Run) -> None:
     args = torch.randn(3, 1, 2, 37, 8).to(dtype).unbind()
     with kernels.target(target):
         planned = agree(run, args, {})
@@ -199,7 +197,7 @@ def test_a_forced_target_is_the_one_that_runs(target: str, dtype: torch.dtype, r
 
 @pytest.fixture
 def unforced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No target is forced, also where the environment forces one for the whole run: that keeps calls from torch."""
+    """Remove a target that the environment forces, because a forced target keeps calls from torch."""
     monkeypatch.delenv(cpu_targets.VARIABLE, raising=False)
     cpu_targets.forget()
     yield
@@ -224,7 +222,11 @@ def three(*shape: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]
         ({"return_lse": True}, True, plan.KERNEL),
         ({"attn_mask": torch.ones(1, 1, dtype=torch.bool)}, True, plan.TORCH_FUNCTION),
         ({"attn_mask": torch.full((2, 1, 1, 1), 2.0)}, True, plan.TORCH_FUNCTION),
-        ({"attn_mask": torch.full((3, 1, 1), 2.0)}, True, plan.FAST_PATH),  # three axes are no fused kernel's in torch
+        (
+            {"attn_mask": torch.full((3, 1, 1), 2.0)},
+            True,
+            plan.FAST_PATH,
+        ),  # torch has no fused kernel for a mask with three axes
         ({"attn_mask": torch.zeros(1, 1, dtype=torch.bool)}, True, plan.FAST_PATH),  # NaN in torch
         ({"attn_mask": torch.full((1, 1), -torch.inf)}, True, plan.FAST_PATH),
         ({"attn_mask": torch.ones(1, 1, dtype=torch.bool)}, False, plan.FAST_PATH),
@@ -232,7 +234,7 @@ def three(*shape: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]
     ],
     ids=str,
 )
-def test_one_query_and_one_key(options: dict[str, Any], grads: bool, path: str, run: Run) -> None:
+def test_plans_of_one_query_and_one_key(options: dict[str, Any], grads: bool, path: str, run: Run) -> None:
     args = tuple(x.requires_grad_(grads) for x in three(2, 3, 1, 5))
     planned = agree(run, args, options)
     assert planned.path == path
@@ -244,7 +246,7 @@ def test_meta_tensors_take_the_custom_operator(run: Run) -> None:
 
 
 def within(transform: Any, *args: Tensor, **options: Any) -> kernels.Plan:
-    """The plan that a call has inside a transform; what runs there is compared with it outside."""
+    """Return the plan of a call inside a transform; the caller compares it with what ran."""
     plans: list[kernels.Plan] = []
 
     def call(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -286,13 +288,13 @@ def onnx(call: Any) -> Any:
     ],
     ids=["vmap", "export", "jvp", "jit.trace"],
 )
-def test_modes(transform: Any, path: str, run: Run) -> None:
+def test_plans_inside_transforms_and_tracers(transform: Any, path: str, run: Run) -> None:
     planned = within(transform, *three(2, 3, 5, 7))
     assert planned.path == path == run.path
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
-def test_a_nested_call_is_planned_as_its_sequences_are(run: Run) -> None:
+def test_a_nested_call_has_the_plan_of_its_sequences(run: Run) -> None:
     parts = [three(2, length, 7) for length in (3, 5)]
     nested = tuple(torch.nested.nested_tensor([part[i] for part in parts]) for i in range(3))
     planned = kernels.explain(*nested)
@@ -304,10 +306,10 @@ def test_a_nested_call_is_planned_as_its_sequences_are(run: Run) -> None:
 
 @needs_native
 @pytest.mark.skipif(not flash_runs(torch.bfloat16), reason="torch's attention of bfloat16 raises here")
-def test_a_cpu_with_matrix_instructions_gives_torch_what_its_target_multiplies_without(
+def test_torch_computes_bfloat16_if_only_it_uses_the_cpus_matrix_instructions(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rule, on any CPU: "amx-bf16" among its features, and a target that does not need it."""
+    """Simulated on any CPU: "amx-bf16" is among its features, and no target needs it."""
     monkeypatch.delenv(cpu_targets.VARIABLE, raising=False)
     monkeypatch.setattr(costs, "cpu_features", lambda: frozenset({"amx-bf16"}))
     monkeypatch.setattr(cpu_targets, "_TARGETS", [row for row in kernels.targets() if "amx-bf16" not in row.needs])
@@ -352,8 +354,8 @@ def test_bfloat16_is_not_multiplied_in_pairs_on_intel(
         plan.forget()
 
 
-def test_blockwise_and_functional_are_where_the_recorder_looks() -> None:
-    """A route that was renamed would be recorded no more, and the tests above would compare nothing."""
+def test_the_recorded_functions_exist() -> None:
+    """A renamed function would not be recorded, and the tests above would compare nothing."""
     for route in ROUTES:
         module, name = route.rsplit(".", 1)
         assert callable(getattr(sys.modules[module], name))

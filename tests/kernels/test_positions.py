@@ -1,4 +1,4 @@
-"""A part of an attention, with its positions, computes what the whole computes of its rows: dropout bit for bit."""
+"""A part of an attention equals those rows of the whole, dropout bit for bit."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def whole(dtype: torch.dtype, **fields) -> Problem:
-    """A problem whose output is its weights after dropout."""
+    """Return a problem whose output is its weights after dropout."""
     make = torch.Generator().manual_seed(1)
     query, key = (torch.randn(B, heads, n, D, generator=make).to(dtype) for heads, n in ((H, L), (H_KV, S)))
     value = torch.eye(S, dtype=dtype).expand(B, H_KV, S, S)
@@ -40,7 +40,7 @@ def part(problem: Problem, rows: slice, keys: slice) -> Problem:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("rows", [slice(17, 90), slice(101, 104)], ids=["tiles", "few queries"])
 @pytest.mark.parametrize("fields", [{}, {"band_low": -40, "band_high": 3, "first_query": 9}], ids=["all", "window"])
-def test_rows_drop_the_weights_that_the_whole_drops(kernel, dtype, rows, fields):
+def test_rows_have_the_dropout_pattern_of_the_whole(kernel, dtype, rows, fields):
     problem = whole(dtype, **fields)
     skip_if_refused(kernel, problem)
     every = kernels.run(problem, kernel=kernel).out[:, :, rows]
@@ -53,7 +53,7 @@ def test_rows_drop_the_weights_that_the_whole_drops(kernel, dtype, rows, fields)
 @pytest.mark.parametrize("kernel", IMPLEMENTATIONS, indirect=True)
 @pytest.mark.parametrize("rows", [slice(17, 90), slice(101, 104)], ids=["tiles", "few queries"])
 def test_keys_in_two_shards_merge_to_the_whole(kernel, rows):
-    """Each shard of keys describes itself; their outputs join by the lse, dropout included."""
+    """Each shard has its own positions; their outputs merge by the lse, with dropout."""
     problem = part(whole(torch.float32, band_low=-60, band_high=30), rows, slice(None))
     skip_if_refused(kernel, problem)
     result = kernels.run(problem, kernel=kernel)
@@ -83,12 +83,12 @@ def test_gradients_of_parts_add_up_to_those_of_the_whole(kernel):
 
 
 @pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
-def test_the_library_has_a_field_for_each_of_the_table():
+def test_the_library_has_every_field_of_an_attention():
     from clearhead import _native
     from clearhead.spec import FIELDS, Axes
 
     call, gradients = _native.Attention(), _native.Gradients()
-    # A rule is evaluated and key_bias joined to bias before a kernel is called.
+    # A rule is evaluated, and key_bias is added to bias, before a kernel is called.
     for name, row in FIELDS.items():
         assert hasattr(call, name) or name in ("rule", "key_bias")
         if row.learns and name != "key_bias":

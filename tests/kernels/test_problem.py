@@ -1,4 +1,4 @@
-"""The one check of shapes and dtypes: each mistake has its own message, with the caller's shapes."""
+"""Validation of a problem: each mistake has its own message, with the caller's shapes."""
 
 from typing import Any
 
@@ -31,8 +31,8 @@ def test_a_good_problem_passes() -> None:
         ({"query": torch.zeros(6, 5, 7)}, ShapeError, r"query has 3 axes, expected 4"),
         ({"value": torch.zeros(3, 11, 7)}, ShapeError, r"value has 3 axes"),
         ({"key": torch.zeros(2, 3, 11, 8)}, ShapeError, r"key has head_dim 8, query has head_dim 7"),
-        ({"key": torch.zeros(1, 3, 11, 7)}, ShapeError, r"must share B"),
-        ({"value": torch.zeros(2, 3, 10, 7)}, ShapeError, r"key and value must share H and S"),
+        ({"key": torch.zeros(1, 3, 11, 7)}, ShapeError, r"must have the same B"),
+        ({"value": torch.zeros(2, 3, 10, 7)}, ShapeError, r"key and value the same H and S"),
         ({"query": torch.zeros(2, 5, 5, 7)}, ShapeError, r"3 heads, which does not divide query's 5"),
         ({"key": torch.zeros(2, 3, 11, 7).half()}, DtypeError, r"key is torch.float16 and query is torch.float32"),
         ({"allow": torch.ones(5, 10, dtype=torch.bool)}, ShapeError, r"allow does not broadcast .* \(2, 6, 5, 11\)"),
@@ -47,7 +47,7 @@ def test_a_good_problem_passes() -> None:
         ({"allow": torch.ones(5, 11, dtype=torch.bool, device="meta")}, DeviceError, r"allow is on meta"),
     ],
 )
-def test_a_mistake_is_named(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_a_mistake_is_refused(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         kernels.run(problem(**changes))
 
@@ -66,16 +66,16 @@ def test_an_unknown_kernel_is_refused() -> None:
 
 
 def negated() -> Problem:
-    """A problem whose key's memory holds the negatives of its numbers, which the native kernel does not read."""
+    """Return a problem whose key's memory holds the negatives of its numbers, which the native kernel refuses."""
     return problem(key=torch.complex(problem().key, problem().key).conj().imag)
 
 
-def test_a_kernel_that_cannot_says_why_and_which_can() -> None:
+def test_a_kernel_that_refuses_names_the_reason_and_alternatives() -> None:
     with pytest.raises(KernelError, match=r"'native' cannot compute this: .*'torch' or 'reference'"):
         kernels.run(negated(), kernel="native")
 
 
-def test_select_says_what_was_passed_over() -> None:
+def test_select_names_the_kernels_it_passed_over() -> None:
     choice = kernels.select(negated())
     assert choice.kernel == "torch"
     assert "native" in choice.refused
@@ -83,7 +83,7 @@ def test_select_says_what_was_passed_over() -> None:
     assert "\n" not in choice.reason
 
 
-def test_every_kernel_says_whether_it_is_here() -> None:
+def test_available_lists_every_kernel_with_a_reason() -> None:
     rows = kernels.available()
     assert [row.kernel for row in rows] == ["native", "triton", "torch", "reference"]
     assert all(row.reason and "\n" not in row.reason for row in rows)

@@ -1,4 +1,4 @@
-"""The native linear layer: held to float64 and to torch's own error, at every dtype, layout and target."""
+"""The native linear layer, compared with float64 and with torch's own error, for every dtype, layout and target."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def target(request):
 
 
 @pytest.fixture(autouse=True)
-def _ours_wherever_it_can(monkeypatch):
+def _prefer_ours(monkeypatch):
     monkeypatch.setattr("clearhead.kernels.projection._torch_multiplies", lambda dtype: False)
 
 
@@ -28,7 +28,7 @@ def numbers(*shape, dtype=torch.float32, seed=0):
 
 
 def check(got, x, weight, bias):
-    """At most 1.5 times the error of torch's own, and a few units in the last place of the largest entry."""
+    """Check that the error is at most 1.5 times torch's, plus four units in the last place of the largest entry."""
     truth = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
     theirs = (F.linear(x, weight, bias).double() - truth).abs().max().item()
     floor = 4 * torch.finfo(torch.float32).eps * truth.abs().max().item()
@@ -44,7 +44,7 @@ def check(got, x, weight, bias):
         (1, 256, 257), (1, 251, 263), (5, 64, 37), (11, 96, 131), (31, 128, 19), (13, 53, 131),
     ],
 )  # fmt: skip
-def test_it_is_a_linear_layer(rows, inputs, outputs, dtype):
+def test_project_equals_a_linear_layer(rows, inputs, outputs, dtype):
     x, weight, bias = (
         numbers(rows, inputs, dtype=dtype),
         numbers(outputs, inputs, dtype=dtype, seed=1),
@@ -65,7 +65,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(rows, inputs, outputs, 
     assert torch.equal(kernels.project(x, weight, bias), whole)
 
 
-def test_axes_and_strides_of_the_input():
+def test_inputs_of_any_rank_and_stride():
     weight, bias = numbers(23, 19, seed=1), numbers(23, seed=2)
     wide = numbers(3, 5, 7, 38)
     for x in (
@@ -87,7 +87,7 @@ def test_axes_and_strides_of_the_input():
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("heads", "head_dim"), [(3, 7), (2, 64), (5, 1), (1, 129)])
-def test_heads_are_laid_out_with_their_rows_together(heads, head_dim, dtype, batch_first):
+def test_the_rows_of_each_head_are_adjacent(heads, head_dim, dtype, batch_first):
     x, weight, bias = (
         numbers(3, 11, 13, dtype=dtype),
         numbers(heads * head_dim, 13, dtype=dtype, seed=1),
@@ -102,21 +102,21 @@ def test_heads_are_laid_out_with_their_rows_together(heads, head_dim, dtype, bat
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (4, 0), (2, 0, 5)])
-def test_nothing_in_or_nothing_out(shape):
+def test_inputs_with_an_axis_of_size_0(shape):
     weight, bias = numbers(3, shape[-1], seed=1), numbers(3, seed=2)
     assert torch.equal(kernels.project(torch.zeros(shape), weight, bias), F.linear(torch.zeros(shape), weight, bias))
 
 
-def test_what_is_not_finite_stays_where_it_is():
+def test_nonfinite_numbers_stay_in_their_rows_and_columns():
     x, weight = numbers(37, 29), numbers(31, 29, seed=1)
     x[5, 3], x[7, 2], weight[11, 4] = torch.nan, torch.inf, -torch.inf
-    got, wanted = kernels.project(x, weight), F.linear(x, weight)
-    assert torch.equal(got.isnan(), wanted.isnan())
-    assert torch.equal(got.isposinf(), wanted.isposinf())
-    assert torch.equal(got.isneginf(), wanted.isneginf())
+    got, expected = kernels.project(x, weight), F.linear(x, weight)
+    assert torch.equal(got.isnan(), expected.isnan())
+    assert torch.equal(got.isposinf(), expected.isposinf())
+    assert torch.equal(got.isneginf(), expected.isneginf())
 
 
-def test_where_ours_is_not_asked():
+def test_calls_that_are_left_to_torch():
     x, weight, bias = numbers(8, 5), numbers(7, 5, seed=1), numbers(7, seed=2)
     assert not kernels.linear_is_faster(x.double(), weight.double())
     assert not kernels.linear_is_faster(x, weight.bfloat16())
@@ -132,7 +132,7 @@ def test_where_ours_is_not_asked():
     torch.testing.assert_close(grad, x.sum(0).expand(7, 5))
 
 
-def test_sixteen_bits_are_left_to_torch_where_the_cpu_multiplies_them(monkeypatch):
+def test_16_bit_dtypes_are_left_to_torch_if_the_cpu_has_instructions_for_them(monkeypatch):
     monkeypatch.setattr("clearhead.kernels.projection._torch_multiplies", lambda dtype: dtype is torch.bfloat16)
     x, weight = numbers(8, 5), numbers(7, 5, seed=1)
     assert not kernels.linear_is_faster(x.bfloat16(), weight.bfloat16())

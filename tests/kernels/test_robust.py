@@ -1,4 +1,4 @@
-"""Numbers and sizes at the edge: NaN, infinities, denormals, logits of ten thousand, L or S of 0 and 1."""
+"""Edge cases: NaN, infinities, denormals, logits of ten thousand, L or S of 0 and 1."""
 
 import itertools
 from dataclasses import replace
@@ -28,13 +28,13 @@ def numbers(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
-def plainly(problem: Problem) -> Tensor:
-    """Softmax as written, whose NaN and infinities are IEEE's."""
+def softmax_attention(problem: Problem) -> Tensor:
+    """Return softmax attention as written, with the NaN and infinities of IEEE arithmetic."""
     logits = problem.query @ problem.key.mT * problem.attention.scale
     return logits.softmax(-1) @ problem.value
 
 
-@pytest.mark.parametrize("length", [3, 37])  # few queries have a kernel of their own
+@pytest.mark.parametrize("length", [3, 37])  # few queries take another kernel
 @pytest.mark.parametrize("where", ["query", "key", "value"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_nan_stays_in_the_rows_it_reaches(where: str, length: int, dtype: torch.dtype) -> None:
@@ -49,13 +49,13 @@ def test_nan_stays_in_the_rows_it_reaches(where: str, length: int, dtype: torch.
         reached[0, 1] = True
     else:
         reached[0, 1, :, 5] = True
-    # Not what torch's product gives: with AMX it spreads a NaN of one row of bfloat16 to the next.
+    # Not compared with torch's product, which with AMX spreads a NaN of one bfloat16 row to the next.
     assert torch.equal(got.isnan(), reached)
 
 
 @pytest.mark.parametrize("length", [3, 37])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_an_infinite_value_reaches_every_row_and_an_infinite_key_is_nan_or_nothing(sign: int, length: int) -> None:
+def test_an_infinite_value_reaches_every_row_and_an_infinite_key_gives_nan_or_no_weight(sign: int, length: int) -> None:
     query, key, value = numbers(1, 1, length, 19), numbers(1, 1, 131, 19), numbers(1, 1, 131, 19)
     value[0, 0, 7, 3] = sign * torch.inf
     got = kernels.run(Problem(query, key, value, 0.2), kernel="native").out
@@ -66,20 +66,20 @@ def test_an_infinite_value_reaches_every_row_and_an_infinite_key_is_nan_or_nothi
     problem = Problem(query, key, numbers(1, 1, 131, 19), 0.2)
     got, down = kernels.run(problem, kernel="native").out, sign * query[0, 0, :, 4] < 0
     assert torch.equal(got[0, 0].isnan().all(-1), ~down)
-    torch.testing.assert_close(got[0, 0, down], plainly(problem)[0, 0, down], atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(got[0, 0, down], softmax_attention(problem)[0, 0, down], atol=2e-6, rtol=1e-5)
 
 
-def test_a_nan_in_a_masked_key_is_not_met() -> None:
+def test_a_nan_in_a_masked_key_has_no_effect() -> None:
     query, key, value = numbers(2, 2, 37, 19), numbers(2, 2, 131, 19), numbers(2, 2, 131, 19)
     allow = (torch.arange(131) < 60)[None, None, None]
-    wanted = kernels.run(Problem(query, key, value, 0.2, allow=allow), kernel="native").out
+    expected = kernels.run(Problem(query, key, value, 0.2, allow=allow), kernel="native").out
     key[:, :, 60:] = torch.nan
     got = kernels.run(Problem(query, key, value, 0.2, allow=allow), kernel="native").out
-    torch.testing.assert_close(got, wanted)
+    torch.testing.assert_close(got, expected)
 
 
 BAND = torch.arange(131) <= torch.arange(37)[:, None] + 40
-LEAVING_OUT: dict[str, dict[str, object]] = {
+MASKING: dict[str, dict[str, object]] = {
     "causal": {"is_causal": True},
     "window": {"reach": (-5, 2)},
     "padding": {"allow": (torch.arange(131) < 60)[None, None, None]},
@@ -88,19 +88,18 @@ LEAVING_OUT: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.mark.parametrize("kind", LEAVING_OUT)
+@pytest.mark.parametrize("kind", MASKING)
 @pytest.mark.parametrize("strange", [torch.nan, torch.inf])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
 @pytest.mark.parametrize("length", [3, 37])
-def test_a_value_that_is_not_finite_reaches_the_rows_that_may_attend_it_alone(
+def test_a_nonfinite_value_reaches_only_the_rows_that_may_attend_it(
     length: int, dtype: torch.dtype, strange: float, kind: str
 ) -> None:
-    """Whatever queries and keys share a tile with them."""
+    """Other queries and keys in the same tile are not affected."""
     query, key = numbers(1, 2, length, 19).to(dtype), numbers(1, 1, 131, 19).to(dtype)
     value = numbers(1, 1, 131, 67).to(dtype)
     options = {
-        name: x[:, :, :length] if isinstance(x, Tensor) and x.shape[2] > 1 else x
-        for name, x in LEAVING_OUT[kind].items()
+        name: x[:, :, :length] if isinstance(x, Tensor) and x.shape[2] > 1 else x for name, x in MASKING[kind].items()
     }
     clean = kernels.run(Problem(query, key, value, 0.2, **options), kernel="native").out
     value[0, 0, [2, 30, 59, 70, 130], 65] = strange
@@ -120,12 +119,12 @@ def _out_beside_weights(problem: Problem) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_denormals_are_neither_lost_nor_slow_to_be_right(dtype: torch.dtype, target: str) -> None:
+def test_denormals_are_kept_unless_the_target_flushes_them(dtype: torch.dtype, target: str) -> None:
     value = (numbers(1, 2, 131, 19) * 1e-39).to(dtype)
     problem = Problem(numbers(1, 2, 37, 19).to(dtype), numbers(1, 2, 131, 19).to(dtype), value, 0.2)
     got = kernels.run(problem, kernel="native").out
     (row,) = [row for row in kernels.targets() if row.name == target]
-    if dtype in row.flushes:  # its products take them for 0 (docs/differences.md)
+    if dtype in row.flushes:  # its products flush them to 0 (docs/differences.md)
         assert got.abs().max() == 0
         return
     assert got.abs().max() > 0
@@ -135,7 +134,7 @@ def test_denormals_are_neither_lost_nor_slow_to_be_right(dtype: torch.dtype, tar
 @pytest.mark.parametrize("length", [1, 37])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_logits_of_ten_thousand(length: int, dtype: torch.dtype) -> None:
-    """The largest logit takes all the weight: the output is that key's value, and nothing overflows on the way."""
+    """The largest logit takes all the weight, so the output is that key's value, and nothing overflows."""
     query, key = numbers(1, 2, length, 16), numbers(1, 2, 131, 16)
     largest = (query @ key.mT).abs().max()
     problem = Problem(query.to(dtype), key.to(dtype), numbers(1, 2, 131, 16).to(dtype), float(1e4 / largest))
@@ -157,6 +156,6 @@ def test_lengths_of_0_1_and_2(length: int, keys: int, option: dict[str, object])
     result, (out, lse) = kernels.run(problem, kernel="native"), exact(problem)
     torch.testing.assert_close(result.out.double(), out, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(result.lse.double(), lse, atol=1e-5, rtol=1e-5)
-    found, wanted = (gradients(compute, problem, "both") for compute in (runner("native"), exact))
-    for name in found:
-        torch.testing.assert_close(found[name].double(), wanted[name].double(), atol=2e-5, rtol=1e-4)
+    actual, expected = (gradients(compute, problem, "both") for compute in (runner("native"), exact))
+    for name in actual:
+        torch.testing.assert_close(actual[name].double(), expected[name].double(), atol=2e-5, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""The second pass against the dense float64 weights: every number, every mask, every target."""
+"""The second pass compared with the dense float64 weights: every statistic, every mask, every target."""
 
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def extras(length: int, keys: int) -> dict[str, dict[str, object]]:
 
 
 def dense(p: Problem) -> tuple[Tensor, Tensor]:
-    """The weights (B, H, L, S) and the lse, float64."""
+    """Return the weights (B, H, L, S) and the lse, float64."""
     keys = p.key.shape[2]
     eye = torch.eye(keys, dtype=torch.float64).expand(*p.key.shape[:2], keys, keys)
     bias, sinks = (None if t is None else t.double() for t in (p.attention.bias, p.attention.sinks))
@@ -61,7 +61,7 @@ def dense(p: Problem) -> tuple[Tensor, Tensor]:
 
 
 def edges(first: int, last: int, cells: int) -> Tensor:
-    """Cells that share a position where they do not divide the length, as those of torch's adaptive pooling."""
+    """Return the cells of torch's adaptive pooling, which overlap if their number does not divide the length."""
     size = last - first
     return torch.tensor([(first + i * size // cells, first - ((i + 1) * size // -cells)) for i in range(cells)])
 
@@ -97,18 +97,18 @@ def everything(cells: Cells) -> Wanted:
 
 def check(p: Problem, cells: Cells, tolerance: float = 2e-5) -> None:
     W, lse = dense(p)
-    found, exact = statistics(p, lse, everything(cells)), expected(W, cells)
+    actual, exact = statistics(p, lse, everything(cells)), expected(W, cells)
     for name in ("entropy", "maximum", "squares", "mass", "distance", "spread", "received", "best", "map"):
         torch.testing.assert_close(
-            getattr(found, name).double(),
+            getattr(actual, name).double(),
             getattr(exact, name),
             rtol=tolerance,
             atol=tolerance,
             msg=lambda m, n=name: f"{n}: {m}",
         )
-    assert found.best_keys is not None
-    torch.testing.assert_close(W.gather(-1, found.best_keys), exact.best, rtol=tolerance, atol=tolerance)
-    assert (found.best_keys.sort(-1)[0].diff(dim=-1) > 0).all(), "a key stands twice in a row's list"
+    assert actual.best_keys is not None
+    torch.testing.assert_close(W.gather(-1, actual.best_keys), exact.best, rtol=tolerance, atol=tolerance)
+    assert (actual.best_keys.sort(-1)[0].diff(dim=-1) > 0).all(), "a key is listed twice in a row"
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -130,120 +130,120 @@ def test_maxima_of_cells_and_cells_finer_than_the_matrix(target: str) -> None:
         check(p, Cells(edges(0, 67, 71), edges(0, 151, 157)))
 
 
-def test_a_map_of_a_part_looks_at_that_part_alone() -> None:
+def test_a_map_of_a_part_covers_only_that_part() -> None:
     p = problem(67, 151, reach=(None, 61))
     W, lse = dense(p)
     cells = Cells(edges(11, 53, 4), edges(29, 103, 5))
-    found = statistics(p, lse, Wanted(cells=cells)).map
-    torch.testing.assert_close(found.double(), expected(W, cells).map, rtol=2e-5, atol=2e-5)
+    actual = statistics(p, lse, Wanted(cells=cells)).map
+    torch.testing.assert_close(actual.double(), expected(W, cells).map, rtol=2e-5, atol=2e-5)
 
 
-def test_large_logits_keep_the_digits_they_have() -> None:
+def test_large_logits_keep_their_precision() -> None:
     check(problem(29, 37, spread=30.0), Cells(edges(0, 29, 5), edges(0, 37, 7)), tolerance=2e-4)
 
 
-def test_a_row_on_one_key_has_no_spread_and_no_entropy_however_far_the_key() -> None:
+def test_a_row_on_one_distant_key_has_no_spread_and_no_entropy() -> None:
     bias = torch.full((1, 1, 1, 5003), -torch.inf)
     bias[..., 4999] = 0
     q, k = torch.ones(1, 1, 300, 3), torch.ones(1, 1, 5003, 3)
-    found = statistics(
+    actual = statistics(
         Problem(q, k, k, 1.0, bias=bias), torch.full((1, 1, 300), 3.0), everything(Cells(*edges_of(300, 5003)))
     )
-    assert found.spread.abs().max() == 0
-    assert found.entropy.abs().max() < 1e-6
-    torch.testing.assert_close(found.distance[0, 0], 4999.0 - OFFSET - torch.arange(300))
+    assert actual.spread.abs().max() == 0
+    assert actual.entropy.abs().max() < 1e-6
+    torch.testing.assert_close(actual.distance[0, 0], 4999.0 - OFFSET - torch.arange(300))
 
 
 def edges_of(length: int, keys: int) -> tuple[Tensor, Tensor]:
     return edges(0, length, 2), edges(0, keys, 2)
 
 
-def test_of_equal_weights_the_lower_keys_are_named_first() -> None:
+def test_of_equal_weights_the_lower_keys_come_first() -> None:
     q = torch.zeros(1, 1, 3, 5)
     k = torch.zeros(1, 1, 300, 5)
-    found = statistics(Problem(q, k, k, 1.0), torch.full((1, 1, 3), 300.0).log(), Wanted(topk=7))
-    assert found.best_keys[0, 0].tolist() == [list(range(7))] * 3
+    actual = statistics(Problem(q, k, k, 1.0), torch.full((1, 1, 3), 300.0).log(), Wanted(topk=7))
+    assert actual.best_keys[0, 0].tolist() == [list(range(7))] * 3
 
 
 def test_the_bits_do_not_depend_on_the_number_of_threads() -> None:
     p = problem(1031, 263, is_causal=True)
     wanted = everything(Cells(edges(0, 1031, 11), edges(0, 263, 13)))
     lse, before = kernels.run(p).lse, torch.get_num_threads()
-    found = []
+    actual = []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append(statistics(p, lse, wanted))
+            actual.append(statistics(p, lse, wanted))
     finally:
         torch.set_num_threads(before)
     for name in ("received", "map", "entropy", "best"):
-        assert torch.equal(getattr(found[0], name), getattr(found[1], name)), name
-        assert torch.equal(getattr(found[0], name), getattr(found[2], name)), name
+        assert torch.equal(getattr(actual[0], name), getattr(actual[1], name)), name
+        assert torch.equal(getattr(actual[0], name), getattr(actual[2], name)), name
 
 
 def test_progress_is_reported_and_ends_at_one(monkeypatch) -> None:
     monkeypatch.setattr("clearhead.kernels.second_pass.CHUNK", 1)
-    p, told = problem(2053, 7), []
-    whole = statistics(p, kernels.run(p).lse, Wanted(received=True), told.append)
-    assert told == [1024 / 2053, 2048 / 2053, 1.0]
+    p, reports = problem(2053, 7), []
+    whole = statistics(p, kernels.run(p).lse, Wanted(received=True), reports.append)
+    assert reports == [1024 / 2053, 2048 / 2053, 1.0]
     torch.testing.assert_close(whole.received.double(), dense(p)[0].sum(2), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("length", "keys"), [(0, 5), (5, 0), (0, 0)])
 def test_an_empty_matrix_gives_zeros(length: int, keys: int) -> None:
     p = problem(length, keys)
-    found = statistics(p, torch.full((2, 4, length), -torch.inf), Wanted(entropy=True, maximum=True, received=True))
-    assert found.entropy.shape == (2, 4, length)
-    assert found.received.shape == (2, 4, keys)
-    assert all(t.count_nonzero() == 0 for t in (found.entropy, found.maximum, found.received))
+    actual = statistics(p, torch.full((2, 4, length), -torch.inf), Wanted(entropy=True, maximum=True, received=True))
+    assert actual.entropy.shape == (2, 4, length)
+    assert actual.received.shape == (2, 4, keys)
+    assert all(t.count_nonzero() == 0 for t in (actual.entropy, actual.maximum, actual.received))
 
 
-def test_refusals_are_named() -> None:
+def test_refusals_have_reasons() -> None:
     p = problem(5, 7)
     assert refuses(p, Wanted(entropy=True)) is None
-    assert "largest 64" in refuses(p, Wanted(topk=65))
+    assert "64 largest" in refuses(p, Wanted(topk=65))
     learns = replace(p, query=p.query.clone().requires_grad_())
     assert "gradients" in refuses(learns, Wanted(entropy=True))
     assert "float64" in refuses(replace(p, query=p.query.double(), key=p.key.double()), Wanted(mass=True))
 
 
-ON_THE_WAY = Wanted(entropy=True, maximum=True, squares=True, mass=True, topk=K)
+IN_FORWARD = Wanted(entropy=True, maximum=True, squares=True, mass=True, topk=K)
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("kind", extras(2, 2))
-def test_the_forward_pass_finds_the_numbers_of_its_rows(kind: str, dtype: torch.dtype, target: str) -> None:
+def test_the_forward_pass_computes_statistics_of_its_rows(kind: str, dtype: torch.dtype, target: str) -> None:
     with kernels.target(target):
         for length, keys in ((23, 31), (1, 131), (263, 139)):
             p = problem(length, keys, dtype, **extras(length, keys)[kind])
-            result, found = run_with(p, ON_THE_WAY)
+            result, actual = run_with(p, IN_FORWARD)
             plain = kernels.run(p, kernel="native")
-            if length > 4:  # fewer go another way in a plain run
+            if length > 4:  # fewer queries take another path in a plain run
                 assert torch.equal(result.out, plain.out)
                 assert torch.equal(result.lse, plain.lse)
             torch.testing.assert_close(result.lse, plain.lse)
             W = dense(p)[0]
             exact = expected(W, Cells(edges(0, length, 1), edges(0, keys, 1)))
             for name in ("entropy", "maximum", "squares", "mass", "best"):
-                ours = getattr(found, name).double()
+                ours = getattr(actual, name).double()
                 torch.testing.assert_close(
                     ours, getattr(exact, name), rtol=2e-5, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}"
                 )
-            torch.testing.assert_close(W.gather(-1, found.best_keys), exact.best, rtol=2e-5, atol=2e-5)
+            torch.testing.assert_close(W.gather(-1, actual.best_keys), exact.best, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("scale", [0.0, -0.5, 90.0])
-def test_on_the_way_at_other_scales(scale: float) -> None:
-    """At 90 the first key moves the running maximum by more than a float32 of log2 units can hold."""
+def test_statistics_of_the_forward_pass_at_other_scales(scale: float) -> None:
+    """At scale 90 the first key raises the running maximum by more than a float32 exponent in log2 units can hold."""
     p = problem(29, 137, is_causal=True).change(scale=scale)
-    found = run_with(p, ON_THE_WAY)[1]
+    actual = run_with(p, IN_FORWARD)[1]
     exact = expected(dense(p)[0], Cells(edges(0, 29, 1), edges(0, 137, 1)))
     for name in ("entropy", "maximum", "squares", "mass", "best"):
-        torch.testing.assert_close(getattr(found, name).double(), getattr(exact, name), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(getattr(actual, name).double(), getattr(exact, name), rtol=1e-3, atol=1e-3)
 
 
-def test_what_is_found_on_the_way_is_named() -> None:
-    assert on_the_way(ON_THE_WAY)
-    assert not on_the_way(replace(ON_THE_WAY, received=True))
-    assert not on_the_way(replace(ON_THE_WAY, distance=True))
+def test_on_the_way_accepts_only_statistics_of_the_forward_pass() -> None:
+    assert on_the_way(IN_FORWARD)
+    assert not on_the_way(replace(IN_FORWARD, received=True))
+    assert not on_the_way(replace(IN_FORWARD, distance=True))

@@ -1,4 +1,4 @@
-"""Products on tile registers, of bfloat16 and of numbers in bfloat16 pieces, on Intel AMX and on the model of its instructions: what blocks of 32 make special."""
+"""Products on tile registers, of bfloat16 and of numbers split into bfloat16, on Intel AMX and on its emulation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ EPS = torch.finfo(torch.bfloat16).eps
 
 
 def inside_nan(shape: tuple[int, ...], make: torch.Generator) -> torch.Tensor:
-    """Random numbers at an odd address inside a buffer of NaN, so that what is read past an end shows."""
+    """Return random numbers at an odd address inside a buffer of NaN, so that reads past an end are visible."""
     batch, heads, rows, columns = shape
     wide = torch.full((batch, heads, rows + 2, columns + 5), torch.nan, dtype=torch.bfloat16)
     inner = wide[:, :, 1:-1, 3:-2]
@@ -64,7 +64,7 @@ def test_gradients_read_nothing_past_the_last_query_key_or_column(
 
 
 @pytest.mark.parametrize("target", ON_TILES)
-def test_a_value_that_is_not_finite_leaves_the_gradients_of_other_blocks_alone(target: str) -> None:
+def test_a_nonfinite_value_does_not_change_the_gradients_of_other_blocks(target: str) -> None:
     make = torch.Generator().manual_seed(4)
     query, key, value = (torch.randn(1, 1, 37, 9, generator=make).bfloat16() for _ in range(3))
     for strange in (torch.nan, torch.inf):
@@ -81,8 +81,8 @@ def test_a_value_that_is_not_finite_leaves_the_gradients_of_other_blocks_alone(t
 @pytest.mark.parametrize(
     "steps", [(0, 20), (20, 0), (0, 20, 40), (9, 0, 0, 30), (0, 5, 10, 15, 20, 25), (-40, 0, 1, 90)]
 )
-def test_a_maximum_that_grows_in_any_block_rescales_what_was_summed(target: str, steps: tuple[int, ...]) -> None:
-    """The weights of a block are multiplied with the values two blocks later, by which time the offset may have grown."""
+def test_a_maximum_that_grows_in_any_block_rescales_the_sums(target: str, steps: tuple[int, ...]) -> None:
+    """The weights of a block are multiplied with the values two blocks later, when the offset may have grown."""
     make = torch.Generator().manual_seed(3)
     keys = 32 * len(steps)
     query, key, value = (torch.randn(1, 1, rows, 64, generator=make).bfloat16() for rows in (33, keys, keys))
@@ -96,8 +96,8 @@ def test_a_maximum_that_grows_in_any_block_rescales_what_was_summed(target: str,
 @pytest.mark.parametrize("target", ON_TILES)
 @pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("keys", [64, 128, 191, 321])
-def test_blocks_that_overlap_give_what_blocks_one_by_one_give(target: str, keys: int, is_causal: bool) -> None:
-    """A mask that allows everything is looked at block by block. Here the maximum grows in most blocks."""
+def test_pipelined_blocks_equal_blocks_one_at_a_time(target: str, keys: int, is_causal: bool) -> None:
+    """A mask that allows everything disables the pipelining. Here the maximum grows in most blocks."""
     make = torch.Generator().manual_seed(keys)
     query, key, value = (torch.randn(1, 1, rows, 64, generator=make) for rows in (keys, keys, keys))
     key *= 1 + 2 * (torch.arange(keys) // 32)[:, None]
@@ -106,10 +106,10 @@ def test_blocks_that_overlap_give_what_blocks_one_by_one_give(target: str, keys:
     with kernels.target(target):
         problem = Problem(*parts, 0.125, is_causal=is_causal)
         assert_close_to_exact(problem)
-        overlapped, entropies = run_with(problem, Wanted(entropy=True, received=True))
+        pipelined, entropies = run_with(problem, Wanted(entropy=True, received=True))
         alone, others = run_with(problem.change(allow=everything), Wanted(entropy=True, received=True))
-    assert torch.equal(overlapped.out, alone.out)
-    assert torch.equal(overlapped.lse, alone.lse)
+    assert torch.equal(pipelined.out, alone.out)
+    assert torch.equal(pipelined.lse, alone.lse)
     assert torch.equal(entropies.entropy, others.entropy)
     assert torch.equal(entropies.received, others.received)
 
@@ -137,7 +137,7 @@ def test_every_number_of_threads_gives_the_same_bits(target: str, threads: int) 
 
 
 @pytest.mark.parametrize("target", ON_TILES)
-def test_a_query_or_key_that_is_not_finite_spoils_its_own_rows_alone(target: str) -> None:
+def test_a_nonfinite_query_or_key_changes_only_the_rows_that_attend_it(target: str) -> None:
     make = torch.Generator().manual_seed(1)
     query, key, value = (torch.randn(1, 1, 67, 9, generator=make).bfloat16() for _ in range(3))
     with kernels.target(target):
@@ -161,8 +161,8 @@ def test_the_output_is_the_same_with_and_without_the_lse(target: str) -> None:
         assert torch.equal(attention(query, query, query), out)
 
 
-@pytest.mark.skipif(len(ON_TILES) < 2, reason="the assembler that built the library knows no tiles")
-def test_the_model_gives_what_the_processor_gives() -> None:
+@pytest.mark.skipif(len(ON_TILES) < 2, reason="the assembler that built the library does not support tile instructions")
+def test_the_emulation_equals_the_processor() -> None:
     if not next(t for t in kernels.targets() if t.name == "amx").runs_here:
         pytest.skip("this CPU has no tile registers")
     query = torch.randn(1, 3, 131, 64, generator=torch.Generator().manual_seed(2)).bfloat16()
@@ -175,8 +175,8 @@ def test_the_model_gives_what_the_processor_gives() -> None:
     torch.testing.assert_close(answers[0].out, answers[1].out, atol=0, rtol=2 * EPS)
 
 
-# dtype and torch's matmul precision -> the largest error of an output of values about 1, in units of the dtype's epsilon.
-# Two pieces have 16 bits, so float32 loses 2^-16 at "high" and 2^-8 at "medium", of which a mean of values keeps less.
+# dtype and torch's matmul precision -> the largest error of an output of values about 1, in the dtype's epsilon.
+# Two pieces have 16 bits, so float32 loses 2^-16 at "high" and 2^-8 at "medium"; averaging reduces the error.
 PIECES = [
     pytest.param(torch.float16, "highest", 0.8, id="float16"),
     pytest.param(torch.float32, "high", 2**-15 / 2**-23, id="high"),
@@ -195,7 +195,7 @@ def matmul_precision(name: str) -> Iterator[None]:
 
 
 def inside_large(shape: tuple[int, ...], dtype: torch.dtype, make: torch.Generator) -> torch.Tensor:
-    """Random numbers inside a buffer of large finite ones, which no other kernel than that on tiles is taken for."""
+    """Return random numbers inside a buffer of large finite ones, for which the tile kernel does not fall back."""
     batch, heads, rows, columns = shape
     wide = torch.full((batch, heads, rows + 2, columns + 5), 3e4, dtype=dtype)
     inner = wide[:, :, 1:-1, 3:-2]
@@ -206,7 +206,7 @@ def inside_large(shape: tuple[int, ...], dtype: torch.dtype, make: torch.Generat
 @pytest.mark.parametrize("target", ON_TILES)
 @pytest.mark.parametrize(("dtype", "precision", "units"), PIECES)
 @pytest.mark.parametrize(("width", "keys"), [(1, 31), (33, 65), (64, 131), (97, 64), (128, 97), (131, 33)])
-def test_numbers_in_pieces_are_as_exact_as_their_precision(
+def test_split_numbers_have_the_accuracy_of_their_precision(
     target: str, dtype: torch.dtype, precision: str, units: float, width: int, keys: int
 ) -> None:
     make = torch.Generator().manual_seed(width * keys)
@@ -219,12 +219,12 @@ def test_numbers_in_pieces_are_as_exact_as_their_precision(
             result = kernels.run(problem, kernel="native")
         bound = units * torch.finfo(dtype).eps * max(1.0, truth.abs().max().item())
         assert (result.out.double() - truth).abs().max() <= bound
-        # A logit is off by a share of its size.
+        # The error of a logit is proportional to its size.
         assert (result.lse.double() - lse).abs().max() <= max(bound, 2e-5) * max(1.0, lse.abs().max().item())
 
 
 @pytest.mark.parametrize("target", ON_TILES)
-def test_the_matmul_precision_of_torch_says_how_float32_is_multiplied(target: str) -> None:
+def test_torchs_matmul_precision_controls_float32_products(target: str) -> None:
     make = torch.Generator().manual_seed(5)
     query, key, value = (torch.randn(1, 2, 131, 64, generator=make) for _ in range(3))
     problem, errors = Problem(query, key, value, 0.125), {}
@@ -242,7 +242,7 @@ def test_the_matmul_precision_of_torch_says_how_float32_is_multiplied(target: st
 @pytest.mark.parametrize(("dtype", "precision", "units"), PIECES)
 @pytest.mark.parametrize("strange", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("spoilt", ["query", "key", "value"])
-def test_numbers_that_have_no_pieces_spoil_what_they_spoil_in_vectors(
+def test_nonfinite_numbers_have_the_same_effect_as_in_the_vector_kernel(
     target: str, dtype: torch.dtype, precision: str, units: float, strange: float, spoilt: str
 ) -> None:
     make = torch.Generator().manual_seed(6)
@@ -259,7 +259,7 @@ def test_numbers_that_have_no_pieces_spoil_what_they_spoil_in_vectors(
 
 @pytest.mark.parametrize("target", ON_TILES)
 @pytest.mark.parametrize("size", [1e-36, 1e-42, 1e36])
-def test_float32_too_small_or_large_for_pieces_keeps_its_digits(target: str, size: float) -> None:
+def test_float32_too_small_or_large_to_split_keeps_its_precision(target: str, size: float) -> None:
     make = torch.Generator().manual_seed(7)
     query, key, value = (torch.randn(1, 1, 67, 9, generator=make) for _ in range(3))
     problem = Problem(query, key, value * size, 0.3)
@@ -271,7 +271,7 @@ def test_float32_too_small_or_large_for_pieces_keeps_its_digits(target: str, siz
 
 @pytest.mark.parametrize("target", ON_TILES)
 @pytest.mark.parametrize(("dtype", "precision", "units"), PIECES)
-def test_pieces_give_the_same_bits_on_any_number_of_threads(
+def test_split_numbers_give_the_same_bits_on_any_number_of_threads(
     target: str, dtype: torch.dtype, precision: str, units: float
 ) -> None:
     del units
@@ -290,7 +290,7 @@ def test_pieces_give_the_same_bits_on_any_number_of_threads(
 
 
 def dense_masks(length: int, keys: int) -> dict[str, dict[str, torch.Tensor]]:
-    """Masks and biases of queries and keys; an odd number of bytes into a buffer that says the opposite of all of them."""
+    """Return dense masks and biases; one mask starts at an odd byte inside a buffer with the opposite values."""
     make = torch.Generator().manual_seed(9)
     allow = torch.rand(2, 1, length, keys, generator=make) < 0.6
     allow[:, :, 5] = False
@@ -301,13 +301,13 @@ def dense_masks(length: int, keys: int) -> dict[str, dict[str, torch.Tensor]]:
     return {
         "rows": {"allow": inner},
         "none of the first keys": {"allow": behind},
-        "columns apart": {"allow": allow.mT.contiguous().mT},
+        "strided columns": {"allow": allow.mT.contiguous().mT},
         "triangle": {"allow": torch.ones(1, 1, length, keys, dtype=torch.bool).tril(keys // 2)},
         "padding": {"allow": allow[:, :, :1]},
         "bias": {"bias": bias},
         "bias of bfloat16": {"bias": bias.bfloat16()},
         "bias of float16": {"bias": bias.half()},
-        "bias of columns apart": {"bias": bias.mT.contiguous().mT},
+        "bias of strided columns": {"bias": bias.mT.contiguous().mT},
         "bias of -inf": {"bias": bias.masked_fill(~allow[:1], -torch.inf)},
         "mask and bias": {"bias": bias.bfloat16(), "allow": behind},
     }
@@ -318,7 +318,9 @@ def dense_masks(length: int, keys: int) -> dict[str, dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("kind", dense_masks(9, 9))
 @pytest.mark.parametrize(("length", "keys"), [(37, 131), (64, 64), (9, 97)])
-def test_dense_masks_and_biases(target: str, dtype: torch.dtype, kind: str, length: int, keys: int) -> None:
+def test_dense_masks_and_biases_equal_the_reference(
+    target: str, dtype: torch.dtype, kind: str, length: int, keys: int
+) -> None:
     make = torch.Generator().manual_seed(10)
     query = torch.randn(2, 4, length, 33, generator=make).to(dtype)
     key, value = (torch.randn(2, 2, keys, 33, generator=make).to(dtype) for _ in range(2))
@@ -343,7 +345,7 @@ def weights_of(problem: Problem) -> torch.Tensor:
 @pytest.mark.parametrize("top", [1, 3, 8, 9])
 @pytest.mark.parametrize("keys", [5, 97, 1097])  # windows of 512 keys
 @pytest.mark.parametrize("masked", [False, True])
-def test_the_largest_weights_of_a_row_and_its_entropy(target: str, top: int, keys: int, masked: bool) -> None:
+def test_statistics_of_rows_equal_the_reference(target: str, top: int, keys: int, masked: bool) -> None:
     make = torch.Generator().manual_seed(keys)
     query, key = (
         torch.randn(1, 2, 37, 33, generator=make).bfloat16(),
@@ -356,24 +358,24 @@ def test_the_largest_weights_of_a_row_and_its_entropy(target: str, top: int, key
         assert allow is not None
         weights = weights * allow
     with kernels.target(target):
-        result, found = run_with(problem, Wanted(entropy=True, maximum=True, mass=True, topk=top))
+        result, actual = run_with(problem, Wanted(entropy=True, maximum=True, mass=True, topk=top))
         assert torch.equal(result.out, kernels.run(problem, kernel="native").out)
     few = min(top, keys)
-    torch.testing.assert_close(found.best[..., :few].double(), weights.topk(few)[0], atol=2e-5, rtol=2e-5)
-    named = found.best_keys[..., :few]
+    torch.testing.assert_close(actual.best[..., :few].double(), weights.topk(few)[0], atol=2e-5, rtol=2e-5)
+    named = actual.best_keys[..., :few]
     torch.testing.assert_close(weights.gather(-1, named), weights.topk(few)[0], atol=2e-5, rtol=2e-5)
-    torch.testing.assert_close(found.entropy.double(), torch.special.entr(weights).sum(-1), atol=3e-5, rtol=2e-5)
-    torch.testing.assert_close(found.maximum.double(), weights.amax(-1), atol=2e-5, rtol=2e-5)
-    torch.testing.assert_close(found.mass.double(), weights.sum(-1), atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(actual.entropy.double(), torch.special.entr(weights).sum(-1), atol=3e-5, rtol=2e-5)
+    torch.testing.assert_close(actual.maximum.double(), weights.amax(-1), atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(actual.mass.double(), weights.sum(-1), atol=2e-5, rtol=2e-5)
 
 
 @pytest.mark.parametrize("target", ON_TILES)
-def test_of_equal_logits_the_lower_keys_are_named(target: str) -> None:
+def test_of_equal_logits_the_lower_keys_come_first(target: str) -> None:
     key = torch.zeros(1, 1, 1300, 8).bfloat16()
-    key[:, :, [700, 900, 1100, 1200], 0] = 1  # one after another, in windows of their own too
+    key[:, :, [700, 900, 1100, 1200], 0] = 1  # some in the same window, some in different ones
     with kernels.target(target):
-        found = run_with(Problem(torch.ones(1, 1, 9, 8).bfloat16(), key, key, 1.0), Wanted(topk=8))[1]
-    assert found.best_keys.unique(dim=2).tolist() == [[[[700, 900, 1100, 1200, 0, 1, 2, 3]]]]
+        actual = run_with(Problem(torch.ones(1, 1, 9, 8).bfloat16(), key, key, 1.0), Wanted(topk=8))[1]
+    assert actual.best_keys.unique(dim=2).tolist() == [[[[700, 900, 1100, 1200, 0, 1, 2, 3]]]]
 
 
 @pytest.mark.pairwise
@@ -381,7 +383,7 @@ def test_of_equal_logits_the_lower_keys_are_named(target: str) -> None:
 @pytest.mark.parametrize("width", [1, 33, 64])
 @pytest.mark.parametrize(("length", "keys"), [(37, 31), (131, 257), (300, 97)])
 @pytest.mark.parametrize("scale", [0.3, -0.3, 0.0])
-def test_column_sums(target: str, width: int, length: int, keys: int, scale: float) -> None:
+def test_column_sums_equal_the_reference(target: str, width: int, length: int, keys: int, scale: float) -> None:
     make = torch.Generator().manual_seed(width * keys)
     query, key = inside_nan((1, 4, length, width), make), inside_nan((1, 2, keys, width), make)
     for options in ({}, {"is_causal": True}, {"reach": (-20, 7)}):

@@ -1,7 +1,7 @@
-"""Torch's fused operators on CUDA, where there is no GPU: what they are called with, on meta tensors, and a stand-in.
+"""Torch's fused CUDA operators, tested without a GPU: their calls on meta tensors, and their results with a stand-in.
 
-The stand-in answers as an operator documents it, with its own alignment and padding, so that what is made of the
-answer is compared with float64. Whether torch's operators do as documented, only a GPU can tell (bench/gpu.py).
+The stand-in returns what an operator documents, with its alignment and padding, so that the final result is compared
+with float64. Only a GPU can show whether torch's operators behave as documented (bench/gpu.py).
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ FLASH, EFFICIENT, CUDNN = torch_cuda.FUSED
 
 
 def fake(width: int = 16, kv_heads: int = 4, keys: int = 53, **options: Any) -> Problem:
-    """A problem that holds no numbers, for the operators' own meta kernels."""
+    """Return a problem on the meta device, for the operators' own meta kernels."""
     query, key, value = (
         torch.empty(2, heads, length, width, device="meta", dtype=torch.bfloat16)
         for heads, length in ((4, 61), (kv_heads, keys), (kv_heads, keys))
@@ -38,7 +38,7 @@ def fake(width: int = 16, kv_heads: int = 4, keys: int = 53, **options: Any) -> 
 
 @pytest.fixture
 def takes(monkeypatch: pytest.MonkeyPatch) -> Callable[[SDPBackend | None], None]:
-    """Make torch's function take an operator: a torch without CUDA cannot be asked."""
+    """Make torch's function choose an operator, which torch without CUDA cannot do."""
 
     monkeypatch.setattr(torch_cuda, "DEVICES", ("meta",))
 
@@ -56,9 +56,9 @@ def mask(*shape: int) -> Tensor:
 @pytest.mark.parametrize("chosen", torch_cuda.FUSED, ids=lambda chosen: chosen.name)
 @pytest.mark.parametrize("width", [16, 7], ids=str)
 @pytest.mark.parametrize("masked", [False, True])
-def test_an_operator_gives_output_lse_and_gradients_of_the_problem_s_shapes(takes, chosen, width, masked) -> None:
+def test_output_lse_and_gradients_have_the_problems_shapes(takes, chosen, width, masked) -> None:
     if masked and chosen is FLASH:
-        pytest.skip("torch's flash operator takes no mask")
+        pytest.skip("torch's flash operator does not support a mask")
     takes(chosen)
     problem = fake(width, allow=mask(2, 1, 61, 53)) if masked else fake(width, is_causal=True)
     kernel = KERNELS["torch"]
@@ -72,14 +72,14 @@ def test_an_operator_gives_output_lse_and_gradients_of_the_problem_s_shapes(take
         assert (grad.shape, grad.dtype, grad.device) == (own.shape, own.dtype, own.device)
 
 
-def test_the_gradient_of_a_whole_bias_is_the_efficient_operator_s(takes) -> None:
+def test_only_the_efficient_operator_computes_the_gradient_of_a_bias(takes) -> None:
     bias = torch.empty(2, 4, 61, 53, device="meta", dtype=torch.bfloat16, requires_grad=True)
     whole, shared = fake(bias=bias), fake(bias=bias[:1].detach().requires_grad_())
     takes(CUDNN)
     assert torch_cuda.backend(whole) is None
     takes(EFFICIENT)
     assert torch_cuda.backend(whole) is EFFICIENT
-    assert torch_cuda.backend(shared) is None, "the operator would make it for each pair of the batch"
+    assert torch_cuda.backend(shared) is None, "the operator would compute it for each pair of the batch"
     with torch.no_grad():
         assert torch_cuda.backend(shared) is EFFICIENT
     result = KERNELS["torch"].forward(whole)
@@ -92,14 +92,14 @@ def test_the_gradient_of_a_whole_bias_is_the_efficient_operator_s(takes) -> None
      {"scale": 0.0}, {"sinks": torch.zeros(4)}, {"alibi": torch.zeros(4)}],
     ids=str,
 )  # fmt: skip
-def test_what_the_operators_cannot_compute_is_left_to_others(takes, options: dict[str, Any]) -> None:
+def test_unsupported_problems_are_left_to_other_kernels(takes, options: dict[str, Any]) -> None:
     takes(EFFICIENT)
     problem = fake()
     assert torch_cuda.backend(problem) is EFFICIENT
     assert torch_cuda.backend(Problem(problem.query, problem.key, problem.value, **{"scale": 0.3, **options})) is None
 
 
-def test_triton_is_passed_over_for_an_operator_and_taken_for_the_rest(takes, monkeypatch) -> None:
+def test_triton_runs_only_if_no_operator_computes_the_problem(takes, monkeypatch) -> None:
     monkeypatch.setattr("clearhead.kernels.triton.kernel.is_interpreted", lambda: False)
     takes(FLASH)
     assert slower_than_torch(fake()) == "torch's flash attention operator computes it"
@@ -108,8 +108,8 @@ def test_triton_is_passed_over_for_an_operator_and_taken_for_the_rest(takes, mon
     assert slower_than_torch(fake()) is None
 
 
-def test_a_mask_s_rows_are_aligned_for_the_efficient_operator() -> None:
-    """It reads rows that are multiples of 8 numbers apart, of all keys (torch pads so in its own function)."""
+def test_mask_rows_are_aligned_for_the_efficient_operator() -> None:
+    """It reads rows of all keys with a stride that is a multiple of 8, as torch's own function pads them."""
     for shape in ((2, 1, 61, 53), (53,), (61, 1), (1, 4, 1, 53)):
         problem = Problem(*(torch.zeros(2, 4, n, 8) for n in (61, 53, 53)), 0.3, allow=torch.rand(shape) < 0.5)
         made = torch_cuda._mask(problem)
@@ -119,7 +119,7 @@ def test_a_mask_s_rows_are_aligned_for_the_efficient_operator() -> None:
         assert torch.equal(made == 0, problem.attention.allow.expand(made.shape))
 
 
-def test_the_padded_rows_of_an_lse_come_back_as_the_operator_gave_them() -> None:
+def test_the_padding_of_an_lse_is_restored_for_backward() -> None:
     given = torch.arange(2 * 3 * 64.0).view(2, 3, 64)
     assert torch_cuda._pad_rows(given[..., :61]).data_ptr() == given.data_ptr()
     for lse in (given[..., :61].contiguous(), given.transpose(0, 1)[..., :61]):
@@ -130,7 +130,7 @@ def test_the_padded_rows_of_an_lse_come_back_as_the_operator_gave_them() -> None
 
 
 def blocked(query, key, value, bias, is_causal, scale) -> tuple[Tensor, Tensor]:
-    """What an operator computes, on the CPU; NaN where a row may attend nothing, as a kernel may leave it."""
+    """Compute an operator's result on the CPU, with NaN in empty rows, which a kernel may leave there."""
     result = KERNELS["reference"].forward(Problem(query, key, value, scale, is_causal=is_causal, bias=bias))
     empty = result.lse == -torch.inf
     return result.out.masked_fill(empty[..., None], torch.nan), result.lse.masked_fill(empty, torch.nan).float()
@@ -138,11 +138,11 @@ def blocked(query, key, value, bias, is_causal, scale) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("name", ["full", "causal", "grouped causal", "padding", "mask", "bias", "value wider"])
 @pytest.mark.parametrize("chosen", torch_cuda.FUSED, ids=lambda chosen: chosen.name)
-def test_a_stand_in_for_each_operator_gives_what_float64_gives(monkeypatch, name: str, chosen: SDPBackend) -> None:
+def test_results_with_a_stand_in_for_each_operator_equal_float64(monkeypatch, name: str, chosen: SDPBackend) -> None:
     problem = CASES[name].problem()
     attention = problem.attention
     if chosen is FLASH and attention.tensors():
-        pytest.skip("torch's flash operator takes no mask")
+        pytest.skip("torch's flash operator does not support a mask")
 
     def flash(query, key, value, dropout_p, is_causal, *, scale):
         assert query.shape[-1] % 8 == key.shape[-1] % 8 == value.shape[-1] % 8 == 0
@@ -165,15 +165,15 @@ def test_a_stand_in_for_each_operator_gives_what_float64_gives(monkeypatch, name
     torch.testing.assert_close(result.lse.double(), lse, rtol=1e-5, atol=1e-5)
 
 
-def test_a_float_mask_on_another_device_is_not_looked_at() -> None:
-    """`.item()` there waits for all work on the device; on a fake tensor it raises."""
+def test_a_float_mask_on_another_device_is_not_read() -> None:
+    """`.item()` would synchronise with the device; on a fake tensor it raises."""
     with FakeTensorMode():
         checks.warn_zero_one(torch.ones(61, 53, device="cuda"))
     with pytest.warns(UserWarning, match="zeros and ones"):
         checks.warn_zero_one(torch.ones(61, 53))
 
 
-def test_a_plain_call_goes_to_torch_s_function_where_it_takes_an_operator(takes) -> None:
+def test_a_plain_call_goes_to_torchs_function_if_it_uses_an_operator(takes) -> None:
     q = torch.ones(2, 4, 61, 8)
     takes(FLASH)
     assert torch_cuda.takes(q, q, q, True, None, False)
@@ -188,6 +188,6 @@ def test_a_plain_call_goes_to_torch_s_function_where_it_takes_an_operator(takes)
     assert not torch_cuda.takes(q, q, q, True, None, False)
 
 
-def test_triton_needs_no_import_to_be_refused() -> None:
+def test_triton_is_refused_without_importing_it() -> None:
     assert Triton().refuses(CASES["full"].problem()) is None or not is_interpreted()
     assert plan(CASES["full"].problem()).kernel != "triton"

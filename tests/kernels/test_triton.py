@@ -23,7 +23,7 @@ from devices import missing, needs_triton, placed
 
 from . import test_contract, test_second_pass
 from .cases import CASES
-from .test_second_pass import ON_THE_WAY, dense, edges, everything, extras
+from .test_second_pass import IN_FORWARD, dense, edges, everything, extras
 
 pytestmark = [pytest.mark.skipif(missing() is not None, reason=str(missing())), needs_triton]
 NAMES = ("entropy", "maximum", "squares", "mass", "distance", "spread", "received", "best", "map")
@@ -49,35 +49,35 @@ def test_a_sample_in_16_bits(dtype: torch.dtype) -> None:
 
 
 def on_triton(problem: Problem, lse: torch.Tensor, wanted: Wanted) -> Statistics:
-    """What the Triton kernels find, on the CPU."""
+    """Compute statistics with the Triton kernels; return them on the CPU."""
     moved = placed(problem)
-    found = statistics(moved, lse.to(moved.query.device), wanted, kernel="triton")
-    return Statistics(**{name: getattr(found, name).cpu() for name in (*NAMES, "best_keys")})
+    actual = statistics(moved, lse.to(moved.query.device), wanted, kernel="triton")
+    return Statistics(**{name: getattr(actual, name).cpu() for name in (*NAMES, "best_keys")})
 
 
 def check(problem: Problem, cells: Cells, tolerance: float = 2e-5) -> None:
     W, lse = dense(problem)
-    found, exact = on_triton(problem, lse, everything(cells)), test_second_pass.expected(W, cells)
+    actual, exact = on_triton(problem, lse, everything(cells)), test_second_pass.expected(W, cells)
     for name in NAMES:
         torch.testing.assert_close(
-            getattr(found, name).double(), getattr(exact, name), rtol=tolerance, atol=tolerance,
+            getattr(actual, name).double(), getattr(exact, name), rtol=tolerance, atol=tolerance,
             msg=lambda m, n=name: f"{n}: {m}",
         )  # fmt: skip
-    torch.testing.assert_close(W.gather(-1, found.best_keys), exact.best, rtol=tolerance, atol=tolerance)
-    assert (found.best_keys.sort(-1)[0].diff(dim=-1) > 0).all(), "a key stands twice in a row's list"
+    torch.testing.assert_close(W.gather(-1, actual.best_keys), exact.best, rtol=tolerance, atol=tolerance)
+    assert (actual.best_keys.sort(-1)[0].diff(dim=-1) > 0).all(), "a key is listed twice in a row"
 
 
 @pytest.mark.slow
 def test_a_sample_of_the_second_pass() -> None:
-    """All but the largest weights: the interpreter takes a minute to sort."""
+    """All statistics except top-k, because the interpreter takes a minute to sort."""
     problem = test_second_pass.problem(23, 79, **extras(23, 79)["all"])
     cells = Cells(edges(0, 23, 2), edges(0, 79, 1))
     W, lse = dense(problem)
-    found, exact = on_triton(problem, lse, replace(everything(cells), topk=0)), test_second_pass.expected(W, cells)
+    actual, exact = on_triton(problem, lse, replace(everything(cells), topk=0)), test_second_pass.expected(W, cells)
     for name in NAMES:
         if name != "best":
             torch.testing.assert_close(
-                getattr(found, name).double(), getattr(exact, name), rtol=2e-5, atol=2e-5,
+                getattr(actual, name).double(), getattr(exact, name), rtol=2e-5, atol=2e-5,
                 msg=lambda m, n=name: f"{n}: {m}",
             )  # fmt: skip
 
@@ -113,51 +113,51 @@ def test_two_runs_of_queries_add_up(monkeypatch) -> None:
 
 
 @pytest.mark.stress
-def test_a_row_on_one_key_has_no_spread_however_far_the_key() -> None:
+def test_a_row_on_one_distant_key_has_no_spread() -> None:
     bias = torch.full((1, 1, 1, 5003), -torch.inf)
     bias[..., 4999] = 0
     q, k = torch.ones(1, 1, 3, 3), torch.ones(1, 1, 5003, 3)
     wanted = Wanted(spread=True, distance=True, entropy=True)
-    found = on_triton(Problem(q, k, k, 1.0, bias=bias), torch.full((1, 1, 3), 3.0), wanted)
-    assert found.spread.abs().max() == 0
-    assert found.entropy.abs().max() < 1e-6
-    torch.testing.assert_close(found.distance[0, 0], 4999.0 - torch.arange(3))
+    actual = on_triton(Problem(q, k, k, 1.0, bias=bias), torch.full((1, 1, 3), 3.0), wanted)
+    assert actual.spread.abs().max() == 0
+    assert actual.entropy.abs().max() < 1e-6
+    torch.testing.assert_close(actual.distance[0, 0], 4999.0 - torch.arange(3))
 
 
 @pytest.mark.stress
-def test_of_equal_weights_the_lower_keys_are_named_first() -> None:
+def test_of_equal_weights_the_lower_keys_come_first() -> None:
     q, k = torch.zeros(1, 1, 3, 5), torch.zeros(1, 1, 300, 5)
     for top in (1, 7, 64):
-        found = on_triton(Problem(q, k, k, 1.0), torch.full((1, 1, 3), 300.0).log(), Wanted(topk=top))
-        assert found.best_keys[0, 0].tolist() == [list(range(top))] * 3
+        actual = on_triton(Problem(q, k, k, 1.0), torch.full((1, 1, 3), 300.0).log(), Wanted(topk=top))
+        assert actual.best_keys[0, 0].tolist() == [list(range(top))] * 3
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("kind", extras(2, 2))
-def test_the_forward_pass_finds_the_numbers_of_its_rows(kind: str) -> None:
+def test_the_forward_pass_computes_statistics_of_its_rows(kind: str) -> None:
     problem = test_second_pass.problem(23, 79, **extras(23, 79)[kind])
-    result, found = run_with(placed(problem), ON_THE_WAY, kernel="triton")
+    result, actual = run_with(placed(problem), IN_FORWARD, kernel="triton")
     W, lse = dense(problem)
     torch.testing.assert_close(result.lse.cpu().double(), lse, rtol=1e-6, atol=1e-6)
     exact = test_second_pass.expected(W, Cells(edges(0, 23, 1), edges(0, 79, 1)))
     for name in ("entropy", "maximum", "squares", "mass", "best"):
-        got = getattr(found, name).cpu().double()
+        got = getattr(actual, name).cpu().double()
         torch.testing.assert_close(got, getattr(exact, name), rtol=2e-5, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("scale", [0.0, -0.5, 90.0])
-def test_on_the_way_at_other_scales(scale: float) -> None:
+def test_statistics_of_the_forward_pass_at_other_scales(scale: float) -> None:
     problem = test_second_pass.problem(29, 137, is_causal=True).change(scale=scale)
-    _, found = run_with(placed(problem), ON_THE_WAY, kernel="triton")
+    _, actual = run_with(placed(problem), IN_FORWARD, kernel="triton")
     exact = test_second_pass.expected(dense(problem)[0], Cells(edges(0, 29, 1), edges(0, 137, 1)))
     for name in ("entropy", "maximum", "squares", "mass", "best"):
-        torch.testing.assert_close(getattr(found, name).cpu().double(), getattr(exact, name), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(getattr(actual, name).cpu().double(), getattr(exact, name), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow
 def test_a_bias_of_minus_a_billion_keeps_its_gradients() -> None:
-    """logits - lse has no digit left there in float32: the lse is kept in float64 and taken apart."""
+    """There, logits - lse has no digits left in float32, so the lse is kept in float64 and split in two."""
     problem = CASES["full"].problem()
     bias = torch.full((37, 1), -1e9).where(torch.arange(37)[:, None] % 3 == 0, 0.0)
     problem = problem.change(bias=bias)
@@ -168,20 +168,20 @@ def test_a_bias_of_minus_a_billion_keeps_its_gradients() -> None:
     torch.testing.assert_close(ours["query"][:, :, ~rows], blocked["query"][:, :, ~rows], rtol=1e-5, atol=1e-5)
 
 
-def test_the_interpreter_is_never_chosen_and_refusals_are_named() -> None:
+def test_the_interpreter_is_never_chosen_and_refusals_have_reasons() -> None:
     problem, triton = CASES["full"].problem(), KERNELS["triton"]
     if problem.query.device == placed(problem).query.device:
         chosen, refused = choose(problem.change(softcap=1.0))
         assert chosen.name != "triton"
         assert chosen.name == "native" or "interpreter" in refused["triton"]
-    assert "head_dim may be 256" in triton.refuses(placed(problem.change(query=torch.zeros(1, 1, 2, 257))))
+    assert "head_dim may be at most 256" in triton.refuses(placed(problem.change(query=torch.zeros(1, 1, 2, 257))))
     assert "float64" in triton.refuses(CASES["full"].problem(torch.float64))
     assert "size 0" in triton.refuses(placed(CASES["no key"].problem()))
     with pytest.raises(KernelError, match="float64"):
         kernels.run(CASES["full"].problem(torch.float64), kernel="triton")
 
 
-def test_every_width_has_blocks_and_every_list_of_largest_weights_fits_a_tile() -> None:
+def test_every_width_has_blocks_and_every_top_k_fits_a_tile() -> None:
     for (kind, most), blocks in TABLE.items():
         assert candidates(kind, most) == blocks
         for block in blocks:
@@ -189,17 +189,17 @@ def test_every_width_has_blocks_and_every_list_of_largest_weights_fits_a_tile() 
             assert block.keys >= (64 if kind == "second pass" else 16)  # second_pass.MOST_BEST
 
 
-SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # bytes that a block of threads may have
+SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # bytes per block of threads
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize(
     "name", ["bfloat16, 64, causal", "float16, 128, all terms", "float32, 64, all terms", "bfloat16, 256, all terms"]
 )
-def test_every_kernel_compiles_for_gpus_that_are_not_here(name: str, tmp_path: Path) -> None:
+def test_every_kernel_compiles_for_gpus_that_are_not_present(name: str, tmp_path: Path) -> None:
     script = Path(__file__).with_name("triton_builds.py")
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TRITON_CACHE_DIR": str(tmp_path / "cache")}
-    # In float32 all candidates take twenty minutes to compile: the smallest blocks of each kernel, then what time allows.
+    # All candidates take twenty minutes to compile in float32: build the smallest blocks first, then what time allows.
     command = [sys.executable, script, name, "--seconds", "60"]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]

@@ -1,7 +1,7 @@
-"""Compile the Triton kernels for GPUs that need not be here: `python triton_builds.py`. Prints a JSON line a binary.
+"""Compile the Triton kernels for GPUs that need not be present: `python triton_builds.py`. Prints one JSON line each.
 
-A process of its own, because TRITON_INTERPRET decides when Triton is imported. The kernels, their arguments and their
-blocks are those that `launch.py` would launch; only the launch itself is replaced.
+It runs in a separate process, because TRITON_INTERPRET takes effect when Triton is imported. The kernels, their
+arguments and their blocks are those that `launch.py` would launch; only the launch itself is replaced.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from clearhead.kernels import Cells, Problem
-from clearhead.kernels.second_pass import Wanted, _room
+from clearhead.kernels.second_pass import Wanted, _allocate
 from clearhead.kernels.triton import launch
 from clearhead.kernels.triton.blocks import Blocks, candidates
 from clearhead.kernels.triton.kernel import Triton
@@ -32,7 +32,7 @@ CAPABILITIES = (80, 90)
 
 
 class Signature:
-    """What a launch would make of its arguments: their types, which are constants, and which are multiples of 16."""
+    """The specialisation of a launch's arguments: their types, the constants, and the multiples of 16."""
 
     def __init__(self, kernel: Any, arguments: tuple[Any, ...]) -> None:
         self.constants: dict[tuple[int, ...], Any] = {}
@@ -55,7 +55,7 @@ class Signature:
 
 
 def stack(binary: bytes) -> int:
-    """Bytes of a kernel's stack: of registers that did not suffice."""
+    """Return the bytes of a kernel's stack, to which registers are spilled."""
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary)
@@ -65,7 +65,7 @@ def stack(binary: bytes) -> int:
 
 
 def record(calls: list[Any]) -> None:
-    """Make `Call.launch` remember what it would launch."""
+    """Make `Call.launch` record its launches instead of running them."""
 
     def launched(call: Any, kind: str, kernel: Any, programs: Any, *arguments: Any, **constants: Any) -> None:
         constants = {"WIDTH": call.width, "PRECISION": "ieee", **constants}
@@ -75,7 +75,7 @@ def record(calls: list[Any]) -> None:
 
 
 def problems() -> dict[str, Problem]:
-    """The fewest terms and the most, at the widths of common models."""
+    """Return problems with the fewest terms and the most, at the widths of common models."""
 
     def tensors(dtype: torch.dtype, width: int, heads: int = 4) -> list[Tensor]:
         return [torch.zeros(2, n, 128, width, dtype=dtype) for n in (heads, 2, 2)]
@@ -94,7 +94,7 @@ def problems() -> dict[str, Problem]:
 
 
 def launches(problem: Problem) -> list[Any]:
-    """Every launch of a forward and a backward pass and of both second passes."""
+    """Return every launch of a forward and a backward pass, and of the statistics with and after the forward pass."""
     calls: list[Any] = []
     record(calls)
     kernel = Triton()
@@ -102,15 +102,15 @@ def launches(problem: Problem) -> list[Any]:
     wanted = Wanted(True, True, True, True, True, True, 0, True, 8, Cells(edges, edges))
     result = kernel.forward(problem)
     kernel.backward(problem, result, result.out, result.lse)
-    on_the_way = Wanted(True, True, True, True)
-    kernel.forward_with(problem, on_the_way, _room(problem, on_the_way))
-    room = _room(problem, wanted)
-    kernel.statistics(problem, result.lse.float(), range(128), range(128), wanted, room)
+    in_forward = Wanted(True, True, True, True)
+    kernel.forward_with(problem, in_forward, _allocate(problem, in_forward))
+    output = _allocate(problem, wanted)
+    kernel.statistics(problem, result.lse.float(), range(128), range(128), wanted, output)
     return calls
 
 
 def builds(problem: Problem) -> list[tuple[Any, Blocks, int]]:
-    """Every (launch, blocks, capability); the smallest blocks of every kernel first."""
+    """Return every (launch, blocks, capability), the smallest blocks of every kernel first."""
     smallest, others = [], []
     for call in launches(problem):
         *larger, least = candidates(call[0], call[1])
@@ -120,7 +120,7 @@ def builds(problem: Problem) -> list[tuple[Any, Blocks, int]]:
 
 
 def build(call: Any, blocks: Blocks, capability: int) -> dict[str, Any]:
-    """Compile one kernel, and say what it takes of a GPU."""
+    """Compile one kernel; return the resources of a GPU that it needs."""
     _, _, kernel, arguments, named = call
     made = Signature(kernel, arguments)
     types = made.types + ["constexpr"] * (len(kernel.arg_names) - len(made.types))

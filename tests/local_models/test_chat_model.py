@@ -1,4 +1,4 @@
-"""The chat model is fetched whole or not at all: pinned, resumed, by one process at a time, refused where unwanted."""
+"""The chat model is fetched atomically: pinned, resumable, by one process at a time, and only with consent."""
 
 import hashlib
 import json

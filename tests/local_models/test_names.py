@@ -1,4 +1,4 @@
-"""Names of model folders: added and removed; a damaged list is said."""
+"""Names of model folders: adding, removing, and reporting a damaged list."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_names_that_cannot_be(name: str, tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match=r"no config\.json"):
         add_model("a", tmp_path)
-    with pytest.raises(OptionError, match="Take another"):
+    with pytest.raises(OptionError, match="Choose another name"):
         add_model("induction", tmp_path / "model", taken=("induction",))
     with pytest.raises(OptionError, match=r"no model has the name 'a'\. Names: none"):
         remove_model("a")

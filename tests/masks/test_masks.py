@@ -1,4 +1,4 @@
-"""The algebra of masks, against one entry at a time."""
+"""The algebra of masks, compared with the rule evaluated entry by entry."""
 
 import itertools
 
@@ -18,7 +18,7 @@ DENSE = torch.rand(2, 3, L, S, generator=generator) > 0.4
 IDS = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3], [0, 1, 1, 1, 1, 1, 1, 1, 4, 4, 5]])
 KEY_IDS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 4, 4, 5])
 
-# Each mask beside the rule it stands for, written down a second time.
+# Each mask with its rule written a second time, in plain Python.
 LEAVES = [
     (masks.causal(), lambda b, h, q, k: k <= q),
     (masks.causal(offset=2), lambda b, h, q, k: k <= q + 2),
@@ -44,7 +44,7 @@ expressions = st.recursive(
 )
 
 
-def by_hand(rule):
+def entry_by_entry(rule):
     return torch.tensor(
         [[[[bool(rule(b, h, q, k)) for k in range(S)] for q in range(L)] for h in range(3)] for b in range(2)]
     )
@@ -52,30 +52,30 @@ def by_hand(rule):
 
 @settings(max_examples=25)
 @given(expressions, st.sampled_from([1, 3, 4, 20]))
-def test_an_expression_is_its_rule_and_its_blocks_do_not_lie(expression, size):
+def test_an_expression_equals_its_rule_and_its_block_states_are_right(expression, size):
     mask, rule = expression
-    wanted = by_hand(rule)
-    assert torch.equal(mask.dense(L, S).expand(2, 3, L, S), wanted)
+    expected = entry_by_entry(rule)
+    assert torch.equal(mask.dense(L, S).expand(2, 3, L, S), expected)
     for i, row in enumerate(mask.blocks(L, S, size)):
         for j, state in enumerate(row):
-            part = wanted[:, :, i * size : (i + 1) * size, j * size : (j + 1) * size]
+            part = expected[:, :, i * size : (i + 1) * size, j * size : (j + 1) * size]
             assert state is not BlockState.FULL or part.all()
             assert state is not BlockState.EMPTY or not part.any()
 
 
 @settings(max_examples=25)
 @given(expressions)
-def test_lowering_loses_nothing(expression):
+def test_lower_keeps_every_entry(expression):
     mask, rule = expression
     (low, high), allow = masks.lower(mask, L, S).reach, masks.lower(mask, L, S).allow
     distance = torch.arange(S) - torch.arange(L)[:, None]
-    found = torch.ones(2, 3, L, S, dtype=torch.bool) if allow is None else allow.expand(2, 3, L, S)
-    found = found & (distance >= (-99 if low is None else low)) & (distance <= (99 if high is None else high))
-    assert torch.equal(found, by_hand(rule))
+    lowered = torch.ones(2, 3, L, S, dtype=torch.bool) if allow is None else allow.expand(2, 3, L, S)
+    lowered = lowered & (distance >= (-99 if low is None else low)) & (distance <= (99 if high is None else high))
+    assert torch.equal(lowered, entry_by_entry(rule))
 
 
 @pytest.mark.parametrize("mask", [masks.document(IDS, KEY_IDS), masks.causal() & masks.from_dense(DENSE)], ids=repr)
-def test_a_mask_made_for_some_queries_knows_none_before_them(mask):
+def test_shifting_before_position_0_is_refused(mask):
     with pytest.raises(OptionError, match="before position 0"):
         mask.shifted(-1)  # an index of -1 would be the last query's row
     assert torch.equal(masks.causal().shifted(-1).dense(L, S), masks.causal(offset=-1).dense(L, S))
@@ -91,14 +91,14 @@ def test_a_mask_made_for_some_queries_knows_none_before_them(mask):
     ],
     ids=repr,
 )
-def test_windows_and_shifted_causal_masks_are_a_reach_without_a_tensor(mask, reach):
-    found = masks.lower(mask, L, S)
-    assert (found.reach, found.allow, found.bias) == (reach, None, None)
+def test_windows_and_shifted_causal_masks_lower_to_a_band_without_a_tensor(mask, reach):
+    lowered = masks.lower(mask, L, S)
+    assert (lowered.reach, lowered.allow, lowered.bias) == (reach, None, None)
     assert masks.is_small(mask)
 
 
 @pytest.mark.parametrize(
-    ("mask", "size", "wanted"),
+    ("mask", "size", "expected"),
     [
         (masks.causal(), 4, ["MEEE", "FMEE", "FFME"]),
         (masks.sliding_window(4), 4, ["FMEE", "MFME", "EMFM"]),
@@ -111,19 +111,19 @@ def test_windows_and_shifted_causal_masks_are_a_reach_without_a_tensor(mask, rea
     ],
     ids=repr,
 )
-def test_known_blocks_are_reported(mask, size, wanted):
+def test_known_blocks_are_reported(mask, size, expected):
     letters = {BlockState.EMPTY: "E", BlockState.FULL: "F", BlockState.MIXED: "M"}
-    assert ["".join(letters[state] for state in row) for row in mask.blocks(L, S, size)] == wanted
+    assert ["".join(letters[state] for state in row) for row in mask.blocks(L, S, size)] == expected
 
 
 @pytest.mark.slow
 @settings(max_examples=8)
 @given(expressions)
-def test_a_flex_block_mask_says_the_same(expression):
+def test_mask_mod_gives_flex_attention_the_same_mask(expression):
     from torch.nn.attention.flex_attention import create_mask
 
     mask, rule = expression
-    assert torch.equal(create_mask(mask.mask_mod, 2, 3, L, S, device="cpu"), by_hand(rule))
+    assert torch.equal(create_mask(mask.mask_mod, 2, 3, L, S, device="cpu"), entry_by_entry(rule))
 
 
 def test_to_block_mask_finds_the_blocks():
@@ -133,16 +133,16 @@ def test_to_block_mask_finds_the_blocks():
 
 
 @pytest.mark.parametrize("slopes", [8, [0.5, 0.25], torch.tensor([1, 2]), torch.ones(1, 2)])
-def test_alibi_says_what_it_takes(slopes):
-    with pytest.raises(ShapeError, match=r"one float slope a head.*Press et al"):
+def test_alibi_refuses_slopes_of_another_form(slopes):
+    with pytest.raises(ShapeError, match=r"one float slope per head.*Press et al"):
         masks.alibi(slopes)
 
 
-def test_alibi_is_slopes_and_no_tensor():
+def test_alibi_lowers_to_slopes_without_a_dense_bias():
     slopes = torch.tensor([0.5, 0.25])
-    found = masks.lower((masks.causal() & masks.alibi(slopes)).shifted(3), L, S)
-    assert (found.reach, found.allow, found.bias, found.first_query) == ((None, 3), None, None, 3)
-    assert torch.equal(found.alibi, slopes)
+    lowered = masks.lower((masks.causal() & masks.alibi(slopes)).shifted(3), L, S)
+    assert (lowered.reach, lowered.allow, lowered.bias, lowered.first_query) == ((None, 3), None, None, 3)
+    assert torch.equal(lowered.alibi, slopes)
     assert masks.is_small(masks.alibi(slopes) & masks.padding([3, 4]))
     twice = masks.lower(masks.alibi(slopes) & masks.alibi(slopes) & masks.relative(torch.ones(3)), L, S)
     assert torch.equal(twice.alibi, 2 * slopes)
@@ -150,7 +150,7 @@ def test_alibi_is_slopes_and_no_tensor():
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_a_shifted_bias_is_that_of_the_later_queries(causal):
+def test_a_shifted_mask_gives_later_queries_their_rows(causal):
     slopes, table = torch.tensor([0.5, 0.25]), torch.randn(2, 7, generator=torch.Generator().manual_seed(1))
     rule = masks.alibi(slopes) & masks.relative(table) & masks.prefix(S)
     rule = rule & masks.causal() if causal else rule
@@ -159,7 +159,7 @@ def test_a_shifted_bias_is_that_of_the_later_queries(causal):
     torch.testing.assert_close(late, whole[:, :, 4:])
 
 
-def test_biases_are_added_and_learn():
+def test_biases_are_added_and_get_gradients():
     slopes = torch.tensor([0.5, 0.25], requires_grad=True)
     table = torch.randn(2, 7, requires_grad=True)
     rule = masks.causal() & masks.alibi(slopes) & masks.relative(table)
@@ -168,13 +168,13 @@ def test_biases_are_added_and_learn():
     for h, i, j in itertools.product(range(2), range(5), range(5)):
         bias[h, i, j] = -slopes[h] * abs(i - j) + table[h, min(max(j - i, -3), 3) + 3]
     mask = bias.masked_fill(~torch.ones(5, 5, dtype=torch.bool).tril(), -torch.inf)
-    ours, wanted = clearhead.attention(q, k, v, rule), clearhead.attention(q, k, v, mask)
-    torch.testing.assert_close(ours, wanted)
+    ours, expected = clearhead.attention(q, k, v, rule), clearhead.attention(q, k, v, mask)
+    torch.testing.assert_close(ours, expected)
     ours_grad = torch.autograd.grad(ours.square().sum(), (slopes, table))
-    torch.testing.assert_close(ours_grad, torch.autograd.grad(wanted.square().sum(), (slopes, table)))
+    torch.testing.assert_close(ours_grad, torch.autograd.grad(expected.square().sum(), (slopes, table)))
 
 
-def test_a_bias_does_not_pretend_to_be_a_mask():
+def test_a_bias_is_refused_where_a_mask_is_needed():
     bias = masks.alibi(torch.ones(2))
     for wrong in (lambda: bias | masks.causal(), lambda: masks.causal() | bias, lambda: ~bias):
         with pytest.raises(clearhead.errors.OptionError, match="bias"):
@@ -185,24 +185,24 @@ def test_a_bias_does_not_pretend_to_be_a_mask():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "message"),
     [
         (lambda: masks.sliding_window(0), "at least 1"),
-        (lambda: masks.causal(torch.zeros(2)), "one a batch entry"),
+        (lambda: masks.causal(torch.zeros(2)), "one per batch entry"),
         (lambda: masks.padding(torch.ones(2, 3, dtype=torch.bool)), "mask.sum"),
         (lambda: masks.document(torch.ones(3)), "integer ids"),
         (lambda: masks.from_dense(torch.zeros(3, 3)), "True = may attend"),
-        (lambda: masks.alibi(torch.ones(2, 2)), "slope a head"),
+        (lambda: masks.alibi(torch.ones(2, 2)), "slope per head"),
         (lambda: masks.relative(torch.ones(2, 4)), "2·R"),
         (lambda: (masks.padding([1, 2]) & masks.padding([1, 2, 3])).sizes(), "different B"),
     ],
 )
-def test_mistakes_are_named(wrong, says):
-    with pytest.raises(clearhead.errors.ClearheadError, match=says):
+def test_mistakes_are_named(wrong, message):
+    with pytest.raises(clearhead.errors.ClearheadError, match=message):
         wrong()
 
 
-def test_print_draws():
+def test_print_draws_the_mask():
     assert str(masks.causal() & masks.padding([2])).splitlines()[1:4] == [
         "■···············",
         "■■··············",
@@ -220,7 +220,7 @@ LARGE = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_a_large_rule_is_never_made_a_tensor(name, monkeypatch):
+def test_a_large_rule_never_allocates_an_l_by_s_tensor(name, monkeypatch):
     from torch.utils._python_dispatch import TorchDispatchMode
 
     from clearhead.multihead import chunked_rule
@@ -240,17 +240,17 @@ def test_a_large_rule_is_never_made_a_tensor(name, monkeypatch):
     monkeypatch.setattr("clearhead.kernels.portable.blockwise.BLOCK", 1 << 15)
     monkeypatch.setattr(chunked_rule, "ROWS", 64)
     monkeypatch.setattr(chunked_rule, "COLUMNS", 32)
-    # The mode would send the call through the operator; what is watched here is the plain way.
+    # Under the mode the call would take the custom operator; this test is about the fallback.
     monkeypatch.setattr("clearhead.kernels.modes.records_operators", lambda *tensors: False)
     q, k, v = (torch.randn(1, heads, length, 8, dtype=torch.float64, requires_grad=True) for _ in range(3))
     with Largest():
         out = clearhead.attention(q, k, v, rule)
-        found = torch.autograd.grad(out.square().sum(), (q, k, v))
+        lowered = torch.autograd.grad(out.square().sum(), (q, k, v))
     assert Largest.numel < heads * length * length * 8 / 4
     dense = rule.dense(length)
     if rule.bias is not None:
         dense = rule.bias.bias_block(range(length), range(length)).double().masked_fill(~dense, -torch.inf)
-    wanted = clearhead.attention(q, k, v, dense)
-    near = {"rtol": 2e-6, "atol": 2e-6}  # a rule's bias is float32, and is rounded where it is worked out
-    torch.testing.assert_close(out, wanted, **near)
-    torch.testing.assert_close(found, torch.autograd.grad(wanted.square().sum(), (q, k, v)), **near)
+    expected = clearhead.attention(q, k, v, dense)
+    near = {"rtol": 2e-6, "atol": 2e-6}  # a rule's bias is float32, so it is rounded when it is evaluated
+    torch.testing.assert_close(out, expected, **near)
+    torch.testing.assert_close(lowered, torch.autograd.grad(expected.square().sum(), (q, k, v)), **near)

@@ -1,4 +1,4 @@
-"""The matrices every operation is tried on. Sizes are distinct primes, so that a transposed axis cannot pass."""
+"""The matrices that every operation is tested on. Sizes are distinct primes, so that a transposed axis cannot pass."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from clearhead.matrix import AttentionMatrix
 
 B, H, L, S, D = 2, 6, 23, 31, 5
 IDS = torch.arange(B)[:, None] + torch.arange(S) // 7
-# Masks that stay rules; row 4 of the last may attend nothing.
+# Masks that stay rules; row 4 of the last one may attend nothing.
 RULES = {
     "global": masks.sliding_window(4) | masks.prefix(3),
     "documents": masks.causal(offset=6) & masks.document(IDS[:, 3 : 3 + L], IDS),
@@ -21,7 +21,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Case:
-    """A recipe for a matrix and for the same matrix dense, in float64."""
+    """How to build a matrix, and the same matrix dense in float64."""
 
     heads: int = H
     kv_heads: int = H
@@ -36,7 +36,7 @@ class Case:
     scale: float | None = 0.7
     head_scale: bool = False
     reach: tuple[int | None, int | None] = (None, None)
-    alibi: int | None = None  # the position of query 0, where there are slopes
+    alibi: int | None = None  # the position of query 0; None = no slopes
 
     def tensors(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
         make = torch.Generator().manual_seed(3)
@@ -90,12 +90,12 @@ def dense(tensors: dict[str, Tensor | None], options: dict[str, object]) -> tupl
         rest["allow"] = rest["allow"].dense(tensors["query"].shape[2], tensors["key"].shape[2])
     plain = {"scale": scale, "is_causal": options["is_causal"], "softcap": options["softcap"]}
     logits = reference.logits(tensors["query"], tensors["key"], **plain, **rest)
-    apart = torch.arange(logits.shape[3]) - torch.arange(logits.shape[2])[:, None]
+    distance = torch.arange(logits.shape[3]) - torch.arange(logits.shape[2])[:, None]
     if tensors["alibi"] is not None:
-        logits = logits - tensors["alibi"].double()[:, None, None] * (apart - options["alibi_offset"]).abs()
+        logits = logits - tensors["alibi"].double()[:, None, None] * (distance - options["alibi_offset"]).abs()
     for limit, beyond in zip(options["reach"], (torch.lt, torch.gt), strict=True):
         if limit is not None:
-            logits = logits.masked_fill(beyond(apart, limit), -torch.inf)
+            logits = logits.masked_fill(beyond(distance, limit), -torch.inf)
     return reference.weights(logits, reference.lse(logits, tensors["sinks"])), logits
 
 
@@ -114,7 +114,7 @@ CASES = {
     "window": Case(reach=(-5, 3), length=29, keys=29),
     "window, shared heads, sinks": Case(reach=(-3, None), kv_heads=2, sinks=True),
     "causal, shifted": Case(reach=(None, 8)),
-    "band off the corner, bias": Case(reach=(4, 9), bias="dense"),
+    "band away from the corner, bias": Case(reach=(4, 9), bias="dense"),
     "window, causal, padding, softcap": Case(reach=(-4, 4), is_causal=True, allow="keys", softcap=1.3),
     "nothing in reach": Case(reach=(40, None)),
     "mask": Case(allow="dense"),

@@ -1,4 +1,4 @@
-"""Small blocks, which cut the small test matrices in many."""
+"""Small blocks, so that the small test matrices are processed in many blocks."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""One contract for every operation: what the dense float64 matrix gives, on every kind of matrix."""
+"""The contract of every operation: it equals the dense float64 matrix, on every kind of matrix."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from .cases import CASES, B, Case, dense
 
 pytestmark = pytest.mark.pairwise(name=CASES)
 
-# Per operation: how to ask the matrix, and how the dense weights W (B, H, L, S) answer.
+# Per operation: how it is called on the matrix, and the same on the dense weights W (B, H, L, S).
 Ask = Callable[[AttentionMatrix], Tensor]
 Oracle = Callable[[Tensor], Tensor]
 
@@ -27,7 +27,7 @@ def same_dtype(x: Tensor, like: AttentionMatrix | Tensor) -> Tensor:
 
 
 def times(*lead: str) -> tuple[Ask, Oracle]:
-    """A @ X for X with these leading axes."""
+    """A @ X for X with these axes."""
 
     def x(m: AttentionMatrix | Tensor) -> Tensor:
         sizes = {"B": m.shape[0], "H": m.shape[1], "1": 1, "W": 11, "S": m.shape[3]}
@@ -61,7 +61,7 @@ def spread(W: Tensor) -> Tensor:
     shares = W / W.sum(-1, keepdim=True).clamp_min(1e-300)
     mean = distance(shares, 3)
     variance = (shares * (away(W, 3).abs() - mean[..., None]) ** 2).sum(-1)
-    return torch.where(variance > 1e-20, variance, 1.0).sqrt() * (variance > 1e-20)  # sqrt has no slope at 0
+    return torch.where(variance > 1e-20, variance, 1.0).sqrt() * (variance > 1e-20)  # sqrt has no derivative at 0
 
 
 def effective(W: Tensor) -> Tensor:
@@ -97,12 +97,12 @@ def norms(W: Tensor, weight: Tensor | None = None) -> Tensor:
 OPERATIONS: dict[str, tuple[Ask, Oracle]] = {
     "A @ vector": times("S"),
     "A @ X": times("S", "W"),
-    "A @ X, a head each": times("H", "S", "W"),
-    "A @ X, all its own": times("B", "H", "S", "W"),
-    "A @ X, a batch each": times("B", "1", "S", "W"),
+    "A @ X, one per head": times("H", "S", "W"),
+    "A @ X, one per batch entry and head": times("B", "H", "S", "W"),
+    "A @ X, one per batch entry": times("B", "1", "S", "W"),
     "A.mT @ vector": times_transposed("L"),
     "A.mT @ Y": times_transposed("L", "W"),
-    "A.mT @ Y, all its own": times_transposed("B", "H", "L", "W"),
+    "A.mT @ Y, one per batch entry and head": times_transposed("B", "H", "L", "W"),
     "to_dense": (lambda A: A.to_dense(), lambda W: W),
     "entropy": (lambda A: A.entropy(), lambda W: torch.special.entr(W).sum(-1)),
     "received": (lambda A: A.received(), lambda W: W.sum(2)),
@@ -183,7 +183,15 @@ OPERATIONS |= {
         lambda W: (W * (columns(*W.shape[:3], 5) @ values(W).repeat_interleave(W.shape[1] // 2, 1).mT)).sum(2),
     ),
 }
-DIFFERENTIABLE = ("A @ X", "A.mT @ Y, all its own", "to_dense", "entropy", "received", "pooled", "mean_distance")
+DIFFERENTIABLE = (
+    "A @ X",
+    "A.mT @ Y, one per batch entry and head",
+    "to_dense",
+    "entropy",
+    "received",
+    "pooled",
+    "mean_distance",
+)
 DIFFERENTIABLE += (
     "effective_keys",
     "distance_spread",
@@ -192,7 +200,7 @@ DIFFERENTIABLE += (
     "inner of two heads",
     "value_weighted",
 )
-# One of each kind, for what costs more.
+# One case of each kind, for the expensive tests.
 VARIED = (
     "default scale",
     "causal, more rows",
@@ -221,7 +229,7 @@ def assert_close(ours: Tensor, exact: Tensor, dtype: torch.dtype, slack: float =
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_dense_matrix(name: str, operation: str):
     case, (ask, oracle) = CASES[name], OPERATIONS[operation]
-    # A float32 logit of size x is uncertain by x·6e-8, and so is its weight, relatively.
+    # A float32 logit of size x has an error of x·6e-8, which is the relative error of its weight.
     slack = 10 if name == "large logits" else 1
     assert_close(ask(case.matrix()), oracle(case.dense()[0]), torch.float32, slack)
 
@@ -232,8 +240,8 @@ SWEPT += ("effective_keys", "distance_spread", "mass_within, offset")
 
 @pytest.mark.parametrize("operation", SWEPT)
 @pytest.mark.parametrize("name", VARIED)
-def test_torch_answers_where_the_native_pass_refuses(name: str, operation: str, monkeypatch):
-    monkeypatch.setattr("clearhead.kernels.second_pass.refuses", lambda problem, wanted: "it was told to")
+def test_torch_computes_what_the_native_pass_refuses(name: str, operation: str, monkeypatch):
+    monkeypatch.setattr("clearhead.kernels.second_pass.refuses", lambda problem, expected: "patched by the test")
     case, (ask, oracle) = CASES[name], OPERATIONS[operation]
     assert_close(ask(case.matrix()), oracle(case.dense()[0]), torch.float32)
 
@@ -251,8 +259,8 @@ OPERANDS = ("@", "value_weighted", "gradient_times")
 
 @pytest.mark.parametrize("operation", [name for name in OPERATIONS if not any(word in name for word in OPERANDS)])
 @pytest.mark.parametrize("name", ["padding, causal, shared heads", "sinks, softcap, bias, mask"])
-def test_sixteen_bits_cost_at_most_one_rounding(name: str, operation: str):
-    """Given bfloat16 tensors, the answer is that of their exact values: in float32, or rounded once at the end."""
+def test_bfloat16_costs_at_most_one_rounding(name: str, operation: str):
+    """For bfloat16 tensors the result is that of their exact values: in float32, or rounded once at the end."""
     case, (ask, oracle) = CASES[name], OPERATIONS[operation]
     answer, exact = ask(case.matrix(torch.bfloat16)), oracle(case.dense(torch.bfloat16)[0])
     entries = answer.dtype == torch.bfloat16
@@ -272,7 +280,7 @@ ENTRIES = (
 )
 
 
-def test_sixteen_bit_products_are_rounded_once():
+def test_bfloat16_products_are_rounded_once():
     case = CASES["shared heads, causal"]
     W, x = case.dense(torch.bfloat16)[0], columns(29, 3).bfloat16()
     answer = case.matrix(torch.bfloat16) @ x
@@ -295,7 +303,7 @@ def test_gradients_equal_those_of_the_dense_matrix(name: str, operation: str, sm
 
     def exact(tensors: dict[str, Tensor | None]) -> Tensor:
         W = dense(tensors, case.options())[0]
-        if operation == "entropy":  # entr's slope at 0 is infinite; a masked weight has none
+        if operation == "entropy":  # entr's derivative at 0 is infinite; that of a masked weight is 0
             return -(W * torch.where(W > 0, W, 1.0).log()).sum(-1)
         return oracle(W)
 
@@ -308,21 +316,21 @@ def test_gradients_equal_those_of_the_dense_matrix(name: str, operation: str, sm
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_topk_names_the_keys_of_its_weights(name: str):
+def test_topk_returns_the_keys_of_its_weights(name: str):
     case = CASES[name]
     values, keys = case.matrix(torch.float64).topk(min(4, case.keys))
-    found = case.dense(torch.float64)[0].gather(-1, keys)
-    torch.testing.assert_close(values, found, rtol=1e-10, atol=1e-12)
+    actual = case.dense(torch.float64)[0].gather(-1, keys)
+    torch.testing.assert_close(values, actual, rtol=1e-10, atol=1e-12)
     assert keys.dtype == torch.int64
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_visible_counts_what_may_be_attended(name: str, small_blocks: None):
+def test_visible_counts_the_keys_that_may_be_attended(name: str, small_blocks: None):
     logits = CASES[name].dense(torch.float64)[1]
     assert torch.equal(CASES[name].matrix().visible(), (logits > -torch.inf).sum(-1))
 
 
-def test_the_lse_may_be_given_and_is_else_found():
+def test_a_given_lse_is_used():
     matrix = CASES["sinks, causal, shared heads"].matrix(torch.float64)
     again = AttentionMatrix(
         **CASES["sinks, causal, shared heads"].tensors(torch.float64),
@@ -333,7 +341,7 @@ def test_the_lse_may_be_given_and_is_else_found():
     assert again.lse is matrix.lse
 
 
-def test_an_operand_of_a_wider_dtype_gives_a_wider_answer():
+def test_an_operand_of_a_wider_dtype_gives_a_wider_result():
     matrix = Case().matrix(torch.float32)
     assert (matrix @ columns(31, 3)).dtype == torch.float64
     assert (matrix.mT @ columns(23, 3).bfloat16()).dtype == torch.float32
@@ -360,7 +368,7 @@ def test_an_lse_that_is_part_of_a_graph_carries_its_gradient():
 
 @pytest.mark.parametrize("sinks", [False, True])
 @pytest.mark.parametrize("shape", [(2, 1, 1, 1), (2, 3, 1, 1)])
-def test_a_whole_head_that_may_attend_nothing_sends_nothing(shape: tuple[int, ...], sinks: bool) -> None:
+def test_a_fully_masked_head_contributes_nothing(shape: tuple[int, ...], sinks: bool) -> None:
     query, key, columns = torch.randn(2, 3, 11, 5), torch.randn(2, 3, 7, 5), torch.randn(2, 3, 11, 2)
     allow = torch.arange(2).view(2, 1, 1, 1).expand(shape) == 0
     A = AttentionMatrix(query, key, value=key, allow=allow, sinks=torch.randn(3) if sinks else None)

@@ -1,4 +1,4 @@
-"""What an AttentionMatrix refuses, and how it says so."""
+"""The errors of AttentionMatrix."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def test_tensors_that_do_not_fit():
         AttentionMatrix(q, k[:, :4])
     with pytest.raises(DtypeError, match=r"torch\.bool"):
         AttentionMatrix(q, k, allow=torch.ones(5, 11))
-    with pytest.raises(ShapeError, match="one number a row"):
+    with pytest.raises(ShapeError, match="one number per row"):
         AttentionMatrix(q, k, lse=torch.zeros(2, 6, 11))
     with pytest.raises(ShapeError, match="expected 4"):
         AttentionMatrix(q[0], k[0])
@@ -31,7 +31,7 @@ def test_operands_that_do_not_fit(shape: tuple[int, ...]):
         Case().matrix() @ torch.ones(shape)
 
 
-def test_an_operand_that_is_no_floating_point_tensor():
+def test_an_operand_that_is_not_a_floating_point_tensor():
     with pytest.raises(DtypeError, match="int64"):
         Case().matrix() @ torch.ones(31, dtype=torch.int64)
     with pytest.raises(ShapeError, match="L=23"):
@@ -40,7 +40,7 @@ def test_an_operand_that_is_no_floating_point_tensor():
 
 def test_options_out_of_range():
     for k in (0, 32):
-        with pytest.raises(OptionError, match=rf"topk\(k={k}\) asks of rows of 31 keys"):
+        with pytest.raises(OptionError, match=rf"topk\(k={k}\) of rows of 31 keys"):
             Case().matrix().topk(k)
     with pytest.raises(OptionError, match="at least one cell"):
         Case().matrix().pooled(0, 3)

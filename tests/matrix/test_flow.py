@@ -1,4 +1,4 @@
-"""Attention flow against a maximum flow found by augmenting paths, and where theory says what it is."""
+"""Attention flow compared with a maximum flow by augmenting paths, and with rollout for one layer."""
 
 import pytest
 import torch
@@ -12,25 +12,25 @@ LAYERS = [Case(length=5, keys=5, heads=2, kv_heads=2), Case(length=5, keys=5, he
 
 
 def widest(capacity: dict[tuple[int, int], float], source: int, sink: int, nodes: int) -> float:
-    """Edmonds & Karp 1972: the shortest path with room left, until there is none."""
-    room, total = dict(capacity), 0.0
+    """Return the maximum flow by Edmonds & Karp 1972: augment the shortest path with capacity left."""
+    left, total = dict(capacity), 0.0
     while True:
-        came, queue = {source: source}, [source]
+        previous, queue = {source: source}, [source]
         for here in queue:
             for there in range(nodes):
-                if there not in came and room.get((here, there), 0.0) > 1e-12:
-                    came[there] = here
+                if there not in previous and left.get((here, there), 0.0) > 1e-12:
+                    previous[there] = here
                     queue.append(there)
-        if sink not in came:
+        if sink not in previous:
             return total
         path, here = [], sink
         while here != source:
-            path.append((came[here], here))
-            here = came[here]
-        least = min(room[edge] for edge in path)
+            path.append((previous[here], here))
+            here = previous[here]
+        least = min(left[edge] for edge in path)
         for a, b in path:
-            room[a, b] -= least
-            room[b, a] = room.get((b, a), 0.0) + least
+            left[a, b] -= least
+            left[b, a] = left.get((b, a), 0.0) + least
         total += least
 
 
@@ -55,7 +55,7 @@ def test_one_layer_is_the_rollout():
     torch.testing.assert_close(flow([matrix], [1, 3]), rollout([matrix]).rows([1, 3]).double())
 
 
-def test_refuses_a_long_text_and_names_rollout():
+def test_a_long_text_is_refused_with_a_pointer_to_rollout():
     q = torch.zeros(1, 1, 400, 2)
-    with pytest.raises(TooLargeError, match=r"160000 pipes; the limit is 100000\. Use rollout"):
+    with pytest.raises(TooLargeError, match=r"160000 edges; the limit is 100000\. Use rollout"):
         flow([AttentionMatrix(q, q)], [0])

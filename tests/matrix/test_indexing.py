@@ -1,4 +1,4 @@
-"""A[...] gives what torch gives for the dense matrix, in shape, order and values."""
+"""A[...] equals torch's indexing of the dense matrix in shape, order and values."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ KEYS = {
     "row": (1, 2, 3),
     "head": (0, 5),
     "batch": 1,
-    "nothing left out": slice(None),
+    "everything": slice(None),
     "ellipsis": (..., 4),
     "ellipsis between": (1, ..., slice(2, 9)),
     "from the end": (-1, -2, -3, -4),
@@ -34,7 +34,7 @@ KEYS = {
     "mask of rows": (0, 1, torch.arange(23) % 3 == 0),
     "mask of two axes": (0, 1, (torch.arange(23)[:, None] + torch.arange(31)) % 5 == 0),
     "tensor of no axes": (T(1), T(2)),
-    "int beside a list": (0, slice(None), [1, 2], slice(3, 5)),
+    "int and a list": (0, slice(None), [1, 2], slice(3, 5)),
 }
 
 
@@ -81,19 +81,19 @@ def test_gradients_reach_the_queries_through_a_slice():
 
 
 @pytest.mark.parametrize(
-    ("key", "says"),
+    ("key", "message"),
     [
         ((2, 0), "size 2"),
         ((0, 0, 0, 0, 0), "too many indices"),
         ((0, 0, [23]), "size 23"),
         ((0, "head"), "cannot be indexed"),
         ((0, 0, [1, 2], [1, 2, 3]), "shape (2, 6, 23, 31), axes B,H,L,S"),
-        ((0, 0, 1.5), "whole numbers"),
+        ((0, 0, 1.5), "integers"),
         ((0, 0, [1, 23], [1, 2]), "size 23"),
     ],
 )
-def test_a_wrong_index_says_what_the_matrix_is(key: object, says: str):
-    with pytest.raises(PlaceError, match=says.replace("(", r"\(").replace(")", r"\)")):
+def test_a_wrong_index_is_refused_with_the_shape_of_the_matrix(key: object, message: str):
+    with pytest.raises(PlaceError, match=message.replace("(", r"\(").replace(")", r"\)")):
         Case().matrix()[key]
 
 
@@ -102,7 +102,7 @@ def test_iterating_ends():
 
 
 @pytest.mark.slow
-def test_too_large_says_the_size_and_the_way_out():
+def test_a_result_above_the_limit_is_refused_with_its_size_and_the_remedy():
     q = torch.zeros(1, 8, 4096, 2)
     matrix = AttentionMatrix(q, q)
     with pytest.raises(TooLargeError, match=r"takes 512 MiB .* limit is 256 MiB.*to_dense\(limit=536870912\)"):
@@ -116,8 +116,8 @@ def test_too_large_says_the_size_and_the_way_out():
     assert Case().matrix().to_dense(limit=2 * 6 * 23 * 31 * 4).dtype == torch.float32
 
 
-def test_a_block_far_down_a_long_matrix_costs_only_the_block(monkeypatch):
-    """Nothing of the other rows is computed once the lse is known."""
+def test_an_entry_of_a_long_matrix_computes_no_other_rows(monkeypatch):
+    """With a known lse, other rows are not computed."""
     monkeypatch.setattr(indexing, "LIMIT", 1000)
     q = torch.randn(1, 1, 10**5, 4)
     matrix = AttentionMatrix(q, q, lse=torch.zeros(1, 1, 10**5))
@@ -126,7 +126,7 @@ def test_a_block_far_down_a_long_matrix_costs_only_the_block(monkeypatch):
 
 
 @pytest.mark.parametrize("key", [(..., T([True, False])), (0, 1, torch.ones(22, 31) > 0), (None, T([True] * 3))])
-def test_a_mask_that_does_not_have_the_size_of_its_axes_is_refused_as_torch_refuses_it(key) -> None:
+def test_a_mask_of_another_size_than_its_axes_is_refused_as_in_torch(key) -> None:
     A = CASES["plain"].matrix()
     with pytest.raises(IndexError):
         A.to_dense()[key]
@@ -135,14 +135,14 @@ def test_a_mask_that_does_not_have_the_size_of_its_axes_is_refused_as_torch_refu
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_whole_matrix_is_computed_in_tables_of_all_heads(name: str, monkeypatch):
+def test_the_whole_matrix_is_computed_for_all_heads_at_once(name: str, monkeypatch):
     A = CASES[name].matrix(torch.float64)
     alone = torch.stack(
         [torch.stack([A[b, h] for h in range(A.shape[1])]) for b in range(A.shape[0])]  # one head at a time
     )
     size = A.shape[1] * A.shape[2] * A.shape[3]
-    for block in (size, A.shape[0] * size):  # a table for each batch entry, and one for all
+    for block in (size, A.shape[0] * size):  # one table per batch entry, and one for all
         with monkeypatch.context() as small:
             small.setattr(indexing, "BLOCK", block)
-            small.setattr(type(A._wide), "block", None)  # which takes one head at a time
+            small.setattr(type(A._wide), "block", None)  # `block` takes one head at a time: it must not be called
             torch.testing.assert_close(A.to_dense(), alone, rtol=1e-11, atol=1e-12)

@@ -1,4 +1,4 @@
-"""q, k, v and z of a matrix: what it was made of, and its heads' outputs; weights of an output projection as they come."""
+"""q, k, v and z of a matrix, with grouped heads; the weight of an output projection in both of its forms."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def made(kv_heads, dtype=torch.float32, **options):
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_z_is_what_each_head_gives(kv_heads, dtype):
+def test_z_is_the_output_of_each_head(kv_heads, dtype):
     q, k, v, A = made(kv_heads, dtype, is_causal=True)
     group = H // kv_heads
     logits = q.double() @ k.double().repeat_interleave(group, 1).mT / D**0.5
@@ -30,7 +30,7 @@ def test_z_is_what_each_head_gives(kv_heads, dtype):
     assert float((A.z.double() - expected).abs().max()) <= bound
 
 
-def test_q_k_and_v_are_the_tensors_as_grouped_as_they_are():
+def test_q_k_and_v_are_the_given_tensors_with_their_grouping():
     q, k, v, A = made(2)
     assert A.q is q
     assert A.k is k
@@ -54,14 +54,14 @@ def test_without_values_there_is_no_z():
         _ = A.z
 
 
-def test_a_tensor_of_other_heads_is_refused():
+def test_a_tensor_with_another_number_of_heads_is_refused():
     _, _, _, A = made(2)
     with pytest.raises(ShapeError, match="H_kv dividing 6"):
         A.per_query_head(torch.zeros(B, 4, S, D))
 
 
 @pytest.mark.parametrize("kv_heads", [2, 6])
-def test_value_weighted_takes_the_weight_of_a_linear_layer(kv_heads):
+def test_value_weighted_accepts_the_weight_of_a_linear_layer(kv_heads):
     _, _, v, A = made(kv_heads)
     layer = torch.nn.Linear(H * W, E)
     parts = layer.weight.detach().T.reshape(H, W, E)
@@ -71,7 +71,7 @@ def test_value_weighted_takes_the_weight_of_a_linear_layer(kv_heads):
     torch.testing.assert_close(A.value_weighted(out_weight=parts).to_dense(), expected)
 
 
-def test_a_weight_of_another_shape_is_refused_with_both_that_are_taken():
+def test_a_weight_of_another_shape_is_refused_with_both_accepted_shapes():
     _, _, _, A = made(2)
     with pytest.raises(ShapeError, match=r"\(18, 11\), expected \(E, 18\).*H=6, D_v=3.*c_proj.weight.T"):
         A.value_weighted(out_weight=torch.zeros(H * W, E))

@@ -1,4 +1,4 @@
-"""No operation makes a tensor of L·S elements: every tensor torch makes is watched."""
+"""No operation allocates a tensor of L·S elements: every tensor that torch allocates is checked."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ LENGTH = 769
 
 
 class Largest(TorchDispatchMode):
-    """Notes the most elements any operation makes: a view of what was there before, or a tensor on meta, is none."""
+    """Records the largest allocation of any operation, in elements. Views and meta tensors allocate nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ KINDS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_makes_no_tensor_of_the_matrix_size(kind: str, operation: str, monkeypatch):
+def test_no_tensor_of_the_matrix_size_is_allocated(kind: str, operation: str, monkeypatch):
     monkeypatch.setattr("clearhead.matrix.logits.BLOCK", 2**15)
     monkeypatch.setattr("clearhead.matrix.products.BLOCK", 2**15)
     monkeypatch.setattr("clearhead.matrix.questions.statistics.BLOCK", 2**15)
@@ -100,5 +100,5 @@ def test_makes_no_tensor_of_the_matrix_size(kind: str, operation: str, monkeypat
 
 
 @pytest.mark.slow
-def test_the_watch_sees_the_dense_matrix():
+def test_the_check_detects_the_dense_matrix():
     assert largest(lambda: matrix().to_dense()) >= LENGTH * LENGTH

@@ -1,6 +1,6 @@
-"""An AttentionMatrix on other devices: on the chosen one (`--device`), and on meta, which stands in for those not here.
+"""An AttentionMatrix on the device of `--device`, and on meta, which stands in for devices that are not available.
 
-On meta a tensor of another device is refused, and so is a look at a number, which on a GPU waits for all its work.
+On meta, mixing devices is an error, and so is reading a number, which on a GPU would synchronise.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from devices import device  # noqa: F401
 
 
 class NoFloat64(TorchDispatchMode):
-    """Refuses a float64 tensor off the CPU, as MPS does."""
+    """Refuses a float64 tensor outside the CPU, as MPS does."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = function(*args, **(kwargs or {}))
@@ -54,7 +54,7 @@ KINDS = ["plain", "causal", "mask, cap, sinks", "alibi, window"]
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_a_question_stays_on_its_device_looks_at_no_number_and_needs_no_float64(question: str, kind: str) -> None:
+def test_a_statistic_stays_on_its_device_reads_no_number_and_needs_no_float64(question: str, kind: str) -> None:
     with NoFloat64():
         answer = QUESTIONS[question](matrix("meta", kind))
     assert answer.device.type == "meta"
@@ -63,7 +63,7 @@ def test_a_question_stays_on_its_device_looks_at_no_number_and_needs_no_float64(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_a_question_on_the_chosen_device_has_the_cpu_s_answer(device: torch.device, question: str, kind: str) -> None:  # noqa: F811
+def test_a_statistic_on_the_chosen_device_equals_the_cpu(device: torch.device, question: str, kind: str) -> None:  # noqa: F811
     there, here = (QUESTIONS[question](matrix(on, kind)) for on in (device, "cpu"))
     assert there.device.type == device.type
     torch.testing.assert_close(there.cpu(), here, rtol=2e-5, atol=2e-5)

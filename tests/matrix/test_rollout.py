@@ -1,4 +1,4 @@
-"""rollout against the dense product of Abnar & Zuidema 2020."""
+"""rollout compared with the dense product of Abnar & Zuidema 2020."""
 
 import pytest
 import torch
@@ -35,8 +35,8 @@ def test_equals_the_dense_product(residual: float):
     torch.testing.assert_close(ours.rows([3, 17]), exact[:, [3, 17]])
 
 
-def test_refuses_what_is_no_stack_of_layers():
-    with pytest.raises(OptionError, match="at least one"):
+def test_matrices_that_are_not_a_stack_of_layers_are_refused():
+    with pytest.raises(OptionError, match="no matrices"):
         rollout([])
     with pytest.raises(OptionError, match="residual is 1"):
         rollout([LAYERS[0].matrix()], residual=1)

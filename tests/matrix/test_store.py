@@ -1,4 +1,4 @@
-"""save and load: what comes back answers as what went in, and nothing large is written."""
+"""save and load: a loaded matrix equals the saved one, and nothing large is written."""
 
 import json
 
@@ -14,7 +14,7 @@ save_file = pytest.importorskip("safetensors.torch", reason="files need clearhea
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_comes_back_is_the_same(name: str, tmp_path):
+def test_a_loaded_matrix_equals_the_saved_one(name: str, tmp_path):
     matrix = CASES[name].matrix()
     save(matrix, tmp_path / "one.safetensors")
     again = load(tmp_path / "one.safetensors")[""]
@@ -38,9 +38,9 @@ def test_several_with_values_lse_and_a_shared_mask(tmp_path):
     assert torch.equal(again["b"].to_dense(), second.value_weighted(v[:, 1:]).to_dense())
 
 
-def test_files_that_are_something_else(tmp_path):
+def test_other_files_are_refused(tmp_path):
     path = tmp_path / "x"
-    with pytest.raises(OptionError, match="is not there"):
+    with pytest.raises(OptionError, match="does not exist"):
         load(path)
     path.write_bytes(b"no")
     with pytest.raises(OptionError, match="not a safetensors file"):
@@ -51,7 +51,7 @@ def test_files_that_are_something_else(tmp_path):
 
 
 @pytest.mark.slow
-def test_every_call_of_a_generation_is_kept_and_its_keys_are_written_once(tmp_path):
+def test_every_call_of_a_generation_is_saved_and_its_keys_are_written_once(tmp_path):
     from clearhead.capture import Record, observe
 
     torch.manual_seed(0)
@@ -69,13 +69,13 @@ def test_every_call_of_a_generation_is_kept_and_its_keys_are_written_once(tmp_pa
     assert len(again.calls(name)) == len(record.calls(name)) == 101
     for ours, theirs in zip(again.calls(name), record.calls(name), strict=True):
         assert torch.equal(ours.to_dense(), theirs.to_dense())
-    assert path.stat().st_size < 2 * 105 * (4 + 2) * 6 * 4 + 100_000  # queries and keys once, and a line a call
+    assert path.stat().st_size < 2 * 105 * (4 + 2) * 6 * 4 + 100_000  # queries and keys once, and one line per call
     rebuilt = Record.of(again)
     assert rebuilt.positions(name) == record.positions(name)
     assert torch.equal(rebuilt.joined()[name].to_dense(), record.joined()[name].to_dense())
 
 
-def test_a_file_of_the_format_before_is_read(tmp_path):
+def test_a_file_of_format_2_is_read(tmp_path):
     q = torch.randn(1, 2, 5, 3)
     options = {"scale": 0.5, "reach": [None, 0], "softcap": None, "alibi_offset": 0}
     entry = {"name": "a", "tensors": {"query": "0.query", "key": "0.query"}, "options": options}

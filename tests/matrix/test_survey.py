@@ -1,4 +1,4 @@
-"""All statistics in one sweep, and which cells of a map a mask leaves."""
+"""All statistics in one sweep, and the share of each cell of a map that a mask allows."""
 
 import re
 import subprocess
@@ -21,9 +21,9 @@ NATIVE_OR_TORCH = [torch.float32, torch.bfloat16, torch.float64]
 @pytest.mark.parametrize(
     "name", ["causal, more rows", "window, causal, padding, softcap", "sinks, softcap, bias, mask"]
 )
-def test_a_survey_gives_what_each_question_gives(name: str, dtype: torch.dtype) -> None:
-    A, told = CASES[name].matrix(dtype), []
-    found = A.survey(k=3, cells=(5, 7), offset=2, progress=told.append)
+def test_a_survey_equals_each_statistic_by_itself(name: str, dtype: torch.dtype) -> None:
+    A, reports = CASES[name].matrix(dtype), []
+    actual = A.survey(k=3, cells=(5, 7), offset=2, progress=reports.append)
     for name_, answer in (
         ("entropy", A.entropy()),
         ("maximum", A.maximum()),
@@ -33,25 +33,25 @@ def test_a_survey_gives_what_each_question_gives(name: str, dtype: torch.dtype) 
         ("received", A.received()),
         ("pooled", A.pooled(5, 7)),
     ):
-        torch.testing.assert_close(getattr(found, name_), answer, msg=lambda m, n=name_: f"{n}: {m}")
-    torch.testing.assert_close(found.topk[0], A.topk(3)[0])
-    assert torch.equal(found.topk[1], A.topk(3)[1])
-    assert told[-1] == 1
-    assert told == sorted(told)
+        torch.testing.assert_close(getattr(actual, name_), answer, msg=lambda m, n=name_: f"{n}: {m}")
+    torch.testing.assert_close(actual.topk[0], A.topk(3)[0])
+    assert torch.equal(actual.topk[1], A.topk(3)[1])
+    assert reports[-1] == 1
+    assert reports == sorted(reports)
 
 
-def test_progress_is_reported_while_the_lse_is_being_found_too(monkeypatch) -> None:
+def test_progress_is_also_reported_while_the_lse_is_computed(monkeypatch) -> None:
     monkeypatch.setattr("clearhead.kernels.second_pass.CHUNK", 1)
-    q, told = torch.randn(1, 2, 2053, 3), []
+    q, reports = torch.randn(1, 2, 2053, 3), []
     A = AttentionMatrix(q, q[:, :1, :7], reach=(-1500, 3), scale=0.3)
-    found = A.survey(progress=told.append)
-    assert told == pytest.approx([done / 4106 for done in (1024, 2048, 2053, 3077, 4101, 4106)])
+    actual = A.survey(progress=reports.append)
+    assert reports == pytest.approx([done / 4106 for done in (1024, 2048, 2053, 3077, 4101, 4106)])
     again = AttentionMatrix(q, q[:, :1, :7], reach=(-1500, 3), scale=0.3)
     torch.testing.assert_close(again.lse, A.lse)
-    torch.testing.assert_close(again.received(), found.received)
+    torch.testing.assert_close(again.received(), actual.received)
 
 
-def test_a_survey_of_few_keys_takes_them_all_and_nonsense_is_refused() -> None:
+def test_a_survey_limits_k_to_the_keys_and_refuses_invalid_sizes() -> None:
     A = CASES["one key"].matrix()
     assert A.survey(k=8).topk[0].shape == (2, 6, 23, 1)
     with pytest.raises(OptionError, match="k of 1 or more"):
@@ -72,7 +72,7 @@ def test_allowed_is_the_mask_averaged_over_cells(name: str, small: bool, monkeyp
     torch.testing.assert_close(A.allowed(4, 7, region=area), F.adaptive_avg_pool2d(mask[:, :, *area], (4, 7)))
 
 
-def test_bias_of_minus_infinity_is_no_mask_to_allowed_but_has_no_weight() -> None:
+def test_a_bias_of_minus_infinity_is_not_a_mask_for_allowed_but_gives_no_weight() -> None:
     q, bias = torch.zeros(1, 1, 3, 2), torch.tensor([0.0, -torch.inf, 0.0])
     A = AttentionMatrix(q, q, bias=bias)
     assert A.allowed(1, 1).item() == 1
@@ -80,9 +80,9 @@ def test_bias_of_minus_infinity_is_no_mask_to_allowed_but_has_no_weight() -> Non
 
 
 @pytest.mark.parametrize("name", ["causal, more rows", "sinks, softcap, bias, mask", "window, shared heads, sinks"])
-def test_a_first_question_finds_the_lse_on_its_way(name: str) -> None:
+def test_a_first_statistic_also_computes_the_lse(name: str) -> None:
     first, second = CASES[name].matrix(), CASES[name].matrix()
-    second.lse  # noqa: B018 — known before the question is asked
+    second.lse  # noqa: B018 — computes the lse before the statistic
     for question in ("entropy", "maximum", "effective_keys"):
         torch.testing.assert_close(getattr(CASES[name].matrix(), question)(), getattr(second, question)())
     torch.testing.assert_close(first.topk(3)[0], second.topk(3)[0])
@@ -91,10 +91,10 @@ def test_a_first_question_finds_the_lse_on_its_way(name: str) -> None:
 
 @pytest.mark.stress
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the memory of a process is read from /proc")
-def test_one_head_of_131072_tokens_is_asked_everything_in_under_a_gigabyte() -> None:
+def test_a_survey_of_one_head_of_131072_tokens_takes_under_a_gigabyte() -> None:
     command = [sys.executable, "-m", "bench.survey", "--length", "131072", "--cells", "512"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True)
-    found = re.search(r"(\d+) MiB beyond queries and keys", done.stdout)
-    assert found is not None, done.stdout
-    assert int(found[1]) < 950
+    actual = re.search(r"(\d+) MiB beyond queries and keys", done.stdout)
+    assert actual is not None, done.stdout
+    assert int(actual[1]) < 950
     assert "columns add up to 131,072" in done.stdout

@@ -1,4 +1,4 @@
-"""clearhead.accelerate: torch's own attention on our kernels, and torch's again afterwards."""
+"""clearhead.accelerate: torch's attention runs on our kernels, and on torch's again after undo."""
 
 import threading
 
@@ -22,7 +22,7 @@ pytestmark = needs_native
 @pytest.mark.parametrize("mask", ["none", "causal", "bool", "float"])
 @pytest.mark.parametrize("kv_heads", [H, 2, 1])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_values_and_gradients_are_those_of_float64_and_our_kernels_give_them(dtype, kv_heads, mask, scale):
+def test_our_kernels_run_and_equal_the_float64_reference(dtype, kv_heads, mask, scale):
     tensors = inputs(dtype, kv_heads)
     upstream = torch.randn(B, H, L, D, generator=torch.Generator().manual_seed(2)).to(dtype)
     options, described = masks(mask, dtype)
@@ -40,7 +40,7 @@ def test_values_and_gradients_are_those_of_float64_and_our_kernels_give_them(dty
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_operator_gives_the_lse_as_torchs_does(dtype):
+def test_the_operators_lse_equals_torchs(dtype):
     query, key, value = inputs(dtype, learn=False)
     bias = torch.zeros(L, S, dtype=dtype)
     bias[3] = -torch.inf
@@ -56,9 +56,9 @@ def test_the_operator_gives_the_lse_as_torchs_does(dtype):
 
 @pytest.mark.parametrize("forward_accelerated", [True, False])
 @pytest.mark.parametrize("keys", [1, S])
-def test_a_graph_may_be_made_on_one_side_and_run_backward_on_the_other(forward_accelerated, keys):
+def test_acceleration_may_begin_or_end_between_forward_and_backward(forward_accelerated, keys):
     tensors = inputs(keys=keys)
-    tensors[1].data[:, :, 0] = 0  # with one key a lse of 0 is that of a row with a logit
+    tensors[1].data[:, :, 0] = 0  # with one key, a nonempty row may have an lse of 0
     allow, upstream = masks("bool", torch.float32)[0]["attn_mask"][..., :keys], torch.randn(B, H, L, D)
     accelerated = clearhead.accelerate()
     if not forward_accelerated:
@@ -73,7 +73,7 @@ def test_a_graph_may_be_made_on_one_side_and_run_backward_on_the_other(forward_a
         assert (mine - truth).abs().amax() <= 64 * torch.finfo(torch.float32).eps
 
 
-# What torch's own kernel keeps, bit for bit.
+# Calls that torch's own kernel computes, bit for bit.
 KEPT = {
     "dropout": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, dropout_p=0.5),
     "mask that learns": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, torch.ones(L, S).requires_grad_()),
@@ -84,10 +84,10 @@ KEPT = {
     "weights": lambda q, k, v: torch.nn.MultiheadAttention(D, 1, batch_first=True).eval()(q[0], q[0], q[0])[1],
 }
 if tuple(int(n) for n in torch.__version__.split(".")[:2]) >= (2, 14):
-    del KEPT["three axes"]  # torch itself makes four of them, and we take those
+    del KEPT["three axes"]  # torch itself adds an axis, and we compute the result
 
 
-def test_a_mask_beside_is_causal_is_torchs_to_judge():
+def test_a_mask_with_is_causal_is_left_to_torch():
     """Torch 2.13 applies both, and 2.14 refuses them."""
     query, key, value = inputs(learn=False)
 
@@ -105,7 +105,7 @@ def test_a_mask_beside_is_causal_is_torchs_to_judge():
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_what_we_do_not_take_runs_on_torchs_kernel(name):
+def test_unsupported_calls_run_on_torchs_kernel(name):
     tensors = inputs(learn=False)
 
     def run():
@@ -120,7 +120,7 @@ def test_what_we_do_not_take_runs_on_torchs_kernel(name):
     assert accelerated.counts["forward"] == accelerated.counts["module"] == 0
 
 
-def test_torchs_errors_stay():
+def test_torchs_errors_are_still_raised():
     query, key, value = inputs(learn=False)
     with clearhead.accelerate(), pytest.raises(RuntimeError, match="Expected size"):
         F.scaled_dot_product_attention(query, key[..., :7], value)
@@ -151,12 +151,12 @@ def test_gradients_of_a_few_tokens_stay_on_torchs_kernel(monkeypatch):
         assert accelerated.counts["forward"] == 1
 
 
-def test_the_torch_kernel_of_ours_is_still_torchs():
+def test_our_kernel_named_torch_still_runs_torchs_kernel():
     tensors, upstream = inputs(), torch.ones(B, H, L, D)
     stock = with_gradients(clearhead.attention, tensors, upstream, kernel="torch")
     with clearhead.accelerate() as accelerated:
         same = with_gradients(clearhead.attention, tensors, upstream, kernel="torch")
-        assert not torch_sdpa.is_asked()
+        assert not torch_sdpa.is_torchs_own()
     assert all(map(torch.equal, same, stock))
     assert accelerated.counts == {"forward": 0, "backward": 0, "module": 0, "torch": 2}
 
@@ -167,7 +167,7 @@ def is_torchs():
     return overrides is None or not overrides.is_on
 
 
-def test_undo_gives_torch_its_kernels_back_bit_for_bit():
+def test_undo_restores_torchs_kernels_bit_for_bit():
     tensors, upstream = inputs(), torch.randn(B, H, L, D)
     before = with_gradients(F.scaled_dot_product_attention, tensors, upstream)
     accelerated = clearhead.accelerate()
@@ -199,7 +199,7 @@ def test_an_exception_undoes_it_and_a_block_may_be_entered_again():
         assert is_torchs()
 
 
-def test_every_thread_runs_on_it_and_it_may_come_and_go_meanwhile():
+def test_every_thread_is_accelerated_and_switching_while_running_is_safe():
     query, key, value = inputs(learn=False)
     exact, _ = reference.attention(query, key, value, scale=D**-0.5)
     ready, done, wrong = threading.Event(), threading.Event(), []
@@ -251,7 +251,7 @@ def test_torchs_module_and_layers_in_evaluation_and_training():
                 torch.testing.assert_close(ours, stock, rtol=1e-5, atol=1e-5)
 
 
-def test_a_query_that_may_attend_nothing_gives_0_in_torchs_module_too():
+def test_an_empty_row_gives_0_in_torchs_module_too():
     x, padding = torch.randn(2, 3, 4), torch.tensor([[False] * 3, [True] * 3])
     layer = torch.nn.MultiheadAttention(4, 2, batch_first=True).eval()
     with torch.no_grad(), clearhead.accelerate():
@@ -271,10 +271,10 @@ def test_a_second_derivative_is_refused_as_torch_refuses_it():
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("hidden", ["-inf", "lowest"])
-def test_rows_that_may_attend_nothing_give_0_and_gradients_of_0(dtype, hidden):
+def test_empty_rows_give_0_and_gradients_of_0(dtype, hidden):
     number = -torch.inf if hidden == "-inf" else torch.finfo(dtype).min
     if dtype is torch.float16 and hidden == "lowest":
-        pytest.skip("float16's lowest number, -65504, is a logit like others")
+        pytest.skip("float16's lowest number, -65504, is an ordinary logit")
     for keys in (1, 3, S):
         for shape in ((L, keys), (B, 1, L, keys), (B, H, 1, keys)):
             query, key, value = inputs(dtype, 2, keys=keys)
@@ -294,7 +294,7 @@ def test_rows_that_may_attend_nothing_give_0_and_gradients_of_0(dtype, hidden):
                 assert (mine - truth).abs().amax() <= 64 * torch.finfo(dtype).eps * (1 + truth.abs().amax())
 
 
-def test_gradients_that_come_expanded_negated_or_transposed():
+def test_incoming_gradients_may_be_expanded_negated_or_transposed():
     tensors = inputs()
     exact, _ = reference.attention(*tensors, scale=D**-0.5)
     for upstream in (
@@ -311,7 +311,7 @@ def test_gradients_that_come_expanded_negated_or_transposed():
             assert (mine - truth).abs().amax() <= 64 * torch.finfo(torch.float32).eps
 
 
-def test_without_the_native_library_it_is_refused_and_the_environment_warns(monkeypatch):
+def test_without_the_native_library_accelerate_raises_and_the_environment_variable_warns(monkeypatch):
     monkeypatch.setattr(acceleration, "library", None)
     with pytest.raises(KernelError, match="native library, which was not built"):
         clearhead.accelerate()
@@ -325,7 +325,7 @@ def test_without_the_native_library_it_is_refused_and_the_environment_warns(monk
         clearhead.accelerate()
 
 
-def test_hooks_may_lay_out_saved_tensors_anew():
+def test_saved_tensor_hooks_may_change_strides():
     tensors, upstream = inputs(), torch.randn(B, H, L, D)
     plain = with_gradients(F.scaled_dot_product_attention, tensors, upstream)
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: t.detach().mT.contiguous().mT, lambda t: t)

@@ -1,4 +1,4 @@
-"""clearhead.accelerate under models, compilers, transforms, processes and torch's own samples."""
+"""clearhead.accelerate with models, compilers, transforms, subprocesses and torch's own samples."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ pytestmark = needs_native
 
 
 @pytest.mark.slow
-def test_a_bert_and_a_llama_run_learn_and_generate_on_it():
+def test_a_bert_and_a_llama_run_train_and_generate():
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     small = {"vocab_size": 31, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2}
     ids = torch.randint(1, 31, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -57,7 +57,7 @@ def test_a_bert_and_a_llama_run_learn_and_generate_on_it():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # by torch's own compiler
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.stress)])
-def test_a_compiled_program_calls_it_and_is_right_when_it_is_undone(backend):
+def test_a_compiled_program_is_accelerated_and_stays_correct_after_undo(backend):
     tensors, upstream = inputs(), torch.randn(B, H, L, D)
     allow = masks("bool", torch.float32)[0]["attn_mask"]
     if backend == "inductor" and not any(map(os.path.exists, ("/usr/bin/g++", "/usr/bin/c++", "/usr/bin/clang++"))):
@@ -74,7 +74,7 @@ def test_a_compiled_program_calls_it_and_is_right_when_it_is_undone(backend):
     torch.compiler.reset()
 
 
-def test_export_autocast_func_and_modes():
+def test_export_autocast_vmap_grad_and_inference_mode_are_accelerated():
     query, key, value = inputs(learn=False, keys=L)
 
     class Model(torch.nn.Module):
@@ -93,7 +93,7 @@ def test_export_autocast_func_and_modes():
         assert accelerated.counts["forward"] == before + 2
         torch.testing.assert_close(out.float(), exact, rtol=0.02, atol=0.02)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch: there is no batching rule, so it loops
+            warnings.simplefilter("ignore")  # torch has no batching rule, so it loops
             stacked = [torch.stack([t, 2 * t]) for t in (query, key, value)]
             mapped = torch.vmap(Model())(*stacked)
         assert accelerated.counts["forward"] == before + 4
@@ -115,7 +115,7 @@ sys.modules.setdefault("expecttest", types.SimpleNamespace(TestCase=unittest.Tes
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_torchs_samples(dtype):
+def test_torchs_sample_inputs(dtype):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own test modules warn on import
         from torch.testing._internal.common_methods_invocations import op_db
@@ -137,7 +137,7 @@ def test_torchs_samples(dtype):
             continue
         taken += 1
         exact = run(lambda value: value.detach().double().requires_grad_() if torch.is_tensor(value) else value)
-        # The samples lie in [-9, 9], and float64 is compared with torch's own, which is off as much as ours.
+        # The samples are in [-9, 9]; float64 is compared with torch's own float64, whose error is as large as ours.
         floor = 16 * torch.finfo(dtype).eps * {torch.float64: 480, torch.float32: 20}.get(dtype, 2)
         for mine, theirs, truth in zip(ours, stock, exact, strict=True):
             assert (mine - truth).abs().amax() <= 2 * (theirs - truth).abs().amax() + floor
@@ -171,7 +171,7 @@ def test_the_environment_turns_it_on_when_clearhead_is_imported_first():
 
 
 @pytest.mark.slow
-def test_the_environment_is_ignored_with_a_warning_where_it_says_nothing_we_know():
+def test_an_unknown_value_of_the_environment_variable_is_ignored_with_a_warning():
     show = "import clearhead, torch; from clearhead.multihead.acceleration import _installation as i; print(i._users)"
     assert python(show, CLEARHEAD_ACCELERATE="0") == (["0"], "")
     printed, warned = python(show, CLEARHEAD_ACCELERATE="yes")
@@ -181,7 +181,7 @@ def test_the_environment_is_ignored_with_a_warning_where_it_says_nothing_we_know
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_process_keeps_it_and_undoes_its_own_alone():
+def test_a_forked_process_is_accelerated_and_undo_affects_only_it():
     program = """
 import os, torch, clearhead, torch.nn.functional as F
 torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Tensors of other classes and layouts, in every argument of every public function: understood, asked, or refused."""
+"""Tensors of other classes and layouts in every argument of every public function: converted, dispatched or refused."""
 
 import pytest
 import torch
@@ -21,11 +21,11 @@ PACKED = torch.randn(S, H, D)
 
 
 class Plain(torch.Tensor):
-    """A subclass without a meaning of its own."""
+    """A subclass that overrides nothing."""
 
 
 class Knows(torch.Tensor):
-    """A subclass that knows torch's function alone, and means a causal mask by whatever its memory holds."""
+    """A subclass that overrides only torch's function, and means a causal mask, whatever its memory contains."""
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -35,11 +35,11 @@ class Knows(torch.Tensor):
 
 
 class Answers(torch.Tensor):
-    """A subclass with an answer of its own to everything."""
+    """A subclass that overrides every function."""
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
-        return f"asked for {func.__qualname__}"
+        return f"override of {func.__qualname__}"
 
 
 class Declines(torch.Tensor):
@@ -56,7 +56,7 @@ def matrix():
     return clearhead.AttentionMatrix(Q, K)
 
 
-# Every argument that takes a tensor: a call with it, and a tensor that fits.
+# Every argument that takes a tensor -> a call with it, and a tensor that fits.
 ARGUMENTS = {
     "attention query": (lambda x: clearhead.attention(x, K, V), Q),
     "attention key": (lambda x: clearhead.attention(Q, x, V), K),
@@ -109,7 +109,7 @@ MASKS = {
 
 
 def odd(kind: str, tensor: torch.Tensor):
-    """A tensor that cannot be read as memory."""
+    """Return a tensor whose memory does not hold its numbers."""
     if kind == "causal bias":
         return causal_lower_right(L, S)
     if kind == "sparse":
@@ -123,7 +123,7 @@ def odd(kind: str, tensor: torch.Tensor):
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor", "ignore:The PyTorch API of MaskedTensors")
 @pytest.mark.parametrize("kind", ["causal bias", "sparse", "masked", "quantized", "nested"])
-def test_what_memory_does_not_say_is_refused_in_every_argument(kind: str) -> None:
+def test_a_tensor_whose_memory_does_not_hold_its_numbers_is_refused_in_every_argument(kind: str) -> None:
     for name, (call, fits) in ARGUMENTS.items():
         with pytest.raises((errors.DtypeError, errors.OptionError, errors.ShapeError)) as caught:
             call(odd(kind, fits))
@@ -133,7 +133,7 @@ def test_what_memory_does_not_say_is_refused_in_every_argument(kind: str) -> Non
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor", "ignore:The PyTorch API of MaskedTensors")
 @pytest.mark.parametrize("kind", ["sparse", "masked", "quantized", "nested"])
-def test_what_memory_does_not_say_is_refused_in_a_mask(kind: str) -> None:
+def test_a_tensor_whose_memory_does_not_hold_its_numbers_is_refused_as_a_mask(kind: str) -> None:
     for call in MASKS.values():
         with pytest.raises(errors.DtypeError, match={"masked": "MaskedTensor"}.get(kind, kind)):
             call(odd(kind, torch.ones(L, S)))
@@ -141,14 +141,14 @@ def test_what_memory_does_not_say_is_refused_in_a_mask(kind: str) -> None:
 
 @pytest.mark.parametrize("make", [causal_lower_right, causal_upper_left])
 @pytest.mark.parametrize(("length", "keys"), [(L, S), (S, S), (1, S)])
-def test_a_causal_bias_is_the_mask_it_stands_for(make, length: int, keys: int) -> None:
+def test_a_causal_bias_equals_its_dense_mask(make, length: int, keys: int) -> None:
     query, shift = Q[:, :, -1:].expand(-1, -1, length, -1), keys - length if make is causal_lower_right else 0
     dense = torch.ones(length, keys, dtype=torch.bool).tril(shift)
     expected = reference.attention(query, K, V, scale=D**-0.5, allow=dense)[0]
     for options in ({}, {"softcap": 50.0}, {"return_lse": True}):
-        found = clearhead.attention(query, K, V, make(length, keys), **options)
+        actual = clearhead.attention(query, K, V, make(length, keys), **options)
         wanted = clearhead.attention(query, K, V, dense, **options)
-        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(actual, wanted)
     torch.testing.assert_close(
         clearhead.attention(query, K, V, make(length, keys)).double(), expected, atol=1e-5, rtol=0
     )
@@ -157,17 +157,17 @@ def test_a_causal_bias_is_the_mask_it_stands_for(make, length: int, keys: int) -
             if name != "module":
                 torch.testing.assert_close(call(make(L, S)), call(dense), msg=name)
     x = X.repeat(1, 2, 1)
-    found = LAYER(x[:, :length], x[:, :keys], x[:, :keys], attn_mask=make(length, keys))
-    torch.testing.assert_close(found, LAYER(x[:, :length], x[:, :keys], x[:, :keys], attn_mask=~dense))
+    actual = LAYER(x[:, :length], x[:, :keys], x[:, :keys], attn_mask=make(length, keys))
+    torch.testing.assert_close(actual, LAYER(x[:, :length], x[:, :keys], x[:, :keys], attn_mask=~dense))
 
 
-def test_a_causal_bias_makes_no_table() -> None:
-    length = 1 << 17  # a table would take 16 GiB
+def test_a_causal_bias_allocates_no_mask() -> None:
+    length = 1 << 17  # a dense mask of a square matrix would take 16 GiB
     query = torch.randn(1, 1, 1, D)
     key = torch.randn(1, 1, length, D)
-    found = clearhead.AttentionMatrix(query, key, allow=causal_lower_right(1, length))
-    assert found._logits.attention.allow is None
-    assert found._logits.attention.rule is None
+    actual = clearhead.AttentionMatrix(query, key, allow=causal_lower_right(1, length))
+    assert actual._logits.attention.allow is None
+    assert actual._logits.attention.rule is None
 
 
 def test_a_causal_bias_of_other_sizes_or_beside_is_causal_is_refused() -> None:
@@ -177,13 +177,13 @@ def test_a_causal_bias_of_other_sizes_or_beside_is_causal_is_refused() -> None:
         clearhead.attention(Q, K, V, causal_lower_right(L, S), is_causal=True)
 
 
-def test_a_causal_bias_over_a_cache_counts_from_its_own_corner() -> None:
+def test_a_causal_bias_with_a_cache_is_aligned_at_its_own_corner() -> None:
     layer, held = LAYER.eval(), clearhead.KVCache(B, 3, 16, 4)
     with torch.no_grad():
         layer(X[:, :3], X[:, :3], X[:, :3], cache=held, is_causal=True)
-        found = layer(X[:, 3:], X[:, 3:], X[:, 3:], cache=held, attn_mask=causal_lower_right(L - 3, L))[0]
+        actual = layer(X[:, 3:], X[:, 3:], X[:, 3:], cache=held, attn_mask=causal_lower_right(L - 3, L))[0]
         whole = layer(X, X, X, attn_mask=masks.causal())[0]
-    torch.testing.assert_close(found, whole[:, 3:])
+    torch.testing.assert_close(actual, whole[:, 3:])
 
 
 def test_observing_torchs_function_with_a_causal_bias() -> None:
@@ -200,29 +200,29 @@ def test_observing_torchs_function_with_a_causal_bias() -> None:
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_a_subclass_without_a_meaning_is_read_as_its_memory(name: str) -> None:
+def test_a_subclass_that_overrides_nothing_is_read_from_its_memory(name: str) -> None:
     call, fits = ARGUMENTS[name]
-    found, expected = call(fits.as_subclass(Plain)), call(fits)
-    for a, b in zip(*(x if isinstance(x, tuple) else (x,) for x in (found, expected)), strict=True):
+    actual, expected = call(fits.as_subclass(Plain)), call(fits)
+    for a, b in zip(*(x if isinstance(x, tuple) else (x,) for x in (actual, expected)), strict=True):
         if isinstance(b, torch.Tensor):
             assert type(a) is Plain
             torch.testing.assert_close(a.as_subclass(torch.Tensor), b)
 
 
 class Weight(torch.nn.Parameter):
-    """A class that asks nobody, as torch.nn.Parameter does."""
+    """A class with a disabled __torch_function__, like torch.nn.Parameter."""
 
 
 class Child(Plain):
     pass
 
 
-def test_what_comes_out_has_the_class_that_torch_gives_it() -> None:
+def test_results_have_the_class_that_torchs_function_gives() -> None:
     for given in ((Weight(Q), K, V), (Q.as_subclass(Plain), K.as_subclass(Child), V), (Q, K.as_subclass(Plain), V)):
         assert type(clearhead.attention(*given)) is type(sdpa(*given))
 
 
-def test_a_subclass_passes_gradients_and_is_seen_by_an_observer() -> None:
+def test_a_subclass_passes_gradients_and_is_recorded_by_observe() -> None:
     x = X.clone().requires_grad_()
     LAYER(x, x, x)[0].square().sum().backward()
     expected, x.grad = x.grad, None
@@ -238,24 +238,24 @@ def test_a_subclass_passes_gradients_and_is_seen_by_an_observer() -> None:
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_a_class_with_an_answer_of_its_own_is_asked(name: str) -> None:
+def test_a_class_that_overrides_every_function_is_dispatched(name: str) -> None:
     call, fits = ARGUMENTS[name]
     if name in ("matrix query", "matrix bias", "matrix lse"):
-        with pytest.raises(TypeError, match="__init__"):  # it cannot answer for a constructor
+        with pytest.raises(TypeError, match="__init__"):  # a constructor cannot be overridden
             call(fits.as_subclass(Answers))
     else:
-        assert str(call(fits.as_subclass(Answers))).startswith("asked for ")
+        assert str(call(fits.as_subclass(Answers))).startswith("override of ")
 
 
-def test_a_class_that_knows_torchs_function_is_asked_about_that() -> None:
+def test_a_class_that_overrides_torchs_function_is_dispatched_with_it() -> None:
     mask = torch.zeros(L, S).as_subclass(Knows)
     torch.testing.assert_close(
         clearhead.attention(Q, K, V, mask).as_subclass(torch.Tensor), clearhead.attention(Q, K, V, is_causal=True)
     )
 
 
-def test_a_class_that_declines_is_named() -> None:
-    with pytest.raises(TypeError, match=r"Declines answered NotImplemented .* attention"):
+def test_a_class_that_returns_not_implemented_is_named() -> None:
+    with pytest.raises(TypeError, match=r"Declines.__torch_function__ returned NotImplemented .* attention"):
         clearhead.attention(Q.as_subclass(Declines), K, V)
 
 
@@ -272,25 +272,25 @@ def test_tensors_without_memory() -> None:
         torch.func.functionalize(lambda q: clearhead.attention(q, K, V))(Q), clearhead.attention(Q, K, V)
     )
     whole = torch.randn(3, 1, 2, 5, 7)
-    for which in range(3):  # each but the first is a view with an offset into memory that is not there
+    for which in range(3):  # each but the first is a view with an offset, and the functional tensor has no memory
         given = list(whole)
         given[which] = torch._to_functional_tensor(given[which])
-        found = clearhead.attention(*given)
-        found = torch._from_functional_tensor(found) if torch._is_functional_tensor(found) else found
-        torch.testing.assert_close(found, clearhead.attention(*whole))
+        actual = clearhead.attention(*given)
+        actual = torch._from_functional_tensor(actual) if torch._is_functional_tensor(actual) else actual
+        torch.testing.assert_close(actual, clearhead.attention(*whole))
 
 
 def test_numbers_may_be_tensors_without_axes() -> None:
     expected = clearhead.attention(Q, K, V, scale=0.5)
     torch.testing.assert_close(clearhead.attention(Q, K, V, scale=torch.tensor(0.5)), expected)
     torch.testing.assert_close(clearhead.attention(Q, K, V, dropout_p=torch.tensor(0.0), scale=0.5), expected)
-    with pytest.raises(errors.ShapeError, match="one a query head"):  # Q has three heads
+    with pytest.raises(errors.ShapeError, match="or one per query head"):  # Q has three heads
         clearhead.attention(Q, K, V, scale=torch.tensor([0.5, 0.5]))
 
 
-def test_kinds() -> None:
+def test_kind_of_each_class() -> None:
     assert kind(torch.nn.Parameter(Q)) is kind(torch.nn.Buffer(Q)) is kind("text") is Kind.PLAIN
     assert kind(causal_upper_left(2, 3)) is Kind.CAUSAL_BIAS
-    assert kind(Q.as_subclass(Plain)) is Kind.ASKED
+    assert kind(Q.as_subclass(Plain)) is Kind.OVERRIDES
     with torch._subclasses.FakeTensorMode() as mode:
         assert kind(mode.from_tensor(Q)) is Kind.OPERATORS

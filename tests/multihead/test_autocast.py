@@ -1,4 +1,4 @@
-"""Every public function under torch.autocast: the dtypes that torch's own function computes in and gives."""
+"""Every public function under torch.autocast computes in, and returns, the dtypes of torch's own function."""
 
 import contextlib
 import itertools
@@ -26,7 +26,7 @@ def inputs(*dtypes: torch.dtype, learns: bool = False) -> list[torch.Tensor]:
 
 @contextlib.contextmanager
 def other_device():
-    """As torch.autocast("cuda") does, which warns and does nothing where there is no such device."""
+    """Enable autocast for CUDA. torch.autocast("cuda") itself warns and does nothing without such a device."""
     torch.set_autocast_enabled("cuda", True)
     try:
         yield
@@ -51,8 +51,8 @@ STATES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("state", STATES)
-def test_mixed_dtypes_as_torchs_function_has_them(state: str) -> None:
-    """Where torch answers, so do we, in its dtype and with gradients in the inputs' own; where it raises, so do we."""
+def test_mixed_dtypes_follow_torchs_function(state: str) -> None:
+    """Where torch returns, so do we, in its dtype, with gradients in the inputs' dtypes; where it raises, we raise."""
     for dtypes in itertools.product(DTYPES, repeat=3):
         for mask in MASKS:
             answers = []
@@ -76,8 +76,8 @@ def test_mixed_dtypes_as_torchs_function_has_them(state: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", ["native", "torch", "reference"])
-def test_sums_stay_wide_whatever_autocast_says(kernel: str) -> None:
-    """Products of float32 intermediates inside a kernel would come in bfloat16: an error of 2⁻⁹, not 2⁻²³."""
+def test_sums_stay_wide_under_autocast(kernel: str) -> None:
+    """Autocast would compute products inside a kernel in bfloat16: an error of 2⁻⁹ instead of 2⁻²³."""
     if kernel == "native" and not any(a.available for a in clearhead.kernels.available() if a.kernel == kernel):
         pytest.skip("the native library was not built")
     q, k, v = inputs(*[torch.float32] * 3)
@@ -88,13 +88,13 @@ def test_sums_stay_wide_whatever_autocast_says(kernel: str) -> None:
     torch.testing.assert_close(lse.double(), expected, atol=16 * torch.finfo(torch.float32).eps, rtol=0)
 
 
-def test_a_matrix_answers_in_its_own_precision() -> None:
+def test_a_matrix_computes_in_its_own_precision() -> None:
     q, k, v = inputs(*[torch.float32] * 3)
     for options in ({}, {"softcap": 2.0}, {"sinks": torch.zeros(H)}):
         exact = clearhead.AttentionMatrix(q, k, value=v, **options)
         with torch.autocast("cpu", torch.bfloat16):
             matrix = clearhead.AttentionMatrix(q, k, value=v, **options)
-            found = (
+            actual = (
                 matrix.to_dense(),
                 matrix @ v,
                 matrix.mT @ q,
@@ -104,12 +104,12 @@ def test_a_matrix_answers_in_its_own_precision() -> None:
             )
             assert clearhead.AttentionMatrix(q, k.bfloat16()).dtype is torch.bfloat16
         expected = (exact.to_dense(), exact @ v, exact.mT @ q, exact.entropy(), exact.received(), exact.maximum())
-        torch.testing.assert_close(found, expected, atol=0, rtol=0)
+        torch.testing.assert_close(actual, expected, atol=0, rtol=0)
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("lower", LOWER)
-def test_other_functions(lower: torch.dtype) -> None:
+def test_other_functions_return_the_autocast_dtype(lower: torch.dtype) -> None:
     q, k, v = inputs(torch.float32, lower, torch.float32)
     packed = [x[0, :, :L].transpose(0, 1) for x in (q, k, v)]
     rule = masks.causal() & masks.alibi(torch.ones(H))
@@ -131,12 +131,12 @@ def test_other_functions(lower: torch.dtype) -> None:
         assert clearhead.attention(*nested).dtype is lower
 
 
-def test_offsets_mean_the_same_under_autocast() -> None:
+def test_varlen_offsets_are_not_cast() -> None:
     packed = [torch.randn(S, H, D) for _ in range(3)]
     with torch.autocast("cpu", torch.bfloat16):
-        found = clearhead.attention_varlen(*packed, torch.tensor([0, 3, S]))
+        actual = clearhead.attention_varlen(*packed, torch.tensor([0, 3, S]))
     expected = clearhead.attention_varlen(*[x.bfloat16() for x in packed], torch.tensor([0, 3, S]))
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 def test_float64_input_of_a_float32_module_is_refused_under_autocast_too() -> None:
@@ -149,7 +149,7 @@ def test_float64_input_of_a_float32_module_is_refused_under_autocast_too() -> No
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpointing(reentrant: bool) -> None:
+def test_checkpointing_gives_the_same_gradients(reentrant: bool) -> None:
     gradients = []
     for saves in (False, True):
         q, k, v = inputs(torch.float32, torch.float32, torch.bfloat16, learns=True)
@@ -162,7 +162,7 @@ def test_checkpointing(reentrant: bool) -> None:
 
 
 @pytest.mark.slow
-def test_compiled() -> None:
+def test_a_compiled_call_equals_the_eager_one() -> None:
     q, k, v = inputs(torch.float32, torch.bfloat16, torch.float16, learns=True)
     compiled = torch.compile(clearhead.attention, backend="aot_eager", fullgraph=True)
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,4 +1,4 @@
-"""attn_implementation="clearhead" under torch.autocast, trained as Trainer does with bf16=True."""
+"""attn_implementation="clearhead" under torch.autocast, trained as by Trainer with bf16=True."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ GQA = SMALL | {"num_key_value_heads": 2, "head_dim": 6, "max_position_embeddings
 LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "v_head_dim": 5}
 EXPERTS = {"num_local_experts": 2, "num_experts_per_tok": 1}
 PLAIN_ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
-# Family: (class prefix, configuration, the attention that torch or transformers computes beside ours).
+# Family -> (class prefix, configuration, the attn_implementation to compare with).
 FAMILIES = {
     "llama": ("Llama", GQA, "sdpa"),
     "qwen3": ("Qwen3", GQA, "sdpa"),
@@ -51,5 +51,5 @@ def test_a_step_of_training_in_bfloat16(family: str, checkpointing: bool) -> Non
         losses.append(loss.item())
         gradients.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
     assert losses[1] == pytest.approx(losses[0], rel=2**-8)
-    apart = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
-    assert apart < 2**-4
+    difference = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
+    assert difference < 2**-4

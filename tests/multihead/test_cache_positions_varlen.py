@@ -1,4 +1,4 @@
-"""The KV cache, rotary positions, and sequences without padding."""
+"""The KV cache, rotary positions, and variable-length sequences without padding."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ B, H, H_KV, D, E = 2, 4, 2, 6, 5
 
 @settings(max_examples=20)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.sampled_from([None, 1, 3, 4]), st.integers(0, 99))
-def test_cached_is_uncached(chunks, window, seed):
+def test_decode_with_a_cache_equals_the_whole_sequence(chunks, window, seed):
     torch.manual_seed(seed)
     length = sum(chunks)
     q, k, v = (torch.randn(B, h, length, d) for h, d in ((H, D), (H_KV, D), (H_KV, E)))
@@ -29,13 +29,13 @@ def test_cached_is_uncached(chunks, window, seed):
     assert cache.length == length
 
 
-def test_an_overflow_is_an_error_that_loses_nothing():
+def test_an_overflow_is_refused_and_leaves_the_cache_unchanged():
     cache = clearhead.KVCache(1, 1, 5, 2)
     k = torch.arange(8.0).view(1, 1, 4, 2)
     cache.append(k, k)
     for new in (2, 9):
         more = torch.full((1, 1, new, 2), 99.0)
-        with pytest.raises(CacheFullError, match=f"4 of 5 positions, {new} more"):
+        with pytest.raises(CacheFullError, match=f"4 of 5 positions, so {new} more"):
             cache.append(more, more)
         assert torch.equal(cache.keys, k)
         assert (cache.length, cache.held) == (4, 4)
@@ -50,7 +50,7 @@ def test_an_overflow_is_an_error_that_loses_nothing():
 
 @torch.no_grad()
 @pytest.mark.parametrize("window", [None, 4])
-def test_a_matrix_of_a_step_stays_what_it_was_when_the_cache_is_written_over(window):
+def test_a_matrix_of_a_step_does_not_change_when_the_cache_is_overwritten(window):
     layer = clearhead.MultiheadAttention(12, 3, batch_first=True, weights="matrix").eval()
     cache = clearhead.KVCache(1, 3, 5, 4, window=window)
     steps = []
@@ -63,7 +63,7 @@ def test_a_matrix_of_a_step_stays_what_it_was_when_the_cache_is_written_over(win
         torch.testing.assert_close(matrix.to_dense(), dense)
 
 
-def test_crop_reset_reorder():
+def test_crop_reset_and_reorder():
     cache = clearhead.KVCache(2, 1, 6, 2)
     k = torch.randn(2, 1, 5, 2)
     cache.append(k, k)
@@ -85,8 +85,8 @@ def test_crop_reset_reorder():
     st.lists(st.tuples(st.integers(1, 3), st.sampled_from([0, 0, 0, 2, 5])), min_size=5, max_size=9),
     st.integers(0, 99),
 )
-def test_what_a_window_sees_after_a_crop_is_what_it_saw_before(window, steps, seed):
-    """(append so many, then forget so many) again and again; what cannot be taken back is refused, and changes nothing."""
+def test_a_window_after_a_crop_has_the_same_keys_as_before(window, steps, seed):
+    """Append and crop repeatedly; a crop that is impossible is refused and changes nothing."""
     torch.manual_seed(seed)
     q, k, v = torch.randn(3, B, H_KV, 27, D)
     whole = clearhead.attention(q, k, v, masks.causal() & masks.sliding_window(window))
@@ -99,7 +99,7 @@ def test_what_a_window_sees_after_a_crop_is_what_it_saw_before(window, steps, se
         try:
             cache.crop(target)
         except OptionError:
-            assert forgotten > new  # the last call's positions can always be taken back
+            assert forgotten > new  # the positions of the last append can always be removed
             target = here.stop
         assert cache.length == target
 
@@ -114,13 +114,13 @@ def test_a_call_that_fails_leaves_the_cache_as_it_was(window):
     assert (cache.length, cache.held) == (0, 0)
 
 
-def test_a_cache_says_what_does_not_fit():
+def test_tensors_that_do_not_fit_the_cache_are_refused():
     cache = clearhead.KVCache(2, 2, 6, 4)
     good = torch.randn(2, 2, 1, 4)
     for bad in (good[:1], good[:, :1], good[..., :3], good[0]):
         with pytest.raises(ShapeError, match="does not fit the cache"):
             cache.append(bad, good)
-    with pytest.raises(ShapeError, match="brings 1 positions"):
+    with pytest.raises(ShapeError, match="key has 1 positions"):
         cache.append(good, torch.randn(2, 2, 2, 4))
     with pytest.raises(OptionError, match="no_grad"):
         cache.append(good.clone().requires_grad_(), good)
@@ -139,7 +139,7 @@ HF_SCALINGS = {
 
 
 @pytest.mark.parametrize("kind", HF_SCALINGS)
-def test_rotary_is_that_of_hugging_face_llama(kind):
+def test_rotary_equals_that_of_hugging_face_llama(kind):
     llama = pytest.importorskip("transformers.models.llama.modeling_llama", reason="the models extra is not installed")
     from transformers import LlamaConfig
 
@@ -148,44 +148,44 @@ def test_rotary_is_that_of_hugging_face_llama(kind):
     embedding = llama.LlamaRotaryEmbedding(config)
     q, k = torch.randn(2, 1, 4, 40, 16)
     positions = torch.arange(3, 43)[None]
-    wanted = llama.apply_rotary_pos_emb(q, k, *embedding(q, positions))
+    expected = llama.apply_rotary_pos_emb(q, k, *embedding(q, positions))
     rotary = clearhead.Rotary(16, scaling=HF_SCALINGS[kind])
-    torch.testing.assert_close((rotary(q, start=3), rotary(k, positions=positions)), wanted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close((rotary(q, start=3), rotary(k, positions=positions)), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_the_interleaved_layout_is_the_complex_product():
+def test_the_interleaved_layout_is_a_complex_product():
     x = torch.randn(1, 2, 9, 8, dtype=torch.float64)
     angles = torch.arange(9, dtype=torch.float64)[:, None] * 10000.0 ** -(
         torch.arange(0, 8, 2, dtype=torch.float64) / 8
     )
-    turned = torch.view_as_real(
+    rotated = torch.view_as_real(
         torch.view_as_complex(x.unflatten(-1, (4, 2))) * torch.polar(torch.ones_like(angles), angles)
     )
-    torch.testing.assert_close(clearhead.Rotary(8, layout="interleaved")(x), turned.flatten(-2))
+    torch.testing.assert_close(clearhead.Rotary(8, layout="interleaved")(x), rotated.flatten(-2))
     # The two layouts are one permutation apart.
     order = torch.tensor([0, 2, 4, 6, 1, 3, 5, 7])
-    torch.testing.assert_close(clearhead.Rotary(8)(x[..., order]), turned.flatten(-2)[..., order])
+    torch.testing.assert_close(clearhead.Rotary(8)(x[..., order]), rotated.flatten(-2)[..., order])
 
 
 @pytest.mark.parametrize("start", [131_071, 1 << 24])
-def test_rotary_far_away_is_that_of_exact_angles(start):
+def test_rotary_at_large_positions_uses_exact_angles(start):
     x = torch.randn(1, 2, 7, 10)
-    wanted = clearhead.Rotary(10)(x.double(), start=start)
-    torch.testing.assert_close(clearhead.Rotary(10)(x, start=start).double(), wanted, atol=2e-6, rtol=1e-6)
+    expected = clearhead.Rotary(10)(x.double(), start=start)
+    torch.testing.assert_close(clearhead.Rotary(10)(x, start=start).double(), expected, atol=2e-6, rtol=1e-6)
     places, pairs = (torch.arange(*edges, dtype=torch.float64) for edges in ((start, start + 7), (0, 5)))
     angles = places[:, None] * 10000.0 ** -(pairs / 5)
     (a, b), cos, sin = x.double().chunk(2, -1), angles.cos(), angles.sin()
-    torch.testing.assert_close(wanted, torch.cat([a * cos - b * sin, b * cos + a * sin], -1), atol=1e-7, rtol=0)
+    torch.testing.assert_close(expected, torch.cat([a * cos - b * sin, b * cos + a * sin], -1), atol=1e-7, rtol=0)
 
 
-def test_partial_rotary_ntk_and_mistakes():
+def test_partial_rotary_ntk_and_errors():
     x = torch.randn(1, 1, 5, 8)
     part = clearhead.Rotary(8, width=4)(x)
     assert torch.equal(part[..., 4:], x[..., 4:])
     torch.testing.assert_close(part[..., :4], clearhead.Rotary(4)(x[..., :4]))
     stretched = clearhead.Rotary(8, scaling={"type": "ntk", "factor": 2.0})
     torch.testing.assert_close(stretched(x), clearhead.Rotary(8, base=10000.0 * 2 ** (8 / 6))(x))
-    for wrong, says in (
+    for wrong, message in (
         (lambda: clearhead.Rotary(7), "pairs"),
         (lambda: clearhead.Rotary(8, layout="both"), "interleaved"),
         (lambda: clearhead.Rotary(8, scaling={"type": "spiral"}), "llama3"),
@@ -194,11 +194,11 @@ def test_partial_rotary_ntk_and_mistakes():
         (lambda: clearhead.Rotary(8)(torch.randn(1, 1, 2, 6)), r"Rotary\(6\)"),
         (lambda: clearhead.Rotary(8)(torch.randn(2, 1, 5, 8), positions=torch.arange(4)), r"\(L,\) or \(B, L\)"),
     ):
-        with pytest.raises(clearhead.errors.ClearheadError, match=says):
+        with pytest.raises(clearhead.errors.ClearheadError, match=message):
             wrong()
 
 
-def test_offsets_are_sequences_by_themselves():
+def test_varlen_computes_each_sequence_by_itself():
     torch.manual_seed(0)
     rows, cols = [0, 3, 3, 8], [0, 2, 6, 13]
     q, k, v = (torch.randn(n, h, d, requires_grad=True) for n, h, d in ((8, H, D), (13, H_KV, D), (13, H_KV, E)))
@@ -206,11 +206,11 @@ def test_offsets_are_sequences_by_themselves():
         q, k, v, torch.tensor(rows), torch.tensor(cols), is_causal=True, softcap=2.0, return_lse=True
     )
     # The same as one padded call under a mask of documents, each counting its own positions.
-    wanted = []
+    expected = []
     for n in range(3):
         part = [t[a[n] : a[n + 1]].transpose(0, 1) for t, a in ((q, rows), (k, cols), (v, cols))]
-        wanted.append(clearhead.attention(*part, is_causal=True, enable_gqa=True, softcap=2.0).transpose(0, 1))
-    torch.testing.assert_close(out, torch.cat(wanted))
+        expected.append(clearhead.attention(*part, is_causal=True, enable_gqa=True, softcap=2.0).transpose(0, 1))
+    torch.testing.assert_close(out, torch.cat(expected))
     assert lse.shape == (8, H)
     assert all(grad.isfinite().all() for grad in torch.autograd.grad(out.sum(), (q, k, v)))
     same = clearhead.attention_varlen(q, q, q, torch.tensor(rows))
@@ -220,14 +220,14 @@ def test_offsets_are_sequences_by_themselves():
 
 
 @pytest.mark.parametrize("offsets", [[0, 3], [1, 8], [0, 5, 3, 8], []])
-def test_wrong_offsets_are_named(offsets):
+def test_offsets_that_do_not_ascend_are_refused(offsets):
     q = torch.randn(8, 1, 4)
-    with pytest.raises(ShapeError, match="ascend from 0 to 8"):
+    with pytest.raises(ShapeError, match="ascending from 0 to 8"):
         clearhead.attention_varlen(q, q, q, torch.tensor(offsets, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("offsets", [torch.tensor([0.0, 3.5, 8.0]), [0, 3, 8], torch.tensor([[0, 8]])])
-def test_offsets_are_integers_in_a_row(offsets):
+def test_offsets_of_another_form_are_refused(offsets):
     q = torch.randn(8, 1, 4)
     with pytest.raises(ShapeError, match=r"tensor of N \+ 1 integers"):
         clearhead.attention_varlen(q, q, q, offsets)
@@ -242,9 +242,9 @@ def test_nested_tensors_through_the_function(layout):
     else:
         nested = torch.nested.nested_tensor(parts, layout=layout).transpose(1, 2)
     out = clearhead.attention(nested, nested, nested, is_causal=True)
-    for n, found in enumerate(out.unbind()):
+    for n, actual in enumerate(out.unbind()):
         part = parts[n].transpose(0, 1)
-        torch.testing.assert_close(found, clearhead.attention(part, part, part, is_causal=True))
+        torch.testing.assert_close(actual, clearhead.attention(part, part, part, is_causal=True))
     with pytest.raises(OptionError, match="nested"):
         clearhead.attention(nested, nested, nested, return_lse=True)
     with pytest.raises(OptionError, match="Nest all three"):

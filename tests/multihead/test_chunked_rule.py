@@ -1,4 +1,4 @@
-"""Attention under a rule reads the keys that the rule leaves, and no others: forward, backward and statistics."""
+"""Attention under a rule reads only the keys that the rule allows: forward, backward and statistics."""
 
 import pytest
 import torch
@@ -13,16 +13,16 @@ LENGTH = 1009
 
 
 class Dilated(Mask):
-    """A query may attend keys whose stretch of 101 is as even or odd as its own."""
+    """Runs of 101 positions: a query may attend keys whose run has the same parity as its own."""
 
     def rule(self, b, h, q, k):
         return (q // 101 - k // 101) % 2 == 0
 
     def state(self, rows, cols):
         kinds = {(r // 101 - c // 101) % 2 for r in (rows.start, rows.stop - 1) for c in (cols.start, cols.stop - 1)}
-        short = len(rows) <= 101 and len(cols) <= 101
+        small = len(rows) <= 101 and len(cols) <= 101
         return (
-            (BlockState.FULL if kinds == {0} else BlockState.EMPTY) if short and len(kinds) == 1 else BlockState.MIXED
+            (BlockState.FULL if kinds == {0} else BlockState.EMPTY) if small and len(kinds) == 1 else BlockState.MIXED
         )
 
 
@@ -49,13 +49,14 @@ def rules_stay_rules(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def needed(dense: torch.Tensor) -> int:
-    """Pairs in pieces of ROWS queries and COLUMNS keys that hold one that counts."""
-    rows = dense.flatten(0, -3).any(0).split(chunked_rule.ROWS)
-    return sum(len(some) * len(cols.T) for some in rows for cols in some.split(chunked_rule.COLUMNS, 1) if cols.any())
+    """Count the pairs in blocks of ROWS queries and COLUMNS keys that have at least one allowed pair."""
+    strips = dense.flatten(0, -3).any(0).split(chunked_rule.ROWS)
+    blocks = (block for strip in strips for block in strip.split(chunked_rule.COLUMNS, 1))
+    return sum(block.numel() for block in blocks if block.any())
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_pairs_are_computed_where_the_rule_allows_some(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_blocks_with_an_allowed_pair_are_computed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mask, pairs, run = RULES[name](), [], kernels.run
 
     def counting(problem: kernels.Problem, kernel: str | None) -> kernels.Result:
@@ -67,21 +68,21 @@ def test_pairs_are_computed_where_the_rule_allows_some(name: str, monkeypatch: p
     q, k, v = (torch.randn(1, 2, LENGTH, 7, generator=make, dtype=torch.float64).requires_grad_() for _ in range(3))
     out, lse = clearhead.attention(q, k, v, mask, return_lse=True)
     dense = mask.dense(LENGTH, LENGTH)
-    # Pieces are halves of halves, so that their edges may miss multiples of COLUMNS by a few keys.
+    # Blocks are found by halving, so their edges may miss multiples of COLUMNS by a few keys.
     assert needed(dense) * 0.9 <= sum(pairs) <= needed(dense) * 1.1
     grads = torch.autograd.grad((out * v.detach()).sum() + lse[lse.isfinite()].sum(), (q, k, v))
     monkeypatch.undo()
     if mask.bias is not None:
         dense = mask.bias.bias_block(range(LENGTH), range(LENGTH)).double().masked_fill(~dense, -torch.inf)
-    wanted, wanted_lse = clearhead.attention(q, k, v, dense, return_lse=True)
+    expected, expected_lse = clearhead.attention(q, k, v, dense, return_lse=True)
     near = {"rtol": 2e-6, "atol": 2e-6} if mask.bias is not None else {}  # a rule's bias is float32
-    torch.testing.assert_close((out, lse), (wanted, wanted_lse), **near)
-    total = (wanted * v.detach()).sum() + wanted_lse[wanted_lse.isfinite()].sum()
+    torch.testing.assert_close((out, lse), (expected, expected_lse), **near)
+    total = (expected * v.detach()).sum() + expected_lse[expected_lse.isfinite()].sum()
     torch.testing.assert_close(grads, torch.autograd.grad(total, (q, k, v)), **near)
 
 
 @pytest.mark.parametrize("kernel", ["native", "torch", "reference"])
-def test_keys_between_a_prefix_and_a_window_may_hold_anything(kernel: str) -> None:
+def test_keys_between_a_prefix_and_a_window_may_be_nan(kernel: str) -> None:
     if kernel == "native" and not kernels.targets():
         pytest.skip("the native library was not built on this machine")
     mask = ((masks.prefix(5) | masks.sliding_window(101)) & masks.causal()).shifted(LENGTH - 199)
@@ -98,7 +99,7 @@ def test_keys_between_a_prefix_and_a_window_may_hold_anything(kernel: str) -> No
 
 @pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
 @torch.no_grad()
-def test_statistics_do_not_read_them_either() -> None:
+def test_statistics_do_not_read_the_excluded_keys() -> None:
     mask = ((masks.prefix(5) | masks.sliding_window(101)) & masks.causal()).shifted(LENGTH - 199)
     q, k, v = (torch.randn(1, 2, n, 7) for n in (199, LENGTH, LENGTH))
     k[:, :, 128:640] = torch.nan

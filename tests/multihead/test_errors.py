@@ -1,4 +1,4 @@
-"""Every mistake people make has its own message, and is of the type torch raises for it."""
+"""Every common mistake has its own message, and the type of error that torch raises for it."""
 
 import warnings
 
@@ -14,7 +14,7 @@ B, H, L, S, D = 2, 3, 5, 7, 4
 q, k, v = torch.randn(B, H, L, D), torch.randn(B, H, S, D), torch.randn(B, H, S, D)
 six = torch.randn(B, 6, L, D)
 
-# name: (arguments, options, what the message must say)
+# name -> (arguments, options, what the message must contain)
 FUNCTION = {
     "no tensor": ((None, k, v), {}, ["query is a NoneType", "torch.Tensor"]),
     "one axis": ((q[0, 0, 0], k, v), {}, ["query has 1 axes", "unsqueeze"]),
@@ -41,7 +41,7 @@ FUNCTION = {
     "scale": ((q, k, v), {"scale": "small"}, ["scale is a str"]),
 }  # fmt: skip
 
-# torch answers these without a word, as long as its CPU flash kernel takes the call (docs/differences.md).
+# torch computes these without an error when its CPU flash kernel takes the call (docs/differences.md).
 TORCH_IS_SILENT = {"value length", "mask on another device"}
 if Version(torch.__version__) < Version("2.14"):
     TORCH_IS_SILENT |= {"causal and mask"}
@@ -52,24 +52,24 @@ def error_of(call):
         warnings.simplefilter("ignore")
         try:
             call()
-        except Exception as error:  # noqa: BLE001 — whatever it is, is what is asked for
+        except Exception as error:  # noqa: BLE001 — any error is the result
             return error
     return None
 
 
-def check(ours, theirs, says):
+def check(ours, theirs, fragments):
     assert isinstance(ours, clearhead.errors.ClearheadError), ours
     assert theirs is None or isinstance(ours, type(theirs)), f"torch raises {type(theirs)}: {theirs}"
-    for words in says:
+    for words in fragments:
         assert words in str(ours)
 
 
 @pytest.mark.parametrize("name", FUNCTION)
-def test_the_function(name):
-    arguments, options, says = FUNCTION[name]
+def test_errors_of_the_function(name):
+    arguments, options, fragments = FUNCTION[name]
     theirs = error_of(lambda: F.scaled_dot_product_attention(*arguments, **options))
     assert (theirs is None) == (name in TORCH_IS_SILENT)
-    check(error_of(lambda: clearhead.attention(*arguments, **options)), theirs, says)
+    check(error_of(lambda: clearhead.attention(*arguments, **options)), theirs, fragments)
 
 
 OWN = {
@@ -86,9 +86,9 @@ OWN = {
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_our_own_arguments(name):
-    arguments, options, says = OWN[name]
-    check(error_of(lambda: clearhead.attention(*arguments, **options)), None, says)
+def test_errors_of_our_own_arguments(name):
+    arguments, options, fragments = OWN[name]
+    check(error_of(lambda: clearhead.attention(*arguments, **options)), None, fragments)
 
 
 E, KD, VD = 12, 10, 14
@@ -107,7 +107,7 @@ CALLS = {
     "four axes": ({}, (x[None], y[None], y[None]), {}, ["query has 4 axes"]),
     "mask shape": ({}, (x, y, y), {"attn_mask": torch.zeros(L, S + 1)}, ["(5, 8)", "(5, 7) or (6, 5, 7)"]),
     "mask transposed": ({}, (x, y, y), {"attn_mask": torch.zeros(S, L)}, ["transposed", "attn_mask.mT"]),
-    "mask a batch entry": (
+    "mask per batch entry": (
         {}, (x, y, y), {"attn_mask": torch.zeros(B, L, S)}, ["repeat_interleave(num_heads, 0)", "6 slices"],
     ),
     "mask of four axes": ({}, (x, y, y), {"attn_mask": torch.zeros(B, H, L, S)}, ["attn_mask.flatten(0, 1)"]),
@@ -123,29 +123,29 @@ CALLS = {
 
 @pytest.mark.parametrize("need_weights", [True, False])
 @pytest.mark.parametrize("name", CALLS)
-def test_the_module(name, need_weights):
-    build, arguments, options, says = CALLS[name]
+def test_errors_of_the_module(name, need_weights):
+    build, arguments, options, fragments = CALLS[name]
     ours, stock = clearhead.MultiheadAttention(E, H, **build), torch.nn.MultiheadAttention(E, H, **build)
     theirs = error_of(lambda: stock(*arguments, need_weights=need_weights, **options))
     assert theirs is not None
-    check(error_of(lambda: ours(*arguments, need_weights=need_weights, **options)), theirs, says)
+    check(error_of(lambda: ours(*arguments, need_weights=need_weights, **options)), theirs, fragments)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "says"),
+    ("arguments", "options", "fragments"),
     [
         ((12, 5), {}, ["embed_dim 12 is not divisible by num_heads 5", "1, 2, 3, 4, 6, 12"]),
         ((0, 1), {}, ["greater than 0"]),
         ((12, -1), {}, ["greater than 0"]),
     ],
 )
-def test_the_constructor(arguments, options, says):
+def test_errors_of_the_constructor(arguments, options, fragments):
     theirs = error_of(lambda: torch.nn.MultiheadAttention(*arguments))
-    check(error_of(lambda: clearhead.MultiheadAttention(*arguments, **options)), theirs, says)
+    check(error_of(lambda: clearhead.MultiheadAttention(*arguments, **options)), theirs, fragments)
 
 
 @pytest.mark.parametrize(
-    ("call", "says"),
+    ("call", "fragments"),
     [
         (lambda: clearhead.MultiheadAttention(12, 6, num_kv_heads=4), ["num_kv_heads 4 does not divide num_heads 6", "1, 2, 3, 6"]),
         (lambda: clearhead.MultiheadAttention(12, 6, weights="sparse"), ["'sparse'", "'matrix'"]),
@@ -161,11 +161,11 @@ def test_the_constructor(arguments, options, says):
         ),
     ],
 )  # fmt: skip
-def test_our_own_options_of_the_module(call, says):
-    check(error_of(call), None, says)
+def test_errors_of_our_own_options_of_the_module(call, fragments):
+    check(error_of(call), None, fragments)
 
 
-def test_a_float_mask_of_zeros_and_ones_is_warned_of():
+def test_a_float_mask_of_zeros_and_ones_warns():
     zero_one = (torch.rand(L, S) > 0.5).float()
     with pytest.warns(UserWarning, match=r"attn_mask\.bool"):
         clearhead.attention(q, k, v, zero_one)
@@ -174,6 +174,6 @@ def test_a_float_mask_of_zeros_and_ones_is_warned_of():
         layer(x, y, y, attn_mask=zero_one)
     with pytest.warns(UserWarning, match="key_padding_mask is a float mask"):
         layer(x, y, y, key_padding_mask=(torch.arange(S) > 3).float().expand(B, S))
-    # What is meant to be added is not warned of (warnings are errors here).
+    # Masks that are meant to be added do not warn (warnings are errors here).
     for fine in (torch.zeros(L, S), torch.randn(L, S), zero_one.requires_grad_(), zero_one * -1e9):
         clearhead.attention(q, k, v, fine)

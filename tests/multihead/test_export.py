@@ -1,4 +1,4 @@
-"""Exported programs: ONNX by both of torch's exporters, and .pt2 files, which load wherever clearhead is imported."""
+"""Exported programs: ONNX by both of torch's exporters, and .pt2 files, which load if clearhead is imported."""
 
 import subprocess
 import sys
@@ -42,7 +42,7 @@ def added():
     return torch.randn(H, L, S, generator=make).masked_fill(~allowed()[0], -torch.inf)
 
 
-# What a call may ask for besides the three tensors.
+# The options of a call.
 CASES = {
     "plain": lambda: {},
     "scale": lambda: {"scale": 0.7},
@@ -57,11 +57,11 @@ CASES = {
     "sinks": lambda: {"sinks": torch.linspace(-1, 1, H), "attn_mask": allowed()},
     "slopes": lambda: {"attn_mask": masks.causal() & masks.alibi(torch.linspace(0.1, 1, H))},
 }
-WRITTEN_OUT = ("soft cap", "sinks", "slopes")
+DECOMPOSED = ("soft cap", "sinks", "slopes")
 
 
-class AllOfThem(torch.nn.Module):
-    """One model of all cases: an export takes seconds."""
+class AllCases(torch.nn.Module):
+    """One model with all cases, because an export takes seconds."""
 
     def __init__(self):
         super().__init__()
@@ -78,10 +78,10 @@ class AllOfThem(torch.nn.Module):
 
 
 def exported(module, args, path, dynamo, opset=None, **options):
-    """The ONNX model of a module, checked."""
+    """Export a module to ONNX, check the model and return it."""
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
-    pytest.importorskip("onnxscript", reason="onnxscript is not installed, which torch.onnx.export asks for")
-    with warnings.catch_warnings():  # torch's older exporter warns of itself, and of each shape that is looked at
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed, which torch.onnx.export needs")
+    with warnings.catch_warnings():  # torch's older exporter warns of its deprecation, and of each shape check
         warnings.simplefilter("ignore")
         torch.onnx.export(module.eval(), args, path, dynamo=dynamo, opset_version=opset, verbose=False, **options)
     model = onnx.load(path)
@@ -93,47 +93,45 @@ def run(model, args):
     from onnx.reference import ReferenceEvaluator
 
     names = [value.name for value in model.graph.input]
-    with np.errstate(all="ignore"):  # a row that may attend nothing is NaN on the way
-        found = ReferenceEvaluator(model).run(None, {name: x.numpy() for name, x in zip(names, args, strict=True)})
-    return [torch.from_numpy(np.asarray(x)) for x in found]
+    with np.errstate(all="ignore"):  # an empty row is NaN in an intermediate result
+        actual = ReferenceEvaluator(model).run(None, {name: x.numpy() for name, x in zip(names, args, strict=True)})
+    return [torch.from_numpy(np.asarray(x)) for x in actual]
 
 
-def agree(found, wanted):
-    torch.testing.assert_close(found, [x for x in wanted if x is not None], atol=1e-5, rtol=1e-5)
+def agree(actual, expected):
+    torch.testing.assert_close(actual, [x for x in expected if x is not None], atol=1e-5, rtol=1e-5)
 
 
-WAYS = {"dynamo, opset 18": (True, 18), "dynamo, opset 23": (True, 23), "tracing": (False, 17)}
-EACH_WAY = [pytest.param("dynamo, opset 18", marks=pytest.mark.stress), "dynamo, opset 23", "tracing"]
+EXPORTERS = {"dynamo, opset 18": (True, 18), "dynamo, opset 23": (True, 23), "tracing": (False, 17)}
+EACH_EXPORTER = [pytest.param("dynamo, opset 18", marks=pytest.mark.stress), "dynamo, opset 23", "tracing"]
 ORDERS = ["torch, clearhead", pytest.param("clearhead, torch", marks=pytest.mark.stress)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "way", [pytest.param(way, marks=pytest.mark.stress if way == "tracing" else ()) for way in WAYS if "18" not in way]
-)
-def test_what_the_function_and_the_module_offer(way, tmp_path):
+@pytest.mark.parametrize("exporter", ["dynamo, opset 23", pytest.param("tracing", marks=pytest.mark.stress)])
+def test_every_option_of_the_function_and_the_module_is_exported(exporter, tmp_path):
     x, padding = torch.randn(2, 5, 6), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
-    args, module = (*inputs(), x, padding), AllOfThem().eval()
-    model = exported(module, args, tmp_path / "model.onnx", *WAYS[way])
-    wanted = [y for x in module(*args) for y in (x if isinstance(x, tuple) else (x,))]
-    agree(run(model, args), wanted)
+    args, module = (*inputs(), x, padding), AllCases().eval()
+    model = exported(module, args, tmp_path / "model.onnx", *EXPORTERS[exporter])
+    expected = [y for x in module(*args) for y in (x if isinstance(x, tuple) else (x,))]
+    agree(run(model, args), expected)
     nodes = [node.op_type for node in model.graph.node]
-    fused = len(CASES) - len(WRITTEN_OUT) + 2  # the module twice: with weights it is written out too
-    assert nodes.count("Attention") == (fused if way == "dynamo, opset 23" else 0)
+    fused = len(CASES) - len(DECOMPOSED) + 2  # the module twice: with weights it is decomposed too
+    assert nodes.count("Attention") == (fused if exporter == "dynamo, opset 23" else 0)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", EACH_WAY)
-def test_the_module_by_itself(way, tmp_path):
+@pytest.mark.parametrize("exporter", EACH_EXPORTER)
+def test_the_module_by_itself_is_exported(exporter, tmp_path):
     layer = clearhead.MultiheadAttention(12, 3, batch_first=True).eval()
     x = torch.randn(2, 5, 12)
-    model = exported(layer, (x, x, x), tmp_path / "model.onnx", *WAYS[way])
+    model = exported(layer, (x, x, x), tmp_path / "model.onnx", *EXPORTERS[exporter])
     agree(run(model, (x, x, x)), layer(x, x, x))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dynamo", [True, False])
-def test_an_exported_model_serves_other_lengths(dynamo, tmp_path):
+def test_an_exported_model_works_for_other_lengths(dynamo, tmp_path):
     args, longer = inputs(), inputs(7, 11)
     if dynamo:
         options = {"dynamic_shapes": ({2: "L"}, {2: "S"}, {2: "S"})}
@@ -144,7 +142,7 @@ def test_an_exported_model_serves_other_lengths(dynamo, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:`isinstance:FutureWarning")  # torch's own code
-def test_a_decomposition_can_be_asked_for():
+def test_run_decompositions_removes_our_operator():
     args = inputs()
     program = torch.export.export(Attend(is_causal=True), args)
     table = torch._decomp.get_decompositions([torch.ops.clearhead.attend])

@@ -1,4 +1,4 @@
-"""clearhead.attention beside torch's scaled_dot_product_attention and the float64 equation."""
+"""clearhead.attention compared with torch's scaled_dot_product_attention and the float64 reference."""
 
 import inspect
 import math
@@ -16,7 +16,7 @@ from clearhead import masks
 B, H, L, S, D, E = 2, 3, 5, 7, 11, 13
 
 
-def test_arguments_are_torchs_in_torchs_order_with_torchs_defaults():
+def test_arguments_order_and_defaults_are_torchs():
     text = F.scaled_dot_product_attention.__doc__.split("->")[0]
     stock = [part.strip() for part in text[text.index("(") + 1 : text.rindex(")")].split(",")]
     parameters = list(inspect.signature(clearhead.attention).parameters.values())
@@ -35,9 +35,9 @@ RANKS = {
     "one key batch": [(B, H, L, D), (1, H, S, D), (1, H, S, E)],
     "one key head": [(B, H, L, D), (B, 1, S, D), (B, 1, S, E)],
     "one query head": [(B, 1, L, D), (B, H, S, D), (B, H, S, E)],
-    "3 beside 4": [(H, L, D), (B, H, S, D), (B, H, S, E)],
-    "4 beside 3": [(B, H, L, D), (H, S, D), (H, S, E)],
-    "2 beside 4": [(L, D), (B, H, S, D), (S, E)],
+    "3 and 4 axes": [(H, L, D), (B, H, S, D), (B, H, S, E)],
+    "4 and 3 axes": [(B, H, L, D), (H, S, D), (H, S, E)],
+    "2 and 4 axes": [(L, D), (B, H, S, D), (S, E)],
     "no batch entries": [(0, H, L, D), (0, H, S, D), (0, H, S, E)],
     "no queries": [(B, H, 0, D), (B, H, S, D), (B, H, S, E)],
     "no keys": [(B, H, L, D), (B, H, 0, D), (B, H, 0, E)],
@@ -48,7 +48,7 @@ RANKS = {
 
 
 @pytest.mark.parametrize("ranks", RANKS)
-def test_every_rank_and_broadcast_that_torch_takes(ranks):
+def test_every_rank_and_broadcast_that_torch_accepts(ranks):
     torch.manual_seed(0)
     tensors = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in RANKS[ranks]]
     full = (*torch.broadcast_shapes(*(t.shape[:-2] for t in tensors)), tensors[0].shape[-2], tensors[1].shape[-2])
@@ -72,7 +72,7 @@ def test_every_rank_and_broadcast_that_torch_takes(ranks):
         assert math.prod(matrix.shape) == math.prod(full)
 
 
-def test_five_axes_and_masks_of_every_outer_shape():
+def test_five_axes_with_masks_of_every_outer_shape():
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, 3, H, n, D, dtype=torch.float64) for n in (L, S, S))
     for outer in ((), (1,), (H,), (3, 1), (1, H), (3, H), (2, 1, 1), (1, 3, 1), (2, 3, H), (1, 1, 1)):
@@ -88,21 +88,21 @@ def test_grouped_heads_are_repeated_heads(heads):
     q, k, v = (
         torch.randn(B, h, n, d, dtype=torch.float64) for h, n, d in zip(heads, (L, S, S), (D, D, E), strict=True)
     )
-    wanted = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
-    torch.testing.assert_close(clearhead.attention(q, k, v, enable_gqa=True), wanted)
-    torch.testing.assert_close(clearhead.attention(q[0], k[0], v[0], enable_gqa=True), wanted[0])
+    expected = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+    torch.testing.assert_close(clearhead.attention(q, k, v, enable_gqa=True), expected)
+    torch.testing.assert_close(clearhead.attention(q[0], k[0], v[0], enable_gqa=True), expected[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_softcap_sinks_and_masks_together_are_the_equation(dtype):
+def test_softcap_sinks_and_masks_together_equal_the_reference(dtype):
     torch.manual_seed(0)
     q, k, v = (torch.randn(B, H, n, d).to(dtype) for n, d in ((L, D), (S, D), (S, E)))
     bias, sinks = torch.randn(H, L, S).to(dtype), torch.randn(H).to(dtype)
     out, lse = clearhead.attention(q, k, v, bias, scale=0.7, softcap=2.0, sinks=sinks, return_lse=True)
-    wanted, wanted_lse = reference.attention(q, k, v, bias=bias, scale=0.7, softcap=2.0, sinks=sinks)
+    expected, expected_lse = reference.attention(q, k, v, bias=bias, scale=0.7, softcap=2.0, sinks=sinks)
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5}.get(dtype, 2e-2)
-    torch.testing.assert_close(out.double(), wanted, atol=tolerance, rtol=tolerance)
-    torch.testing.assert_close(lse.double(), wanted_lse, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(out.double(), expected, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(lse.double(), expected_lse, atol=tolerance, rtol=tolerance)
     assert lse.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
 
 
@@ -120,21 +120,21 @@ def test_a_row_that_may_attend_nothing_is_zero_with_zero_gradients():
             assert grad.isfinite().all()
 
 
-def test_strided_and_broadcast_inputs_are_read_where_they_lie():
+def test_strided_inputs_are_read_in_place():
     packed = torch.randn(B, L, 3, H, D, requires_grad=True)
     q, k, v = packed.permute(2, 0, 3, 1, 4)
-    found = clearhead.attention(q, k, v)
-    wanted = F.scaled_dot_product_attention(*(t.contiguous() for t in (q, k, v)))
-    torch.testing.assert_close(found, wanted)
-    grads = [torch.autograd.grad(out.cos().sum(), packed)[0] for out in (found, wanted)]
+    actual = clearhead.attention(q, k, v)
+    expected = F.scaled_dot_product_attention(*(t.contiguous() for t in (q, k, v)))
+    torch.testing.assert_close(actual, expected)
+    grads = [torch.autograd.grad(out.cos().sum(), packed)[0] for out in (actual, expected)]
     torch.testing.assert_close(*grads)
-    reversed_axis = torch.randn(B, H, D, L).transpose(2, 3)  # the last axis is not the dense one
+    reversed_axis = torch.randn(B, H, D, L).transpose(2, 3)  # the last axis is not contiguous
     torch.testing.assert_close(
         clearhead.attention(reversed_axis, k, v), F.scaled_dot_product_attention(reversed_axis, k, v)
     )
 
 
-def test_dropout_drops_scales_and_follows_the_seed():
+def test_dropout_drops_and_scales_weights_and_follows_the_seed():
     q, k = torch.zeros(1, 1, 400, 8), torch.zeros(1, 1, 50, 8)
     v = torch.eye(50)[None, None]  # so that the output is the weights
     torch.manual_seed(5)
@@ -151,7 +151,7 @@ def test_dropout_drops_scales_and_follows_the_seed():
     assert clearhead.attention(q, k, v, dropout_p=1.0).eq(0).all()
 
 
-def test_without_masks_no_large_tensor_is_made():
+def test_without_masks_no_l_by_s_tensor_is_allocated():
     from torch.utils._python_dispatch import TorchDispatchMode
 
     length = 600
@@ -174,7 +174,7 @@ shapes = st.tuples(st.integers(1, 3), st.sampled_from([1, 2]), st.integers(1, 6)
 
 @settings(max_examples=25)
 @given(shapes, st.integers(0, 2**31), st.booleans())
-def test_weights_of_rows_that_are_not_empty_sum_to_one(shape, seed, causal):
+def test_weights_of_nonempty_rows_sum_to_one(shape, seed, causal):
     batch, heads, length, keys, width = shape
     torch.manual_seed(seed)
     q, k = torch.randn(batch, heads, length, width), torch.randn(batch, heads, keys, width)
@@ -200,7 +200,7 @@ def test_the_order_of_keys_does_not_matter(shape, seed):
 
 @settings(max_examples=25)
 @given(shapes, st.integers(0, 2**31), st.integers(0, 9))
-def test_keys_split_in_two_and_merged_by_lse(shape, seed, cut):
+def test_two_halves_of_the_keys_merge_by_lse(shape, seed, cut):
     batch, heads, length, keys, width = shape
     cut = min(cut, keys)
     torch.manual_seed(seed)
@@ -216,7 +216,7 @@ def test_keys_split_in_two_and_merged_by_lse(shape, seed, cut):
 
 @settings(max_examples=15)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 13), st.integers(0, 2**31))
-def test_a_window_is_its_dense_mask(length, keys, size, seed):
+def test_a_window_equals_its_dense_mask(length, keys, size, seed):
     torch.manual_seed(seed)
     q, k, v = (torch.randn(1, 2, n, 4) for n in (length, keys, keys))
     i, j = torch.arange(length)[:, None], torch.arange(keys)
@@ -227,7 +227,7 @@ def test_a_window_is_its_dense_mask(length, keys, size, seed):
 
 @settings(max_examples=15)
 @given(st.sampled_from([(2, 1), (4, 2), (6, 3), (6, 2)]), st.integers(0, 2**31))
-def test_grouped_is_repeated(heads, seed):
+def test_grouped_heads_of_random_sizes_are_repeated_heads(heads, seed):
     torch.manual_seed(seed)
     q, k, v = (torch.randn(1, h, n, 4) for h, n in zip((heads[0], heads[1], heads[1]), (3, 5, 5), strict=True))
     repeated = [t.repeat_interleave(heads[0] // heads[1], 1) for t in (k, v)]

@@ -1,4 +1,4 @@
-"""Hard attention: one position a query, three ways to train through the choice."""
+"""Hard attention: one key per query, and three estimators that train through the choice."""
 
 import pytest
 import torch
@@ -38,18 +38,18 @@ def test_each_row_is_one_value_that_the_mask_allows(method):
     torch.testing.assert_close(log_prob[:, :, rows], soft[:, :, rows].log())
 
 
-def test_straight_through_takes_the_largest_and_learns_as_if_soft():
+def test_straight_through_takes_the_largest_logit_and_has_soft_gradients():
     q, k, v = inputs(True)
     out = clearhead.hard_attention(q, k, v, is_causal=True, enable_gqa=True)
     soft = torch.softmax(
         (q @ k.repeat_interleave(2, 1).mT / D**0.5).masked_fill(~torch.ones(L, S).tril().bool(), -torch.inf), -1
     )
     chosen = torch.nn.functional.one_hot(soft.argmax(-1), S).float()
-    wanted = (chosen + soft - soft.detach()) @ v.repeat_interleave(2, 1)
-    torch.testing.assert_close(out, wanted)
+    expected = (chosen + soft - soft.detach()) @ v.repeat_interleave(2, 1)
+    torch.testing.assert_close(out, expected)
     upstream = torch.randn_like(out)
     ours = torch.autograd.grad(out, (q, k, v), upstream)
-    torch.testing.assert_close(ours, torch.autograd.grad(wanted, (q, k, v), upstream))
+    torch.testing.assert_close(ours, torch.autograd.grad(expected, (q, k, v), upstream))
 
 
 @pytest.mark.parametrize("method", ["gumbel", "reinforce"])
@@ -85,7 +85,7 @@ def test_reinforce_estimates_the_gradient_of_the_expected_reward():
     torch.testing.assert_close(centred, exact, atol=0.02, rtol=0)
 
 
-def test_no_keys_and_wrong_options():
+def test_no_keys_give_zeros_and_wrong_options_are_refused():
     q, k, v = inputs()
     for method in ("straight_through", "gumbel", "reinforce"):
         assert clearhead.hard_attention(q, k[:, :, :0], v[:, :, :0], enable_gqa=True, method=method).eq(0).all()

@@ -1,4 +1,4 @@
-"""`scale` as a tensor of shape (H,): one logit multiplier a query head, as QK-norm and several models have it."""
+"""`scale` as a tensor of shape (H,): one logit multiplier per query head, as in QK-norm and several models."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def exact(q, k, v, scale):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("kernel", [None, "native", "torch", "reference"])
-def test_output_and_lse(kernel, dtype):
+def test_output_and_lse_equal_the_reference(kernel, dtype):
     if kernel == "native" and not clearhead.kernels.targets():
         pytest.skip("the native library was not built on this machine")
     q, k, v, scale = inputs(dtype)
@@ -48,13 +48,13 @@ def test_gradients_flow_to_the_scale(kernel):
     assert torch.autograd.gradcheck(function, tensors, fast_mode=True)
 
 
-def test_one_scale_for_all_heads_is_the_number():
+def test_equal_scales_equal_a_number():
     q, k, v, _ = inputs()
     same = clearhead.attention(q, k, v, scale=torch.full((H,), 0.3), enable_gqa=True)
     torch.testing.assert_close(same, clearhead.attention(q, k, v, scale=0.3, enable_gqa=True))
 
 
-def test_the_matrix_a_file_and_statistics(tmp_path):
+def test_the_matrix_its_statistics_and_a_saved_file(tmp_path):
     q, k, v, scale = inputs()
     out, matrix = clearhead.attention(q, k, v, scale=scale, enable_gqa=True, return_matrix=True)
     weights = torch.softmax((q.double() * scale.double()[:, None, None]) @ k.double().repeat_interleave(2, 1).mT, -1)
@@ -66,7 +66,7 @@ def test_the_matrix_a_file_and_statistics(tmp_path):
     save(matrix, tmp_path / "a")
     assert torch.equal(load(tmp_path / "a")[""].to_dense(), matrix.to_dense())
     own = AttentionMatrix(q, k, scale=scale)
-    eps = torch.finfo(torch.float32).eps  # the call's lse is the kernel's, its own another pass's
+    eps = torch.finfo(torch.float32).eps  # their lse come from different passes
     torch.testing.assert_close(own.to_dense(), matrix.to_dense(), rtol=8 * eps, atol=eps)
 
 
@@ -86,7 +86,7 @@ def test_observe_records_it():
 
 
 @pytest.mark.slow
-def test_compile_and_vmap():
+def test_compile_and_vmap_equal_eager():
     q, k, v, scale = inputs(learning=True)
     compiled = torch.compile(Model(), backend="aot_eager", fullgraph=True)
     expected = Model()(q, k, v, scale)
@@ -101,7 +101,7 @@ def test_compile_and_vmap():
 
 
 @pytest.mark.parametrize("scale", [torch.ones(3), torch.ones(H, 1), torch.ones(H, dtype=torch.int64)])
-def test_another_shape_is_named(scale):
+def test_another_shape_is_refused(scale):
     q, k, v, _ = inputs()
-    with pytest.raises(ShapeError, match=r"scale is torch.*, expected a number, or one a query head, .*\(6,\)"):
+    with pytest.raises(ShapeError, match=r"scale is torch.*, expected a number, or one per query head, .*\(6,\)"):
         clearhead.attention(q, k, v, scale=scale, enable_gqa=True)

@@ -70,7 +70,7 @@ CASES = [
 
 @pytest.mark.parametrize("lengths", [(11, 11), (5, 13), (13, 5)], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(case) or "full")
-def test_it_computes_what_flash_attn_defines(kernel, case, lengths):
+def test_results_equal_the_definition_of_flash_attn(kernel, case, lengths):
     q, k, v = torch.randn(2, lengths[0], 4, 8), torch.randn(2, lengths[1], 2, 8), torch.randn(2, lengths[1], 2, 3)
     options = {"causal": case.get("causal", False), "window_size": case.get("window", (-1, -1)),
                "softcap": case.get("softcap", 0.0), "alibi_slopes": case.get("slopes")}  # fmt: skip
@@ -93,7 +93,7 @@ def test_packed_sequences_do_not_see_one_another(kernel, case, keys):
     assert (out - torch.cat([flash(*part, **case) for part in parts])).abs().max() < 1e-5
 
 
-def test_what_it_does_not_compute_is_refused(kernel):
+def test_unsupported_arguments_are_refused(kernel):
     q, at = torch.randn(5, 2, 8), torch.tensor([0, 5])
     with pytest.raises(OptionError, match="return_matrix"):
         kernel.flash_attn_func(q[None], q[None], q[None], return_attn_probs=True)
@@ -105,7 +105,7 @@ def test_what_it_does_not_compute_is_refused(kernel):
 
 @pytest.mark.stress
 def test_the_library_of_kernels_loads_the_repository(repository):
-    """In a program of its own: here `kernels` is a folder of tests."""
+    """In a subprocess, because here `kernels` is a folder of tests."""
     try:
         version("kernels")
     except PackageNotFoundError:
@@ -117,7 +117,7 @@ for loaded in kernels.get_local_kernel(Path({str(repository)!r})), kernels.get_k
     q = torch.randn(1, 7, 2, 8)
     print(loaded.__file__, loaded.flash_attn_func(q, q, q, causal=True).shape == q.shape)
 """
-    replaced = {**os.environ, "LOCAL_KERNELS": f"clearhead/attention={repository}"}  # the download, and nothing else
+    replaced = {**os.environ, "LOCAL_KERNELS": f"clearhead/attention={repository}"}  # replaces only the download
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=repository, env=replaced)
     assert done.returncode == 0, done.stderr
     for line in done.stdout.splitlines():
@@ -130,7 +130,7 @@ for loaded in kernels.get_local_kernel(Path({str(repository)!r})), kernels.get_k
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", [pytest.param("torch-universal", marks=pytest.mark.stress), "with the library"])
 def test_a_variant_needs_no_installed_package(repository, variant):
-    """A program that has torch and no clearhead: `-S` leaves out the installed one."""
+    """In a subprocess with torch and without clearhead: `-S` skips the installed package."""
     others = [path.name for path in (repository / "build").iterdir() if path.name != "torch-universal"]
     if variant != "torch-universal" and not others:
         pytest.skip("the native library was not built on this machine")
@@ -139,7 +139,7 @@ def test_a_variant_needs_no_installed_package(repository, variant):
 import sys, importlib.util
 sys.path[:0] = {[path for path in sys.path if path.endswith("site-packages")]!r}
 installed = importlib.util.find_spec("clearhead")
-assert installed is None or installed.origin is None  # an editable install leaves a folder with the library alone
+assert installed is None or installed.origin is None  # an editable install leaves a folder with only the library
 spec = importlib.util.spec_from_file_location("kernel", {str(place / "__init__.py")!r})
 kernel = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(kernel)
@@ -157,13 +157,13 @@ print(clearhead.__file__.startswith({str(place)!r}), bool(clearhead.kernels.targ
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["varlen", "forward"])
 def test_transformers_runs_a_model_on_it(repository, kernel, form, monkeypatch):
-    """By transformers' own way for `attn_implementation="org/repo"`; the download alone is replaced by the folder."""
+    """Through transformers' own code for `attn_implementation="org/repo"`; only the download is replaced."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     hub = pytest.importorskip("transformers.integrations.hub_kernels", reason="this transformers has no hub kernels")
-    asked = []
+    requested = []
 
     def from_folder(name, **_):
-        asked.append(name)
+        requested.append(name)
         loaded = module_of(next(repository.glob("build/*/__init__.py")))
         if form == "forward":  # a kernel without flash-attn's functions is called as an attention interface
             del loaded.flash_attn_varlen_func, loaded.flash_attn_func
@@ -180,5 +180,5 @@ def test_transformers_runs_a_model_on_it(repository, kernel, form, monkeypatch):
         expected = model(tokens, attention_mask=padding).logits
         model.set_attn_implementation(f"clearhead-{form}/attention", allow_all_kernels=True)
         out = model(tokens, attention_mask=padding).logits
-    assert asked == [f"clearhead-{form}/attention"]
+    assert requested == [f"clearhead-{form}/attention"]
     assert (out - expected)[padding.bool()].abs().max() < 1e-5

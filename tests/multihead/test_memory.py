@@ -1,4 +1,4 @@
-"""A mask that is a rule stays one: attention under it, learning too, and its matrix take no L×S table."""
+"""A mask that is a rule stays one: attention, its gradients and its matrix allocate no L×S tensor."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ RULES = {
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is held at a time is a matter of these; they are made small, that only what grows with L·S shows."""
+    """Make blocks small, so that only memory that grows with L·S can exceed the bound."""
     monkeypatch.setattr("clearhead.matrix.questions.sweep.BLOCK", 2**17)
     monkeypatch.setattr("clearhead.matrix.products.BLOCK", 2**17)
     monkeypatch.setattr("clearhead.spec.rule.PIECE", 2**15)
@@ -37,7 +37,7 @@ def test_attention_and_its_matrix_under_a_rule(rule: str) -> None:
             matrix.survey()
             matrix @ torch.ones(length, 3)
 
-    work(1_031)  # what it imports and keeps is no matter here
+    work(1_031)  # warm up: memory of imports and caches is not measured
     bytes_taken = taken_by_tensors(work)
     assert bytes_taken < LENGTH * LENGTH / 2
 

@@ -1,4 +1,4 @@
-"""clearhead.MultiheadAttention beside torch.nn.MultiheadAttention."""
+"""clearhead.MultiheadAttention compared with torch.nn.MultiheadAttention."""
 
 import copy
 import inspect
@@ -35,7 +35,7 @@ def same(ours, theirs):
     torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-5)
 
 
-def test_constructor_and_forward_have_torchs_arguments_in_torchs_order_with_torchs_defaults():
+def test_constructor_and_forward_have_torchs_arguments_order_and_defaults():
     for name in ("__init__", "forward"):
         stock = inspect.signature(getattr(torch.nn.MultiheadAttention, name)).parameters
         ours = inspect.signature(getattr(clearhead.MultiheadAttention, name)).parameters
@@ -58,7 +58,7 @@ def test_constructor_and_forward_have_torchs_arguments_in_torchs_order_with_torc
     ],
     ids=str,
 )
-def test_a_seed_gives_the_same_parameters_and_state_dicts_go_both_ways(options):
+def test_a_seed_gives_torchs_parameters_and_state_dicts_load_both_ways(options):
     ours, stock = pair(**options)
     assert list(ours.state_dict()) == list(stock.state_dict())
     for name, tensor in stock.state_dict().items():
@@ -95,7 +95,7 @@ def test_output_weights_and_gradients_are_torchs(options, mask):
     tensors = inputs(options.get("batch_first", False), options.get("kdim", E), options.get("vdim", E))
     for need_weights, average in ((True, True), (True, False), (False, True)):
         if mask == "causal hint" and "add_bias_kv" in options and not need_weights:
-            continue  # torch answers differently with and without weights here: docs/differences.md
+            continue  # torch's output differs with and without weights here: docs/differences.md
         results = []
         for layer in (ours, stock):
             leaves = [t.detach().clone().requires_grad_() for t in tensors]
@@ -119,7 +119,7 @@ def test_unbatched(batch_first):
         )
 
 
-def test_dropout_in_training_draws_what_torch_draws_when_weights_are_wanted():
+def test_dropout_with_weights_draws_torchs_pattern():
     ours, stock = pair(dropout=0.4)
     results = []
     for layer in (ours, stock):
@@ -156,27 +156,27 @@ def test_a_query_that_may_attend_nothing_gives_zero_weights_and_finite_gradients
         assert weights is None or weights[1].eq(0).all()
         out.sum().backward()
         assert x.grad.isfinite().all()
-    assert stock(x, x, x, key_padding_mask=padding)[0][1].isnan().all()  # what it would have been
+    assert stock(x, x, x, key_padding_mask=padding)[0][1].isnan().all()  # stock torch gives NaN
 
 
 def test_pickle_deepcopy_hooks_and_half():
     ours, stock = pair(batch_first=True, kdim=K, vdim=V)
     tensors = inputs(True, K, V)
-    wanted = stock(*tensors)
-    same(pickle.loads(pickle.dumps(ours))(*tensors), wanted)  # noqa: S301 — our own bytes
-    same(copy.deepcopy(ours)(*tensors), wanted)
+    expected = stock(*tensors)
+    same(pickle.loads(pickle.dumps(ours))(*tensors), expected)  # noqa: S301 — our own bytes
+    same(copy.deepcopy(ours)(*tensors), expected)
     seen = []
     handle = ours.register_forward_hook(lambda module, args, output: seen.append(output[0].shape))
     ours(*tensors)
     handle.remove()
     assert seen == [(B, L, E)]
     torch.testing.assert_close(
-        ours.bfloat16()(*(t.bfloat16() for t in tensors))[0].float(), wanted[0], atol=2e-2, rtol=2e-2
+        ours.bfloat16()(*(t.bfloat16() for t in tensors))[0].float(), expected[0], atol=2e-2, rtol=2e-2
     )
 
 
 @pytest.mark.slow
-def test_torchscript_gets_torchs_own_module_on_the_same_parameters():
+def test_torchscript_compiles_torchs_own_module_with_the_same_parameters():
     ours, stock = pair()
     with pytest.warns((DeprecationWarning, FutureWarning), match="jit"):
         scripted = torch.jit.script(ours)
@@ -211,7 +211,7 @@ def test_num_kv_heads_is_attention_with_repeated_key_heads():
             same(few(*tensors, need_weights=need_weights), many(*tensors, need_weights=need_weights))
 
 
-def test_weights_as_a_matrix_answer_what_the_dense_ones_say():
+def test_weights_as_a_matrix_equal_the_dense_weights():
     ours, stock = pair(batch_first=True)
     tensors = inputs(True)
     for mask in ("no mask", "both bool", "float mask", "causal hint"):
@@ -224,7 +224,7 @@ def test_weights_as_a_matrix_answer_what_the_dense_ones_say():
 
 
 @pytest.mark.parametrize("options", [{}, {"add_zero_attn": True}, {"rotary": True, "num_kv_heads": 1}], ids=str)
-def test_a_mask_object_says_where_to_attend(options):
+def test_a_mask_object_equals_its_inverted_dense_mask(options):
     ours = clearhead.MultiheadAttention(E, H, batch_first=True, **options)
     tensors = inputs(True)
     rule = clearhead.masks.causal(offset=1) | clearhead.masks.prefix(1)
@@ -241,7 +241,7 @@ def test_a_mask_object_says_where_to_attend(options):
     "options", [{}, {"rotary": True, "num_kv_heads": 1}, {"batch_first": True, "rotary": True}], ids=str
 )
 @pytest.mark.parametrize("window", [None, 3])
-def test_cached_is_uncached(options, window):
+def test_decode_with_a_cache_equals_the_whole_sequence(options, window):
     layer = clearhead.MultiheadAttention(E, H, **options).eval()
     length = 11
     x = torch.randn(B, length, E) if layer.batch_first else torch.randn(length, B, E)
@@ -276,7 +276,7 @@ def test_a_call_that_fails_leaves_the_cache_as_it_was(window):
         same(*(layer(x[5:], x[5:], x[5:], is_causal=True, cache=held)[0] for held in (cache, untouched)))
 
 
-def test_rotary_depends_on_distance_alone():
+def test_rotary_logits_depend_only_on_distance():
     layer = clearhead.MultiheadAttention(E, H, batch_first=True, rotary=clearhead.Rotary(E // H, layout="interleaved"))
     x = torch.randn(1, 1, E).expand(1, 6, E)  # the same word six times
     weights = layer(x, x, x, average_attn_weights=False)[1][0, 0].log()
@@ -285,17 +285,17 @@ def test_rotary_depends_on_distance_alone():
     assert logits[0].unique().numel() > 1
 
 
-def test_replace_attention_keeps_every_parameter_and_answer():
+def test_replace_attention_keeps_every_parameter_and_output():
     torch.manual_seed(0)
     model = torch.nn.Transformer(E, 2, 2, 2, 16, dropout=0.0, batch_first=True)
     source, target = torch.randn(B, S, E), torch.randn(B, L, E)
-    wanted, before = model(source, target), list(model.parameters())
+    expected, before = model(source, target), list(model.parameters())
     report = clearhead.replace_attention(model)
     assert len(report.replaced) == 6
     assert "encoder.layers.0.self_attn" in str(report)
     assert all(a is b for a, b in zip(model.parameters(), before, strict=True))
-    same(model(source, target), wanted)
-    assert list(clearhead.replace_attention(model).left.values()) == ["it is ours already"] * 6
+    same(model(source, target), expected)
+    assert list(clearhead.replace_attention(model).left.values()) == ["it is already ours"] * 6
 
     class Own(torch.nn.MultiheadAttention):
         pass
@@ -316,13 +316,13 @@ ENCODER_CALLS = list(itertools.product([True, False], [None, PADDING], [False, T
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype")
 @pytest.mark.parametrize(("training", "padding", "causal"), ENCODER_CALLS)
-def test_inside_torchs_encoder_our_forward_runs_and_answers_as_torch(training, padding, causal, monkeypatch):
+def test_inside_torchs_encoder_our_forward_runs_and_equals_torchs(training, padding, causal, monkeypatch):
     torch.manual_seed(0)
     stock = torch.nn.TransformerEncoderLayer(E, 2, 16, dropout=0.0, batch_first=True)
     encoder = torch.nn.TransformerEncoder(stock, 2).train(training)
     ours = copy.deepcopy(encoder)
     clearhead.replace_attention(ours)
-    # A hook on the module would itself make torch call it, so the class is watched.
+    # A hook on the module would itself make torch call `forward`, so the class is patched.
     calls, forward = [], clearhead.MultiheadAttention.forward
     monkeypatch.setattr(clearhead.MultiheadAttention, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
     x = torch.randn(B, S, E)
@@ -359,5 +359,5 @@ def test_nested_tensors_are_sequences_without_padding(layout):
     nested = torch.nested.nested_tensor(parts, layout=layout)
     out, _ = ours(nested, nested, nested, need_weights=False)
     assert out.layout == layout
-    for found, part in zip(out.unbind(), parts, strict=True):
-        same(found, ours(part, part, part)[0])
+    for actual, part in zip(out.unbind(), parts, strict=True):
+        same(actual, ours(part, part, part)[0])

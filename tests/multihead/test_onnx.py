@@ -18,10 +18,10 @@ def cases():
 
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
-        # Its collector makes the cases of every operator, 14 s of pooling: only this one's module is imported.
+        # Its collector builds the cases of every operator, 14 s of it for pooling: import only this one's module.
         patch.setattr(node, "import_recursive", lambda package: import_module(f"{package.__name__}.attention"))
-        found = node.collect_testcases("Attention")
-    return [case for case in found if case.kind == "node" and "expanded" not in case.name]
+        actual = node.collect_testcases("Attention")
+    return [case for case in actual if case.kind == "node" and "expanded" not in case.name]
 
 
 def tensor(proto):
@@ -30,7 +30,7 @@ def tensor(proto):
 
 
 def rule_of(options, past, lengths, length, keys):
-    """Causality, windows and padding, aligned at the end of what each batch entry holds."""
+    """Return causal, window and padding masks, aligned at the end of each batch entry's keys."""
     offset = past if lengths is None else lengths - length
     parts = [] if lengths is None else [masks.padding(lengths)]
     if options.get("is_causal"):
@@ -43,12 +43,12 @@ def rule_of(options, past, lengths, length, keys):
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
-def test_the_node(case):
+def test_the_node_is_computed(case):
     node = case.model.graph.node[0]
     options = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    given, wanted = case.data_sets[0]
-    left = iter(given)
-    values = [tensor(next(left)) if name else None for name in node.input] + [None] * (7 - len(node.input))
+    given, expected = case.data_sets[0]
+    inputs = iter(given)
+    values = [tensor(next(inputs)) if name else None for name in node.input] + [None] * (7 - len(node.input))
     q, k, v, mask, past_key, past_value, lengths = values
     flat = q.dim() == 3
     if flat:
@@ -76,4 +76,4 @@ def test_the_node(case):
     )
     out = out.transpose(1, 2).flatten(-2) if flat else out
     tolerance = 1e-5 if out.dtype == torch.float32 else 2e-2
-    torch.testing.assert_close(out, tensor(wanted[0]), atol=tolerance, rtol=tolerance, check_dtype=False)
+    torch.testing.assert_close(out, tensor(expected[0]), atol=tolerance, rtol=tolerance, check_dtype=False)

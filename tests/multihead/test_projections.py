@@ -1,4 +1,4 @@
-"""The module in inference, where its projections and weights are our own kernels': the same numbers, never stale ones."""
+"""The module in inference, where our kernels compute projections and weights: torch's numbers, and never stale ones."""
 
 import pytest
 import torch
@@ -33,15 +33,15 @@ def same(ours, theirs):
 )
 @pytest.mark.parametrize("batch_first", [True, False])
 @torch.no_grad()
-def test_inference_is_torchs(options, batch_first):
+def test_inference_equals_torchs(options, batch_first):
     ours, stock = pair(batch_first=batch_first, **options)
     tensors = inputs(batch_first, options.get("kdim", E), options.get("vdim", E))
     padding = torch.zeros(B, S, dtype=torch.bool)
     padding[1, 4:] = True
     for average in (True, False):
         got = ours(*tensors, key_padding_mask=padding, average_attn_weights=average)
-        wanted = stock(*tensors, key_padding_mask=padding, average_attn_weights=average)
-        same(got, wanted)
+        expected = stock(*tensors, key_padding_mask=padding, average_attn_weights=average)
+        same(got, expected)
     same(ours(*tensors, need_weights=False)[0], stock(*tensors, need_weights=False)[0])
     query = tensors[0]
     if "kdim" not in options:
@@ -50,19 +50,19 @@ def test_inference_is_torchs(options, batch_first):
 
 
 @torch.no_grad()
-def test_shared_key_heads_and_rotary_are_those_of_training():
+def test_inference_equals_training_with_grouped_heads_and_rotary():
     torch.manual_seed(0)
     layer = clearhead.MultiheadAttention(E, H, batch_first=True, num_kv_heads=1, rotary=True).eval()
     x = inputs(True)[0]
     with torch.enable_grad():
-        wanted = layer(x, x, x)
-    same(layer(x, x, x), tuple(part.detach() for part in wanted))
+        expected = layer(x, x, x)
+    same(layer(x, x, x), tuple(part.detach() for part in expected))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @torch.no_grad()
-def test_sixteen_bits_are_as_near_the_truth_as_torchs(dtype):
-    """Rounded at the same places as torch's: after each projection, the attention and the weights."""
+def test_16_bit_results_are_as_accurate_as_torchs(dtype):
+    """Rounded where torch rounds: after each projection, the attention and the weights."""
     ours, stock = (layer.to(dtype) for layer in pair(batch_first=True))
     exact = pair(batch_first=True)[1].double()
     exact.load_state_dict(stock.state_dict())
@@ -87,7 +87,7 @@ def load(layer):
     layer.load_state_dict({name: tensor * 0.5 + 1 for name, tensor in layer.state_dict().items()})
 
 
-def behind_autograds_back(layer):
+def through_numpy(layer):
     layer.in_proj_weight.detach().numpy()[:] += 1
 
 
@@ -98,7 +98,7 @@ def take_a_step(layer):
     optimizer.step()
 
 
-@pytest.mark.parametrize("change", [swap_data, change_in_place, load, behind_autograds_back, take_a_step])
+@pytest.mark.parametrize("change", [swap_data, change_in_place, load, through_numpy, take_a_step])
 @torch.no_grad()
 def test_weights_that_change_are_never_stale(change):
     ours, stock = pair(batch_first=True)
@@ -111,7 +111,7 @@ def test_weights_that_change_are_never_stale(change):
 
 
 @torch.no_grad()
-def test_a_hook_or_another_module_as_the_output_projection_is_used():
+def test_a_hook_on_the_output_projection_or_another_module_is_used():
     ours, _ = pair(batch_first=True)
     x = inputs(True)[0]
     plain = ours(x, x, x, need_weights=False)[0]
@@ -130,7 +130,7 @@ def test_a_hook_or_another_module_as_the_output_projection_is_used():
 
 
 def test_another_forward_of_the_output_projection_is_used():
-    """Libraries that place layers on devices, or add adapters, put a function there."""
+    """Libraries that place layers on devices, or add adapters, replace `forward` by a function."""
     ours, _ = pair(batch_first=True)
     x = inputs(True)[0]
     plain, forward = ours(x, x, x, need_weights=False)[0], ours.out_proj.forward
@@ -139,7 +139,7 @@ def test_another_forward_of_the_output_projection_is_used():
 
 
 @pytest.mark.parametrize("kind", ["register_full_backward_hook", "register_full_backward_pre_hook", "everywhere"])
-def test_hooks_on_the_way_back_and_hooks_on_every_module_see_the_output_projection(kind):
+def test_backward_hooks_and_global_hooks_run_for_the_output_projection(kind):
     ours, _ = pair(batch_first=True)
     seen = []
 
@@ -156,8 +156,8 @@ def test_hooks_on_the_way_back_and_hooks_on_every_module_see_the_output_projecti
 
 @pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
 @torch.no_grad()
-def test_a_mode_that_watches_changes_no_bit():
-    """An observed run must be the run that was to be observed."""
+def test_a_torch_function_mode_changes_no_bit():
+    """An observed run must compute the same numbers as an unobserved one."""
 
     class Watching(torch.overrides.TorchFunctionMode):
         def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -181,17 +181,17 @@ def test_a_mode_that_watches_changes_no_bit():
     ids=repr,
 )
 @pytest.mark.parametrize("learning", [False, True])
-def test_a_band_stays_a_band_where_weights_or_a_matrix_are_wanted(rule, learning):
+def test_a_band_stays_a_band_with_dense_weights_or_a_matrix(rule, learning):
     ours, stock = pair(batch_first=True)
     query, key, value = inputs(True)
     with torch.set_grad_enabled(learning):
         out, weights = ours(query, key, value, attn_mask=rule)
         same_out, matrix = ours(query, key, value, attn_mask=rule, weights="matrix")
         dense = ~rule.dense(L, S)[0, 0]
-        wanted, stocks = stock(query, key, value, attn_mask=dense)
-    rows = ~dense.all(-1)  # torch answers NaN in a row that may attend nothing
-    same(out[:, rows], wanted[:, rows])
+        expected, stocks = stock(query, key, value, attn_mask=dense)
+    rows = ~dense.all(-1)  # torch gives NaN in a row that may attend nothing
+    same(out[:, rows], expected[:, rows])
     same(weights[:, rows], stocks[:, rows])
     same(out, same_out)
     same(matrix.to_dense().mean(1), weights)
-    assert matrix._logits.attention.allow is None  # no L×S table was made
+    assert matrix._logits.attention.allow is None  # no L×S mask was allocated

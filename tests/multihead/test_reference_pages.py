@@ -1,4 +1,4 @@
-"""docs/reference has a page for each public name, which names each argument, and whose programs print what it says."""
+"""docs/reference has a page for each public name that names each argument; its programs print the output shown."""
 
 import contextlib
 import inspect
@@ -15,38 +15,38 @@ NAMES = [name for name in clearhead.__all__ if not name.startswith("_")]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_public_name_has_a_page_that_names_what_it_takes(name):
+def test_each_public_name_has_a_page_that_names_its_arguments(name):
     path = PAGES / f"{name}.md"
     assert path.exists(), f"write docs/reference/{name}.md"
     text = path.read_text()
     assert text.startswith(f"# clearhead.{name}\n")
     assert f"({name}.md)" in (PAGES / "README.md").read_text()
-    thing = getattr(clearhead, name)
-    wanted = []
-    if callable(thing):
-        wanted += [p for p in inspect.signature(thing).parameters if not p.startswith("_")]
-    if inspect.isclass(thing) and thing.__module__.startswith("clearhead.multihead"):
-        wanted += [member for member in vars(thing) if not member.startswith("_")]
-    assert [word for word in wanted if not re.search(rf"`[^`]*\b{word}\b[^`]*`", text)] == []
+    public = getattr(clearhead, name)
+    expected = []
+    if callable(public):
+        expected += [p for p in inspect.signature(public).parameters if not p.startswith("_")]
+    if inspect.isclass(public) and public.__module__.startswith("clearhead.multihead"):
+        expected += [member for member in vars(public) if not member.startswith("_")]
+    assert [word for word in expected if not re.search(rf"`[^`]*\b{word}\b[^`]*`", text)] == []
 
 
-def test_no_page_is_left_of_a_name_that_is_gone():
-    rooms = set(clearhead._ROOMS)  # tests/test_site.py asks for their pages
+def test_no_page_is_left_of_a_removed_name():
+    rooms = set(clearhead._ROOMS)  # tests/test_site.py checks their pages
     assert {path.stem for path in PAGES.glob("*.md")} - {"README", "command-line", "survey"} - rooms == set(NAMES)
 
 
 PROGRAMS = [
-    (path.stem, *found)
+    (path.stem, *actual)
     for path in sorted(PAGES.glob("*.md"))
-    for found in re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", path.read_text(), re.S)
+    for actual in re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", path.read_text(), re.S)
 ]
 
 
-@pytest.mark.parametrize(("name", "program", "wanted"), PROGRAMS, ids=[name for name, *_ in PROGRAMS])
-def test_the_program_prints_it(name, program, wanted):
+@pytest.mark.parametrize(("name", "program", "expected"), PROGRAMS, ids=[name for name, *_ in PROGRAMS])
+def test_the_program_prints_its_output(name, program, expected):
     if name == "accelerate" and not clearhead.kernels.targets():
         pytest.skip("the native library was not built on this machine")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(program, f"{name}.md", "exec"), {})
-    assert printed.getvalue() == wanted
+    assert printed.getvalue() == expected

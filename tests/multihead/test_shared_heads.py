@@ -1,4 +1,4 @@
-"""MultiheadAttention.from_shared_heads: the textbook class whose heads share one small Linear, scale and all."""
+"""MultiheadAttention.from_shared_heads: converts the textbook class whose heads share one Linear, and its scale."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def same(ours, theirs):
 
 
 class Textbook(torch.nn.Module):
-    """The widespread class, from its description: reshape to heads first, then one small Linear for all heads."""
+    """The textbook class, written from its description: reshape to heads, then one small Linear for all heads."""
 
     def __init__(self, embed_size, heads, bias=False, divisor=None, dropout=0.0):
         super().__init__()
@@ -43,7 +43,7 @@ class Textbook(torch.nn.Module):
 
 
 class WithWeights(Textbook):
-    """Other argument order, and a pair as the answer."""
+    """Another argument order, and a pair as the result."""
 
     def forward(self, query, key, value, mask=None):
         return super().forward(value, key, query, mask), None
@@ -100,8 +100,8 @@ class Broken(Textbook):
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [(Residual, "with any scale"), (Sigmoid, "with any scale"), (Broken, "did not run.*no room")]
+    ("kind", "message"), [(Residual, "with any scale"), (Sigmoid, "with any scale"), (Broken, "did not run.*no room")]
 )
-def test_from_shared_heads_refuses_what_no_scale_explains(kind, said):
-    with pytest.raises(OptionError, match=f"{kind.__name__}.*{said}"):
+def test_from_shared_heads_refuses_a_module_that_no_scale_explains(kind, message):
+    with pytest.raises(OptionError, match=f"{kind.__name__}.*{message}"):
         clearhead.MultiheadAttention.from_shared_heads(kind(E, H))

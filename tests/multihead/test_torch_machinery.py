@@ -30,15 +30,15 @@ def test_compile_fullgraph_with_gradients_equals_eager():
         torch.randn(H, requires_grad=True),
     ]
     out, lse = case(*tensors)
-    wanted = torch.autograd.grad((out.sum() + lse.cos().sum()), tensors)
+    expected = torch.autograd.grad((out.sum() + lse.cos().sum()), tensors)
     compiled = torch.compile(case, fullgraph=True, backend="aot_eager")
     out_c, lse_c = compiled(*tensors)
     torch.testing.assert_close((out_c, lse_c), (out, lse))
-    torch.testing.assert_close(torch.autograd.grad((out_c.sum() + lse_c.cos().sum()), tensors), wanted)
+    torch.testing.assert_close(torch.autograd.grad((out_c.sum() + lse_c.cos().sum()), tensors), expected)
 
 
 @pytest.mark.slow
-def test_compile_with_dynamic_shapes_does_not_compile_again():
+def test_compile_with_dynamic_shapes_does_not_recompile():
     from torch._dynamo.testing import CompileCounterWithBackend
 
     counter = CompileCounterWithBackend("eager")  # frames are counted before any backend
@@ -50,7 +50,7 @@ def test_compile_with_dynamic_shapes_does_not_compile_again():
         q, k, v = (torch.randn(B, H, length, D) for _ in range(3))
         torch.testing.assert_close(compiled(q, k, v), clearhead.attention(q, k, v, is_causal=True))
         graphs.append(counter.frame_count)
-    assert len(set(graphs)) == 1  # what the first call made serves the others
+    assert len(set(graphs)) == 1  # only the first call compiles
 
 
 @pytest.mark.slow
@@ -73,9 +73,9 @@ def test_a_mask_object_and_dropout_compile():
 def test_the_module_compiles_and_exports():
     layer = clearhead.MultiheadAttention(12, 3, batch_first=True).eval()
     x = torch.randn(B, L, 12)
-    wanted = layer(x, x, x, need_weights=False)[0]
+    expected = layer(x, x, x, need_weights=False)[0]
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(x, x, x, need_weights=False)[0], wanted)
+    torch.testing.assert_close(compiled(x, x, x, need_weights=False)[0], expected)
     torch.testing.assert_close(compiled(x, x, x)[1], layer(x, x, x)[1])
     exported = torch.export.export(
         layer,
@@ -83,11 +83,11 @@ def test_the_module_compiles_and_exports():
         {"need_weights": False},
         dynamic_shapes={n: {1: torch.export.Dim.AUTO} for n in ("query", "key", "value")} | {"need_weights": None},
     )
-    torch.testing.assert_close(exported.module()(x, x, x, need_weights=False)[0], wanted)
+    torch.testing.assert_close(exported.module()(x, x, x, need_weights=False)[0], expected)
 
 
 @pytest.mark.parametrize("kernel", [None, "torch", "reference"])
-def test_gradcheck(kernel):
+def test_gradcheck_passes(kernel):
     tensors = [*inputs(torch.float64, True), torch.randn(H, 1, S, dtype=torch.float64, requires_grad=True)]
     sinks = torch.randn(H, dtype=torch.float64, requires_grad=True)
 
@@ -102,7 +102,7 @@ def test_gradcheck(kernel):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # opcheck's own code, in torch 2.14
 @pytest.mark.parametrize("learning", [pytest.param(False, marks=pytest.mark.stress), True])
-def test_opcheck(learning):
+def test_opcheck_passes(learning):
     q, k, v = inputs(requires_grad=learning)
     bias = torch.randn(L, S, requires_grad=learning)
     sinks, slopes = (torch.randn(H, requires_grad=learning) for _ in range(2))
@@ -130,18 +130,18 @@ def test_vmap_and_functional_gradients():
     torch.testing.assert_close(per_sample[1], torch.autograd.grad(loss(leaf, k[1], v[1]), leaf)[0])
 
 
-def test_vmap_over_sinks_is_refused_clearly():
+def test_vmap_over_sinks_is_refused():
     q, k, v = torch.randn(3, 4, 1, H, L, D)
     with pytest.raises(clearhead.errors.OptionError, match="sinks"):
         torch.func.vmap(lambda q, k, v, s: clearhead.attention(q, k, v, sinks=s))(q, k, v, torch.randn(4, H))
 
 
 @pytest.mark.parametrize("randomness", ["same", "different"])
-def test_dropout_inside_vmap_follows_randomness_and_backward_repeats_the_draw(randomness):
+def test_dropout_inside_vmap_follows_randomness_and_backward_uses_the_same_pattern(randomness):
     query, key, value = torch.randn(3, 1, 2, 5, 7), torch.randn(1, 2, 11, 7), torch.eye(11).expand(1, 2, 11, 11)
 
-    def weights(one):
-        return clearhead.attention(one, key, value, dropout_p=0.5)
+    def weights(sample):
+        return clearhead.attention(sample, key, value, dropout_p=0.5)
 
     out, back = torch.func.vjp(torch.vmap(weights, randomness=randomness), query)
     kept = out != 0
@@ -162,7 +162,7 @@ def test_the_flop_counter_counts_the_products():
     assert counter.get_total_flops() == forward + backward
 
 
-def test_meta_tensors_give_shapes():
+def test_meta_tensors_give_the_right_shapes():
     q, k, v = (t.to("meta") for t in inputs())
     out, lse = clearhead.attention(q, k, v, enable_gqa=True, return_lse=True)
     assert (out.device.type, out.shape, lse.shape) == ("meta", (B, H, L, E), (B, H, L))
@@ -172,7 +172,7 @@ def test_meta_tensors_give_shapes():
     assert layer(x, x, x)[1].shape == (B, L, L)
 
 
-def test_autocast_does_what_it_does_to_torch():
+def test_autocast_has_the_same_effect_as_on_torch():
     q, k, v = torch.randn(3, B, H, L, D)
     layer = clearhead.MultiheadAttention(12, 3)
     stock = torch.nn.MultiheadAttention(12, 3)
@@ -204,10 +204,8 @@ def test_a_torch_function_mode_sees_every_attention_that_is_computed():
     torch.testing.assert_close(watched, (layer(x, x, x)[0], layer(x, x, x)[0], clearhead.attention(q, q, q)))
 
 
-@pytest.mark.filterwarnings(
-    "ignore::torch.jit.TracerWarning"
-)  # our checks of shapes look at numbers, as any check does
-def test_a_trace_serves_other_shapes():
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # shape checks convert sizes to numbers
+def test_a_trace_works_for_other_shapes():
     class Layer(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -246,18 +244,18 @@ def test_cuda_tensors_run_through_torchs_kernels(dtype):
         assert clearhead.attention(cuda[0], keys, values, cache.mask(L), enable_gqa=True).is_cuda
 
 
-# torch's own jvp loads what it scripts.
+# torch's own jvp scripts functions.
 scripts = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 
 
-def plainly(q, k, v, bias, slopes, sinks):
-    """What `ours` below asks for, from the whole matrix of weights."""
+def dense_attention(q, k, v, bias, slopes, sinks):
+    """The same as `ours` below, computed with the dense weights."""
     heads, length, keys = q.shape[-3], q.shape[-2], k.shape[-2]
     k, v = (x.repeat_interleave(heads // x.shape[-3], -3) for x in (k, v))
     logits = torch.tanh(q @ k.mT / (3 * q.shape[-1] ** 0.5)) * 3
-    apart = torch.arange(keys) - torch.arange(length)[:, None]
-    logits = logits + bias if slopes is None else logits - slopes[:, None, None] * apart.abs()
-    logits = logits.masked_fill(apart > 0, -torch.inf)
+    distance = torch.arange(keys) - torch.arange(length)[:, None]
+    logits = logits + bias if slopes is None else logits - slopes[:, None, None] * distance.abs()
+    logits = logits.masked_fill(distance > 0, -torch.inf)
     weights = torch.cat([logits, sinks[:, None, None].expand(*logits.shape[:-1], 1)], -1).softmax(-1)[..., :-1]
     return weights @ v
 
@@ -290,17 +288,17 @@ TRANSFORMS = {
 @scripts
 @pytest.mark.parametrize("mask", ["bias", "slopes"])
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_forward_mode_transforms_pass_through(name, mask, monkeypatch):
+def test_forward_mode_transforms_equal_the_dense_computation(name, mask, monkeypatch):
     monkeypatch.setattr(
         "clearhead.multihead.operators.double_backward.BLOCK", 2 * H * S * B
-    )  # two queries at a time, and one left
+    )  # blocks of two queries, and a last one of one query
     q, k, v = inputs(torch.float64)
     k, v = (k[0], v[0]) if "vmap" in name else (k, v)
     bias, sinks = torch.randn(H, L, S, dtype=torch.float64), torch.randn(H, dtype=torch.float64)
     rest = (k, v, bias, torch.rand(H, dtype=torch.float64) if mask == "slopes" else None, sinks)
     step, transform = torch.randn_like(q), TRANSFORMS[name]
-    wanted, found = (transform(lambda a, f=f: f(a, *rest), q, step) for f in (plainly, ours))
-    torch.testing.assert_close(found, wanted)
+    expected, actual = (transform(lambda a, f=f: f(a, *rest), q, step) for f in (dense_attention, ours))
+    torch.testing.assert_close(actual, expected)
 
 
 @scripts
@@ -333,7 +331,7 @@ def test_tangents_of_a_row_that_may_attend_nothing_are_zero():
 @pytest.mark.slow
 @scripts
 @pytest.mark.parametrize("name", ["grad", "vmap(grad)", "jvp"])
-def test_transforms_compile(name):
+def test_transforms_can_be_compiled(name):
     q = torch.randn(3, 2, H, L, D)
     transform = {
         "grad": gradients(lambda a: clearhead.attention(a, a, a)),
@@ -352,11 +350,11 @@ def test_a_rule_and_options_given_as_arguments_compile_for_any_length():
     for length in (7, 11):
         x = torch.randn(2, H, length, D)
         rule = masks.causal() & masks.sliding_window(2)
-        wanted = clearhead.attention(x, x, x, rule, softcap=2.5)
-        torch.testing.assert_close(compiled(x, rule, 2.5), wanted)
+        expected = clearhead.attention(x, x, x, rule, softcap=2.5)
+        torch.testing.assert_close(compiled(x, rule, 2.5), expected)
 
 
-def test_in_a_graph_of_torch_fx_the_module_is_one_node():
+def test_torch_fx_records_the_module_as_one_node():
     class Around(torch.nn.Module):
         def __init__(self):
             super().__init__()

@@ -1,4 +1,4 @@
-"""torch's own sample inputs, shipped in its wheel, through our function and our class."""
+"""torch's own sample inputs, which are in its wheel, through our function and our class."""
 
 import copy
 import sys
@@ -21,7 +21,7 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 @cache
 def torchs_samples():
-    """torch's entries for its function and for its class: importing them takes two seconds."""
+    """Return torch's entries for its function and for its class, whose import takes two seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own test modules warn on import
         from torch.testing._internal.common_methods_invocations import op_db
@@ -35,12 +35,12 @@ def wide(x):
 
 
 def no_worse(ours, theirs, exact):
-    """The error bound of docs/decisions/0005: at most twice that of torch at the same dtype, plus a small floor."""
+    """Check the bound of docs/decisions/0005: at most twice torch's error in the same dtype, plus a small floor."""
     assert ours.shape == theirs.shape
     assert ours.dtype == theirs.dtype
     torch.testing.assert_close(ours.isnan(), theirs.isnan())
-    # The samples lie in [-9, 9]; gradients are differences of products of two of them, and logits reach hundreds. What is
-    # exact for float64 is torch's float64, which is off as much as ours.
+    # The samples are in [-9, 9]; gradients are differences of products of two of them, and logits reach hundreds. The
+    # reference for float64 is torch's float64, whose error is as large as ours.
     size = {torch.float64: 480.0, torch.float32: 20.0}.get(ours.dtype, 2.0)
     floor = 16 * torch.finfo(ours.dtype).eps * size
     assert (ours - exact).abs().amax() <= 2 * (theirs - exact).abs().amax() + floor
@@ -49,12 +49,12 @@ def no_worse(ours, theirs, exact):
 def gradients(out, tensors):
     generator = torch.Generator().manual_seed(7)
     upstream = torch.randn(out.shape, generator=generator).bfloat16().to(out.dtype)  # the same in every dtype
-    wanted = [t for t in tensors if isinstance(t, torch.Tensor) and t.requires_grad]
-    return torch.autograd.grad(out, wanted, upstream)
+    expected = [t for t in tensors if isinstance(t, torch.Tensor) and t.requires_grad]
+    return torch.autograd.grad(out, expected, upstream)
 
 
 def flash(query, key, value, **options):
-    """torch's flash attention for every rank: it takes four axes; with fewer, torch would use another way."""
+    """torch's flash attention for every rank: it needs four axes; with fewer, torch uses another implementation."""
     lead = torch.broadcast_shapes(*(t.shape[:-2] for t in (query, key, value)))
     four = (1,) * (2 - len(lead)) + lead
     out = F.scaled_dot_product_attention(*(t.expand(*four, *t.shape[-2:]) for t in (query, key, value)), **options)
@@ -67,7 +67,9 @@ def test_every_sample_of_op_db_through_the_function(dtype):
     samples = list(torchs_samples()[0].sample_inputs("cpu", dtype, requires_grad=True))
     assert len(samples) == 25
     for sample in samples:
-        if sample.kwargs["dropout_p"] > 0:  # another generator: the same law, other draws (tested in test_dropout)
+        if (
+            sample.kwargs["dropout_p"] > 0
+        ):  # another generator: the same distribution, other draws (tested in test_dropout)
             assert clearhead.attention(sample.input, *sample.args, **sample.kwargs).shape == (
                 F.scaled_dot_product_attention(sample.input, *sample.args, **sample.kwargs).shape
             )
@@ -106,6 +108,6 @@ def test_every_sample_of_module_db_through_the_class(dtype, training):
             runs.append([out, weights, *gradients(out, [*inputs, *module.parameters()])])
         for mine, stock, truth in zip(*runs, strict=True):
             no_worse(mine, stock, truth)
-        # The same inputs with a batch axis, which is how the samples' own reference works.
+        # The same inputs with a batch axis, which the samples' own reference uses.
         batched = sample.reference_fn(ours, *args, **kwargs)[0]
         torch.testing.assert_close(runs[0][0], batched)

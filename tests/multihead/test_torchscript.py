@@ -1,4 +1,4 @@
-"""torch.jit.trace and torch.jit.script: what can be recorded or compiled, and how the rest is refused."""
+"""torch.jit.trace and torch.jit.script: what they record or compile, and how the rest is refused."""
 
 import io
 
@@ -32,7 +32,7 @@ class Called(nn.Module):
 
 
 def traced(function, args, *others, module=None):
-    """Trace with `args`, and compare outputs and gradients with eager ones, for `args` and tensors of other sizes."""
+    """Trace with `args`; compare outputs and gradients with eager ones, for `args` and for tensors of other sizes."""
     net = Called(function, module)
     script = torch.jit.trace(net, args)
     for given in (args, *others):
@@ -157,7 +157,7 @@ def test_rotary_and_an_encoder_are_traced() -> None:
     ],
     ids=["matrix", "hard", "varlen", "AttentionMatrix", "KVCache"],
 )
-def test_what_cannot_be_traced_is_refused_in_a_sentence(function, names: str) -> None:
+def test_functions_that_cannot_be_traced_are_refused(function, names: str) -> None:
     with pytest.raises(errors.OptionError, match=f"torch.jit.trace cannot record {names}.* Use torch.compile"):
         torch.jit.trace(function, heads())
 
@@ -188,7 +188,7 @@ def test_a_scripted_function_may_call_ours() -> None:
     torch.testing.assert_close(torch.jit.script(scripted_mask)(q, k, v, mask), scripted_mask(q, k, v, mask))
     expected = clearhead.attention(q, k, v, return_lse=True)
     torch.testing.assert_close(torch.jit.script(scripted_lse)(q, k, v), expected)
-    with pytest.raises(RuntimeError, match="in TorchScript attention returns the output alone"):
+    with pytest.raises(RuntimeError, match="in TorchScript attention returns only the output"):
         torch.jit.script(scripted_wrong_lse)(q, k, v)
 
 
@@ -211,7 +211,7 @@ MODELS = {
 @pytest.mark.parametrize("named", ["replaced", "under torch's name"])
 @pytest.mark.parametrize("name", MODELS)
 def test_models_around_our_module_are_scripted(name: str, named: str, monkeypatch) -> None:
-    if named != "replaced":  # as a program does that gives torch's name to our class
+    if named != "replaced":  # as in a program that replaces torch's name with our class
         for place in (nn, nn.modules.activation, nn.modules.transformer):
             monkeypatch.setattr(place, "MultiheadAttention", clearhead.MultiheadAttention)
     model = MODELS[name]()
@@ -225,6 +225,6 @@ def test_models_around_our_module_are_scripted(name: str, named: str, monkeypatc
             torch.testing.assert_close(script(*args), net(*args))
 
 
-def test_a_module_torch_has_no_word_for_is_refused() -> None:
+def test_a_module_that_torch_cannot_express_is_refused() -> None:
     with pytest.raises(errors.OptionError, match="no num_kv_heads and no rotary"):
         torch.jit.script(clearhead.MultiheadAttention(12, 3, num_kv_heads=1))

@@ -1,4 +1,4 @@
-"""attn_implementation="clearhead" on small random models, beside their own eager attention."""
+"""attn_implementation="clearhead" on small random models, compared with their eager attention."""
 
 import copy
 
@@ -46,7 +46,7 @@ def registered():
 
 
 def twins(model_class, config):
-    """The same model twice: with eager attention and with ours."""
+    """Return the same model twice: with eager attention and with ours."""
     models = []
     for implementation in ("eager", "clearhead"):
         torch.manual_seed(0)
@@ -69,10 +69,10 @@ def test_decoders_forward_backward_and_generate(name):
     eager, ours = decoder(name)
     for mask in (None, PADDED):
         kept = torch.ones_like(PADDED) if mask is None else mask
-        wanted, found = (model(IDS, attention_mask=mask).logits[kept.bool()] for model in (eager, ours))
-        torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
-    wanted.square().mean().backward()
-    found.square().mean().backward()
+        expected, actual = (model(IDS, attention_mask=mask).logits[kept.bool()] for model in (eager, ours))
+        torch.testing.assert_close(actual, expected, atol=2e-5, rtol=1e-4)
+    expected.square().mean().backward()
+    actual.square().mean().backward()
     for (parameter_name, a), b in zip(ours.named_parameters(), eager.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, atol=2e-5, rtol=1e-3, msg=parameter_name)
     options = {"max_new_tokens": 8, "do_sample": False, "attention_mask": PADDED, "eos_token_id": None}
@@ -80,12 +80,12 @@ def test_decoders_forward_backward_and_generate(name):
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_encoders(name):
+def test_encoders_equal_eager(name):
     model_class, config_class, options = ENCODERS[name]
     eager, ours = twins(getattr(transformers, model_class), getattr(transformers, config_class)(**options))
     mask = PADDED.flip(1)
-    wanted, found = (m(IDS, attention_mask=mask).last_hidden_state[mask.bool()] for m in (eager, ours))
-    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
+    expected, actual = (m(IDS, attention_mask=mask).last_hidden_state[mask.bool()] for m in (eager, ours))
+    torch.testing.assert_close(actual, expected, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_encoders(name):
         ),
     ],
 )  # fmt: skip
-def test_encoder_decoders(family, options):
+def test_encoder_decoders_equal_eager(family, options):
     config = getattr(transformers, f"{family}Config")(**options, pad_token_id=0, decoder_start_token_id=1)
     eager, ours = twins(getattr(transformers, f"{family}ForConditionalGeneration"), config)
     mask = PADDED.flip(1)
@@ -109,7 +109,7 @@ def test_encoder_decoders(family, options):
     assert torch.equal(ours.generate(IDS, **options), eager.generate(IDS, **options))
 
 
-def test_a_static_cache_and_a_vision_model():
+def test_a_static_cache_and_a_vision_model_equal_eager():
     eager, ours = decoder("llama")
     options = {
         "max_new_tokens": 6,
@@ -128,15 +128,15 @@ def test_a_static_cache_and_a_vision_model():
 def test_a_model_outside_the_interface_is_refused():
     for family in ("Bloom", "Falcon", "GPTJ"):
         if getattr(getattr(transformers, f"{family}PreTrainedModel"), "_supports_attention_backend", False):
-            continue  # GPT-J is inside from transformers 5.24 on
+            continue  # GPT-J uses the interface since transformers 5.24
         config = getattr(transformers, f"{family}Config")(n_embd=24, hidden_size=24, n_layer=1, n_head=4, vocab_size=61)
         config._attn_implementation = "clearhead"
-        with pytest.raises(clearhead.errors.OptionError, match="computes its attention itself"):
+        with pytest.raises(clearhead.errors.OptionError, match="computes its own attention"):
             getattr(transformers, f"{family}ForCausalLM")(config)
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"cu_seq_lens_q": torch.tensor([0, 5])}, "cu_seq_lens"),
         ({"cache": object()}, "paged cache"),
@@ -144,20 +144,20 @@ def test_a_model_outside_the_interface_is_refused():
     ],
     ids=["packed", "paged", "mask"],
 )
-def test_what_is_not_handled_is_refused_loudly(options, says):
+def test_unsupported_arguments_are_refused(options, message):
     from clearhead.multihead.transformers_backend import forward
 
     q = torch.randn(1, 2, 5, 4)
-    with pytest.raises(clearhead.errors.OptionError, match=says):
+    with pytest.raises(clearhead.errors.OptionError, match=message):
         forward(torch.nn.Identity(), q, q, q, **({"attention_mask": None} | options))
 
 
 def test_output_attentions_gives_matrices():
     eager, ours = twins(transformers.BertModel, transformers.BertConfig(**SMALL, **NO_DROP))
-    wanted = eager(IDS, output_attentions=True).attentions
-    found = ours(IDS, output_attentions=True).attentions
-    assert all(isinstance(matrix, clearhead.AttentionMatrix) for matrix in found)
-    for matrix, dense in zip(found, wanted, strict=True):
+    expected = eager(IDS, output_attentions=True).attentions
+    actual = ours(IDS, output_attentions=True).attentions
+    assert all(isinstance(matrix, clearhead.AttentionMatrix) for matrix in actual)
+    for matrix, dense in zip(actual, expected, strict=True):
         torch.testing.assert_close(matrix.to_dense(), dense, atol=1e-5, rtol=1e-4)
 
 
@@ -171,7 +171,7 @@ GPT = {
     "eos_token_id": 2,
 }
 OPT = {**SMALL, "ffn_dim": 17, "word_embed_proj_dim": SMALL["hidden_size"]}
-SEEING = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 17}
+VISION = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 17}
 
 
 @pytest.mark.parametrize(
@@ -180,15 +180,15 @@ SEEING = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "
         (transformers.GPT2Model, transformers.GPT2Config, GPT),
         (transformers.GPTBigCodeModel, transformers.GPTBigCodeConfig, GPT),
         (transformers.OPTModel, transformers.OPTConfig, OPT),
-        (transformers.SiglipVisionModel, transformers.SiglipVisionConfig, SEEING | {"image_size": 12, "patch_size": 4}),
+        (transformers.SiglipVisionModel, transformers.SiglipVisionConfig, VISION | {"image_size": 12, "patch_size": 4}),
     ],
     ids=["gpt2", "gpt-bigcode", "opt", "siglip"],
 )
-def test_output_attentions_gives_one_entry_a_layer(model, config, options):
+def test_output_attentions_gives_one_entry_per_layer(model, config, options):
     eager, ours = twins(model, config(**options))
     given = (torch.randn(2, 3, 12, 12),) if "Siglip" in model.__name__ else (IDS,)
-    wanted, found = (one(*given, output_attentions=True).attentions for one in (eager, ours))
-    assert len(found) == len(wanted) > 1
-    for matrix, dense in zip(found, wanted, strict=True):
+    expected, actual = (net(*given, output_attentions=True).attentions for net in (eager, ours))
+    assert len(actual) == len(expected) > 1
+    for matrix, dense in zip(actual, expected, strict=True):
         torch.testing.assert_close(matrix.to_dense(), dense, atol=1e-5, rtol=1e-4)
     assert not ours(*given).attentions

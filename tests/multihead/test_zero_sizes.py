@@ -1,4 +1,4 @@
-"""Axes of size 0, any of them, in every public function: what torch answers, forward and backward."""
+"""Axes of size 0 in every public function: torch's results, forward and backward."""
 
 import itertools
 
@@ -30,7 +30,7 @@ def inputs(empty: set[str], dtype: torch.dtype) -> tuple[torch.Tensor, torch.Ten
 
 
 @pytest.mark.parametrize("empty", EMPTY, ids=lambda names: "+".join(sorted(names)))
-def test_the_function_answers_as_torch_does(empty: set[str]) -> None:
+def test_the_function_equals_torch(empty: set[str]) -> None:
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         q, k, v = inputs(empty, dtype)
         shape = (q.shape[-2], k.shape[-2])
@@ -52,7 +52,7 @@ def test_the_function_answers_as_torch_does(empty: set[str]) -> None:
 
 
 @pytest.mark.parametrize("empty", EMPTY, ids=lambda names: "+".join(sorted(names)))
-def test_other_functions_and_the_matrix_answer(empty: set[str]) -> None:
+def test_other_functions_and_the_matrix_return_the_right_shapes(empty: set[str]) -> None:
     q, k, v = inputs(empty, torch.float32)
     shape = (*q.shape[:3], v.shape[3])
     for method in ("straight_through", "gumbel", "reinforce"):
@@ -85,7 +85,7 @@ def test_other_functions_and_the_matrix_answer(empty: set[str]) -> None:
         assert matrix.mean_heads().entropy().shape == (shape[0], 1, rows)
 
 
-def test_no_heads_beside_key_heads_and_the_other_way_round() -> None:
+def test_no_query_heads_are_accepted_and_no_key_heads_refused() -> None:
     q, k = torch.randn(2, 0, 5, 11), torch.randn(2, 3, 7, 11)
     assert clearhead.attention(q, k, k, enable_gqa=True).shape == (2, 0, 5, 11)
     with pytest.raises(clearhead.errors.ShapeError, match="key has 0 heads, which does not divide query's 3"):
@@ -93,7 +93,7 @@ def test_no_heads_beside_key_heads_and_the_other_way_round() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"add_bias_kv": True}, {"num_kv_heads": 1, "rotary": True}], ids=str)
-def test_the_module(options) -> None:
+def test_the_module_equals_torch(options) -> None:
     layer = clearhead.MultiheadAttention(8, 2, batch_first=True, **options)
     stock = torch.nn.MultiheadAttention(8, 2, batch_first=True, add_bias_kv="add_bias_kv" in options)
     if "rotary" not in options:
@@ -117,7 +117,7 @@ def test_the_module(options) -> None:
                 torch.testing.assert_close((out, weights), expected)
 
 
-def test_sequences_cache_rotary_masks_and_rollout() -> None:
+def test_varlen_cache_rotary_masks_and_rollout_return_the_right_shapes() -> None:
     out, lse = clearhead.attention_varlen(*[torch.randn(3, 2, 8)] * 3, torch.tensor([0, 0, 3, 3]), return_lse=True)
     assert (out.shape, lse.shape) == ((3, 2, 8), (3, 2))
     assert clearhead.attention_varlen(*[torch.randn(3, 0, 8)] * 3, torch.tensor([0, 3])).shape == (3, 0, 8)
@@ -137,6 +137,6 @@ def test_sequences_cache_rotary_masks_and_rollout() -> None:
         assert rule.sizes()[0] == 0
         assert clearhead.attention(x, x, x, rule).shape == x.shape
         assert rule.dense(3, 3).shape == (0, rule.sizes()[1] or 1, 3, 3)
-    with pytest.raises(clearhead.errors.ShapeError, match="B = 0, the logits have B = 2"):
+    with pytest.raises(clearhead.errors.ShapeError, match="B = 0, but the logits have B = 2"):
         clearhead.attention(*[torch.randn(2, 2, 3, 4)] * 3, masks.padding(none))
     assert (clearhead.rollout([clearhead.AttentionMatrix(x, x)]) @ torch.ones(3, 2)).shape == (0, 3, 2)

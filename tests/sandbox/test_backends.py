@@ -1,4 +1,4 @@
-"""Two back ends behind one interface, and what happens where there is none."""
+"""Two back ends behind one interface, and what happens without one."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The one description of an attention: its parts, its transpose and its other forms say the same of every pair."""
+"""`Attention`: a part, the transpose and every conversion give each pair the same logit."""
 
 import dataclasses
 
@@ -57,7 +57,7 @@ def test_every_field_has_a_row_in_the_table():
     assert all(row.schema == "Tensor?" for row in FIELDS.values() if row.is_tensor)
 
 
-def test_a_part_says_what_the_whole_says_of_its_queries_and_keys(attention):
+def test_a_part_has_the_logits_of_the_whole(attention):
     rows, keys = slice(3, 8), slice(2, 11)
     part = attention.part(rows, keys)
     assert torch.equal(logits(part, PRODUCTS[:, :, rows, keys]), logits(attention)[:, :, rows, keys])
@@ -66,7 +66,7 @@ def test_a_part_says_what_the_whole_says_of_its_queries_and_keys(attention):
 
 
 @pytest.mark.parametrize("heads", [slice(1, 3), torch.tensor([2, 0, 2])], ids=["slice", "list"])
-def test_some_heads_say_what_the_whole_says_of_them(attention, heads):
+def test_some_heads_have_the_logits_of_the_whole(attention, heads):
     part = attention.heads(heads)
     assert torch.equal(logits(part, PRODUCTS[:, heads]), logits(attention)[:, heads])
     again = part.heads(slice(1, 2))
@@ -76,12 +76,12 @@ def test_some_heads_say_what_the_whole_says_of_them(attention, heads):
         assert whole is None or torch.equal(getattr(part, name), whole[heads])
 
 
-def test_some_batch_entries_say_what_the_whole_says_of_them(attention):
+def test_some_batch_entries_have_the_logits_of_the_whole(attention):
     part = attention.batch(slice(1, 2))
     assert torch.equal(logits(part, PRODUCTS[1:2]), logits(attention)[1:2])
 
 
-def test_queries_in_any_order(attention):
+def test_queries_selected_in_any_order_keep_their_logits(attention):
     if attention.rule is not None:
         attention = attention.change(rule=None)
     rows = torch.tensor([7, 0, 7, 4])
@@ -89,7 +89,7 @@ def test_queries_in_any_order(attention):
     torch.testing.assert_close(logits(part, PRODUCTS[:, :, rows]), logits(attention)[:, :, rows])
 
 
-def test_single_pairs(attention):
+def test_single_pairs_have_the_logits_of_the_whole(attention):
     make = torch.Generator().manual_seed(0)
     batch, head, row, key = (torch.randint(size, (50,), generator=make) for size in (B, H, L, S))
     scaled = PRODUCTS[batch, head, row, key] * attention.multiplier_of(head)
@@ -97,25 +97,24 @@ def test_single_pairs(attention):
     torch.testing.assert_close(ours, logits(attention)[batch, head, row, key])
 
 
-def test_the_transpose_says_the_same_of_each_pair(attention):
-    owned = attention.sinks is not None or attention.rule is not None
-    if owned:
+def test_the_transpose_keeps_the_logit_of_each_pair(attention):
+    if attention.sinks is not None or attention.rule is not None:
         with pytest.raises(OptionError, match="cannot be transposed"):
             attention.transposed()
         attention = attention.change(sinks=None, rule=None)
     torch.testing.assert_close(logits(attention.transposed(), PRODUCTS.mT), logits(attention).mT)
 
 
-def test_under_another_both_count():
-    one, other = ATTENTIONS["band at positions"], Attention.of(reach=(None, 1), allow=allowed(L, S), alibi=number(H))
-    both = logits(one.change(softcap=None).under(other), PRODUCTS)
-    expected = logits(one) + logits(other, PRODUCTS * 0)
+def test_under_applies_the_masks_and_biases_of_both():
+    first, other = ATTENTIONS["band at positions"], Attention.of(reach=(None, 1), allow=allowed(L, S), alibi=number(H))
+    both = logits(first.change(softcap=None).under(other), PRODUCTS)
+    expected = logits(first) + logits(other, PRODUCTS * 0)
     torch.testing.assert_close(both, expected)
     with pytest.raises(OptionError, match="different positions"):
         ATTENTIONS["slopes"].under(other)
 
 
-def test_the_operator_and_a_file_hold_the_whole_value(attention):
+def test_operator_arguments_and_saved_fields_restore_the_value(attention):
     attention = attention.change(rule=None)
     again = Attention.from_arguments(dict(zip(ARGUMENTS, attention.arguments(), strict=True)))
     assert again == attention.change(seed=0)
@@ -126,7 +125,7 @@ def test_the_operator_and_a_file_hold_the_whole_value(attention):
     assert numbers.with_tensors(attention.tensor_list()) == attention
 
 
-def test_equality_asks_for_the_same_tensors(attention):
+def test_equality_requires_the_same_tensor_objects(attention):
     assert attention == attention.change()
     assert attention != attention.change(first_key=attention.first_key + 1)
     for name, held in attention.tensors().items():
@@ -135,13 +134,13 @@ def test_equality_asks_for_the_same_tensors(attention):
     assert attention != 1
 
 
-def test_biases_join_to_one():
+def test_join_biases_keeps_the_logits():
     attention = ATTENTIONS["bias"]
     assert attention.join_biases().key_bias is None
     torch.testing.assert_close(logits(attention.join_biases()), logits(attention))
 
 
-def test_what_learns_is_named():
+def test_learning_names_the_tensors_that_require_a_gradient():
     attention = Attention(bias=number(L, S).requires_grad_(), sinks=number(H), alibi=number(H).requires_grad_())
     assert attention.learning() == ["bias", "alibi"]
     assert FIELDS["allow"].axes is Axes.PAIRS
@@ -149,6 +148,6 @@ def test_what_learns_is_named():
 
 
 @pytest.mark.parametrize("part", ["heads", "batch"])
-def test_heads_and_entries_of_a_dropout_pattern_are_refused(part):
+def test_cutting_heads_or_batch_entries_under_dropout_is_refused(part):
     with pytest.raises(OptionError, match="dropout pattern"):
         getattr(Attention(dropout_p=0.5, seed=3), part)(slice(1, 2))

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearhead.survey.measuring.moments import EXAMPLES, SHORTEST_EXAMPLE, Moments
-from clearhead.survey.results import wilson
 
 HEADS = 5
 
@@ -63,11 +62,3 @@ def test_examples_are_the_largest_of_texts_that_are_long_enough() -> None:
     few = Moments.of(values[:1], np.arange(1), np.array([50]), None, bounded=True)
     assert few.example_texts.tolist() == [[0] + [-1] * (EXAMPLES - 1)]
     assert few.above.tolist() == [0]
-
-
-@pytest.mark.parametrize(
-    ("part", "whole", "low", "high"), [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662)]
-)
-def test_the_interval_of_a_share_is_wilsons(part: int, whole: int, low: float, high: float) -> None:
-    # 81 of 263: Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I, method 3.
-    assert wilson(part, whole) == pytest.approx((low, high), abs=6e-5)

@@ -1,5 +1,6 @@
-"""A whole survey: whatever computes it and whatever is killed, the same files bit for bit; nothing is computed twice."""
+"""A whole survey: the same files bit for bit, whoever computes it and whatever is killed; nothing is computed twice."""
 
+import errno
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from clearhead import capture
 from clearhead.errors import ModelError, OptionError
 from clearhead.survey import Settings, StoppedSurveyError, open_corpus, survey, surveying
 from clearhead.survey.folder import SurveyFolder
+from clearhead.survey.intervals import student
 from clearhead.survey.measuring import layout
 from clearhead.survey.measuring.worker import Worker
 from clearhead.survey.report.listing import listing
@@ -63,7 +65,7 @@ def test_the_numbers_are_those_of_each_text_alone(surveyed: Path) -> None:
             assert (row["module"], row["texts"]) == (score.layer, len(values))
             assert row["mean"] == pytest.approx(values.mean(), abs=2e-5)
             assert row["variance"] == pytest.approx(values.var(ddof=1), abs=2e-5)
-            half = 1.96 * (values.var(ddof=1) / len(values)) ** 0.5
+            half = student(len(values) - 1) * (values.var(ddof=1) / len(values)) ** 0.5
             assert (row["mean_low"], row["mean_high"]) == pytest.approx(
                 (values.mean() - half, values.mean() + half), abs=5e-5
             )
@@ -212,6 +214,10 @@ def test_other_texts_and_another_model_are_refused(surveyed: Path, tmp_path: Pat
     (tmp_path / "other" / "survey.json").write_text(json.dumps(manifest))
     with pytest.raises(OptionError, match=r"other settings: another model. Nothing"):
         survey("induction", open_corpus(surveyed / "texts.txt"), tmp_path / "other", ALL, ray=False)
+    manifest["identity"]["model"] |= {"name": "theirs", "layers": ["h.0"], "heads": [2]}
+    (tmp_path / "other" / "survey.json").write_text(json.dumps(manifest))
+    with pytest.raises(OptionError, match=r"other settings: another model \(theirs, and now induction\)\. Nothing"):
+        survey("induction", open_corpus(surveyed / "texts.txt"), tmp_path / "other", ALL, ray=False)
 
 
 def test_a_folder_with_other_files_is_refused(surveyed: Path, tmp_path: Path) -> None:
@@ -219,7 +225,7 @@ def test_a_folder_with_other_files_is_refused(surveyed: Path, tmp_path: Path) ->
     corpus = open_corpus(surveyed / "texts.txt")
     with pytest.raises(OptionError, match=r"is not empty and is not the folder of a survey \(notes.txt is in it\)"):
         survey("induction", corpus, tmp_path, ALL, ray=False)
-    with pytest.raises(OptionError, match=r"notes.txt cannot be written: .*"):
+    with pytest.raises(OptionError, match=r"notes.txt is a file, expected a folder"):
         survey("induction", corpus, tmp_path / "notes.txt", ALL, ray=False)
     assert contents(tmp_path) == {"notes.txt": b"mine"}
 
@@ -260,6 +266,46 @@ def test_an_error_in_one_part_ends_the_survey_and_keeps_the_others(
         f"00000{n}.parquet" for n in range(3)
     ]
     assert contents(run(surveyed, "failed")) == contents(surveyed / "whole")
+
+
+FILES = {"survey.json": 0, "a part": 3, "a table of texts": 10, "the results": 17}
+
+
+@pytest.mark.parametrize("where", FILES)
+def test_a_full_disk_is_a_sentence_and_the_survey_goes_on_later(
+    where: str, surveyed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the files that are written one after the other, the disk has room for so many."""
+    fsync, written, name = os.fsync, [], f"full {where}"
+
+    def full(descriptor: int) -> None:
+        if len(written) == FILES[where]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+        written.append(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OptionError, match=r"cannot be written: No space left on device. Make room, or give"):
+            run(surveyed, name)
+    kept = {path: time for path, time in times(surveyed / name).items() if not path.name.endswith(".draft")}
+    assert len(kept) == FILES[where]
+    assert contents(run(surveyed, name)) == contents(surveyed / "whole")
+    parts = {path: time for path, time in kept.items() if path.parent.name == "parts"}
+    assert parts.items() <= times(surveyed / name).items()
+
+
+def times(folder: Path) -> dict[Path, int]:
+    """When each file was written, in nanoseconds."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_corpus_of_empty_texts_gives_a_survey_without_rows(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in ("", None, " ")))
+    result = survey("induction", open_corpus(path), tmp_path / "out", Settings(), workers=1, ray=False)
+    assert (result.counts["texts"], result.counts["empty"]) == (0, 3)
+    assert {row["texts"] for row in listing(tmp_path / "out")["rows"]} == {0}
 
 
 def test_a_drive_that_is_away_for_a_moment_is_tried_again(surveyed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +363,7 @@ def test_ray_is_taken_if_it_is_there(monkeypatch: pytest.MonkeyPatch, surveyed: 
 
 
 def test_an_error_of_an_actor_is_returned(surveyed: Path, tmp_path: Path) -> None:
-    """What Ray raises for an error of another process has lost its class and its sentence."""
+    """The exception that Ray raises for an error of another process has lost its class and message."""
     loaded = induction()
     (tmp_path / "texts.txt").write_text((surveyed / "texts.txt").read_text(encoding="utf-8"), encoding="utf-8")
     corpus = open_corpus(tmp_path / "texts.txt")

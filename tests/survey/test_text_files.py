@@ -1,4 +1,4 @@
-"""Plain text and JSON lines: every text is read, whichever part it is in; what is no text is refused with its line."""
+"""Plain text and JSON lines: every text is read, in whichever part; anything else is refused with its line."""
 
 import json
 from pathlib import Path
@@ -87,7 +87,12 @@ REFUSED = {
     "not UTF-8": (b"one\ntwo\n\xff\xfe\n", "line 3, is not text in UTF-8"),
 }
 REFUSED_JSON = {
-    "not JSON": (b'{"text": "a"}\n\n{"text": \n', "line 3, is not JSON"),
+    "not JSON": (b'{"text": "a"}\n\n{"text": x}\n', r"line 3, is not JSON \(column 10: Expecting value\)"),
+    "cut in the middle": (b'{"text": "a"}\n{"text": "b\n{"text": "c"}\n', r"line 2, is not JSON \(column 10: Unterm"),
+    "half a character": (
+        b'{"text": "\\ud83d\\ude00"}\n{"text": "a \\ud83d"}\n',
+        r"line 2: 'text' has half of a character in it \(\\ud83d, .*by \\ufffd",
+    ),
     "a list": (b"[1, 2]\n", "line 1, holds a list, expected an object"),
     "no key": (
         b'{"text": "a"}\n{"body": "b", "id": 3}\n',

@@ -1,4 +1,4 @@
-"""A stand-in for a model's reading: dense weights behind the few calls the pictures make."""
+"""A fake reading: dense weights behind the few methods that the pictures call."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from clearhead.capture.positions import Positions, assumed
 
 
 class DenseMatrix:
-    """What the views use of `AttentionMatrix`, computed the plain way from stored weights (B, H, L, S)."""
+    """The methods of `AttentionMatrix` that the views use, computed directly from stored weights (B, H, L, S)."""
 
     def __init__(self, weights: Tensor) -> None:
         self.weights, self.shape, self.dtype = weights, weights.shape, weights.dtype

@@ -1,4 +1,4 @@
-"""The widget in a real notebook: marimo serves one, a browser drives it, and Python answers what it asks."""
+"""The widget in a real notebook: marimo serves it, a browser drives it, and Python answers its questions."""
 
 import os
 import re

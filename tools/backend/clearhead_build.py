@@ -1,7 +1,7 @@
-"""Builds the package with scikit-build-core; where the native library fails to build, without it, and with the reason.
+"""Build the package with scikit-build-core. If the native library fails to build, leave it out and keep the reason.
 
-The reason goes into the package (`kernels/native/build_failure.txt`), for `clearhead doctor` and every error that needs
-the library. scikit-build-core's own `if.failed` override retries as well, and keeps no reason.
+The reason goes into the package (`kernels/native/build_failure.txt`), for `clearhead doctor` and for errors of features
+that need the library. scikit-build-core's own `if.failed` override retries as well, but keeps no reason.
 """
 
 import os
@@ -34,16 +34,18 @@ Settings = dict[str, list[str] | str] | None
 FAILURE = Path("src/clearhead/kernels/native/build_failure.txt")
 WITHOUT_LIBRARY = {"wheel.cmake": "false", "wheel.py-api": "py3"}
 KEPT_LINES = 400
+# pip caches the wheel that it builds from an sdist, and would install it again where there is a compiler by now.
+AGAIN = "(with pip's options --force-reinstall --no-cache-dir)"
 NO_COMPILER = ("No CMAKE_CXX_COMPILER could be found", "CMAKE_CXX_COMPILER not set")
 
 
 def build_wheel(folder: str, settings: Settings = None, metadata: str | None = None) -> str:
-    """Build a wheel into `folder`; the native library is left out where it fails to build."""
+    """Build a wheel into `folder`; the native library is left out if it fails to build."""
     return _build(scikit.build_wheel, folder, settings, metadata)
 
 
 def build_editable(folder: str, settings: Settings = None, metadata: str | None = None) -> str:
-    """Build an editable wheel into `folder`; the native library is left out where it fails to build."""
+    """Build an editable wheel into `folder`; the native library is left out if it fails to build."""
     return _build(scikit.build_editable, folder, settings, metadata)
 
 
@@ -63,7 +65,8 @@ def _build(build: Callable[..., str], folder: str, settings: Settings, metadata:
     first = why.splitlines()[0]
     print(
         f"\n*** clearhead: the native library was NOT built: {first}\n"
-        "*** The package is installed without it, on torch's kernels. `clearhead doctor` repeats the reason.\n",
+        "*** The package is installed without it, on torch's kernels. `clearhead doctor` repeats the reason.\n"
+        f"*** When the reason is gone, install it again {AGAIN}.\n",
         file=sys.stderr,
         flush=True,
     )
@@ -71,9 +74,9 @@ def _build(build: Callable[..., str], folder: str, settings: Settings, metadata:
 
 
 def reason(output: str, exception: BaseException) -> str:
-    """Return why a build failed: one line, then the lines of its output that say so."""
+    """Return why a build failed: one line, then the relevant lines of its output."""
     if any(mark in output for mark in NO_COMPILER):
-        return "no C++ compiler was found. Install g++ 12 or clang 14, or newer, and then clearhead again"
+        return f"no C++ compiler was found. Install g++ 12 or clang 14, or newer, and then clearhead again {AGAIN}"
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in output.splitlines()]
     errors = [i for i, line in enumerate(lines) if re.search(r"\berror\b\s?:|CMake Error|FAILED:", line)]
     compiler = [i for i in errors if re.search(r"\b(fatal )?error\b\s?:", lines[i])]
@@ -88,7 +91,7 @@ def reason(output: str, exception: BaseException) -> str:
 
 @contextmanager
 def _last_lines() -> Iterator[deque[str]]:
-    """Yield the last lines of what this process and its children print, which is still printed."""
+    """Yield a list that collects the last lines printed by this process and its children, while passing them on."""
     lines: deque[str] = deque(maxlen=KEPT_LINES)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -2,7 +2,7 @@
 
 `attn_implementation="ORGANISATION/REPOSITORY"` in transformers loads this module, and so does `kernels.get_kernel`.
 Layouts are those of flash-attn: (B, L, H, D), or (T, H, D) packed; `causal` ends at the last key (bottom-right).
-What flash-attn's interface has and this does not compute is refused in words.
+Options of flash-attn's interface that are not supported raise an error.
 """
 
 import importlib.util
@@ -52,8 +52,8 @@ def flash_attn_func(
         causal: query i may attend keys up to i + S - L.
         window_size: keys this far before and after query i + S - L; -1 = no limit.
         softcap: logits become softcap·tanh(logits / softcap); 0 = off.
-        alibi_slopes: (H,); slope·|i + S - L - j| is taken off the logits.
-        deterministic: always so.
+        alibi_slopes: (H,); slope·|i + S - L - j| is subtracted from the logits.
+        deterministic: ignored; results are always deterministic.
         return_attn_probs: refused; clearhead.attention(return_matrix=True) gives the weights.
 
     Returns:
@@ -91,13 +91,13 @@ def flash_attn_varlen_func(
     return_attn_probs: bool = False,
     block_table: Tensor | None = None,
 ) -> Tensor:
-    """Compute attention within each of several sequences that lie one after the other.
+    """Compute attention within each of several packed sequences.
 
     Args:
         q: (T, H, D); sequence n is q[cu_seqlens_q[n]:cu_seqlens_q[n + 1]].
         k: (U, H_kv, D), cut by cu_seqlens_k.
         v: (U, H_kv, E).
-        max_seqlen_q, max_seqlen_k: not needed.
+        max_seqlen_q, max_seqlen_k: ignored.
         block_table: refused; a paged cache is not read.
 
     The other arguments are those of `flash_attn_func`.
@@ -122,7 +122,7 @@ def flash_attn_varlen_func(
 
 
 def _mask(causal: bool, window_size: tuple[int, int], past: int) -> masks.Mask | None:
-    """The rule of a window around query i + past; None where every key is allowed."""
+    """Return the mask rule of a window around query i + past; None if every key is allowed."""
     left, right = window_size
     right = 0 if causal else right
     mask = None if right < 0 else masks.causal(past + right)

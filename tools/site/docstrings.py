@@ -1,4 +1,4 @@
-"""What mkdocstrings reads of a docstring: `Example:` as its section `Examples:`, sessions outside one as code."""
+"""Prepare docstrings for mkdocstrings: rename `Example:` to its section `Examples:`, fence other sessions as code."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ SESSION = re.compile(r"(?:^ *>>> .*\n?(?:^ *\S.*\n?)*)", re.M)
 
 
 class Programs(griffe.Extension):
-    """Marks the interactive sessions in docstrings, which Markdown would take for quotations."""
+    """Marks the interactive sessions in docstrings, which Markdown would read as quotations."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrite the docstring of one object, as griffe finds it."""
@@ -18,7 +18,7 @@ class Programs(griffe.Extension):
 
 
 def marked(text: str) -> str:
-    """The docstring with its sessions fenced.
+    """Return the docstring with its sessions fenced.
 
     >>> print(marked("Adds.\\n\\nExample:\\n    >>> 1 + 1\\n    2\\n").replace("`", "'"))
     Adds.

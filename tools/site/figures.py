@@ -1,6 +1,6 @@
-"""Figures in the text of the site: a comment `<!-- figure: NAME -->` becomes a picture that was computed just now.
+"""Draw the figures of the site: a comment `<!-- figure: NAME -->` becomes a picture that is computed at build time.
 
-Flow charts in Mermaid's notation (docs/design.md) are drawn too: its script would be 3 MB, or another server's.
+Flow charts in Mermaid's notation (docs/design.md) are drawn too: Mermaid's script takes 3 MB, or another server.
 """
 
 import math
@@ -18,7 +18,7 @@ CHART = re.compile(r"```mermaid\nflowchart TD\n(.*?)```", re.S)
 
 
 def drawn(markdown: str) -> str:
-    """The page with its figures."""
+    """Return the page with its figures."""
     markdown = FIGURE.sub(lambda match: _framed(FIGURES[match[1]]()), markdown)
     return CHART.sub(lambda match: _framed(chart(match[1])), markdown)
 
@@ -28,7 +28,7 @@ def _framed(svg: str) -> str:
 
 
 def chart(text: str) -> str:
-    """Floors of rooms as rows of boxes, an edge a line from one floor to another."""
+    """Draw a flow chart: floors of rooms as rows of boxes, edges as lines between floors."""
     floors = [re.findall(r"^    (\w+)$", floor, re.M) for floor in text.split("subgraph ")[1:]]
     edges = re.findall(r"^  (\w+) --> (\w+)$", text, re.M)
     wide = max(sum(_width(room) + 16 for room in floor) for floor in floors)
@@ -57,7 +57,7 @@ def _width(room: str) -> float:
 
 
 def _blocks() -> str:
-    """The states of the 64 × 64 blocks of a causal window, as the kernels ask for them."""
+    """Draw the states of the 64 × 64 blocks of a causal window, as the kernels see them."""
     side, size, length = 22, 64, 1024
     rule = masks.causal() & masks.sliding_window(256)
     paint = {
@@ -93,7 +93,7 @@ def _blocks() -> str:
 
 
 def _softmax() -> str:
-    """One row of logits taken a block at a time: the sum so far, rescaled when a larger logit comes."""
+    """Draw one row of logits, processed in blocks: the running sum is rescaled when a larger logit comes."""
     logits = torch.randn(24, generator=torch.Generator().manual_seed(4), dtype=torch.float64) * 1.5
     largest, total, so_far = -math.inf, 0.0, []
     for block in logits.split(4):
@@ -112,7 +112,7 @@ def _softmax() -> str:
 
 
 def _entropy() -> str:
-    """The entropy of eight rows: from the identity, and from the dense weights."""
+    """Draw the entropy of eight rows, computed from the identity and from the dense weights."""
     q, k = torch.randn(2, 1, 1, 8, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64).unbind()
     A = clearhead.AttentionMatrix(q, k, is_causal=True)
     dense = A.to_dense()
@@ -123,7 +123,7 @@ def _entropy() -> str:
 
 
 def _agree(value: float, expected: float) -> None:
-    """Stop the build where the text beside a figure would be false."""
+    """Stop the build if the text beside a figure would be false."""
     if abs(value - expected) > 1e-12:
         raise SystemExit(f"a figure of the site shows {value}, and the text beside it says {expected}")
 

@@ -1,6 +1,6 @@
-"""MkDocs' hooks of the site: pages made from files outside docs/, the reference from docstrings, drawn figures.
+"""MkDocs hooks of the site: pages from files outside docs/, the reference from docstrings, drawn figures.
 
-The navigation takes the reference and the decisions from the lists in their README.md, so each is named once.
+The navigation reads the reference and the decisions from the lists in their README.md, so each page is listed once.
 """
 
 import re
@@ -17,7 +17,7 @@ import public
 
 ROOT = Path(__file__).parents[2]
 BUILT = ROOT / "build" / "live"  # drawn once; `make docs` draws again what is older than the sources
-# Site page -> the file outside docs/ it is.
+# Site page -> its file outside docs/.
 ELSEWHERE = {
     "benchmarks/README.md": "bench/README.md",
     "benchmarks/LOG.md": "bench/LOG.md",
@@ -31,7 +31,7 @@ LINK = re.compile(r"\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_config(config: Any) -> Any:
-    """Fill in the navigation of the reference and of the decisions."""
+    """Add the reference and the decisions to the navigation."""
     for section in config.nav:
         if "Reference" in section:
             section["Reference"] = ["reference/README.md", *_listed("reference")]
@@ -42,7 +42,7 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that are files elsewhere in the project, and the live figures."""
+    """Add pages from files elsewhere in the project, and the live figures."""
     for place, source in ELSEWHERE.items():
         files.append(File.generated(config, place, content=(ROOT / source).read_text("utf-8")))
     for path in live.draw(BUILT):
@@ -51,7 +51,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Draw the figures of a page, and add the docstrings of what a page of the reference names."""
+    """Draw the figures of a page, and add the docstrings of the names on a reference page."""
     place = page.file.src_uri
     if place in NOT_SEARCHED:
         page.meta["search"] = {"exclude": True}

@@ -1,4 +1,4 @@
-"""From a model to a record: run it as it is, keep its queries and keys, ask afterwards. See README.md."""
+"""Record what a model attends to: run it unchanged, keep its queries and keys, compute weights later. See README.md."""
 
 from clearhead.capture.interventions.ablation import ablate
 from clearhead.capture.interventions.effects import HeadEffect, HeadEffects

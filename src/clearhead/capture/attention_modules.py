@@ -1,4 +1,4 @@
-"""Which modules of a model are attention, by the names of their classes, and which attend to their own states alone."""
+"""Find the attention modules of a model by class name, and those that attend only to their own states."""
 
 import inspect
 import re
@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 _ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
-# Arguments of other states than those of the module itself.
+# Names of arguments that hold other states than the module's own.
 SOURCES = (
     "key_value_states",
     "encoder_hidden_states",
@@ -21,12 +21,12 @@ _APART = frozenset(("query", "key", *SOURCES))
 
 
 def attention_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules whose class is named an attention, innermost only, by name, in the model's own order."""
+    """Return name -> module for the innermost modules with an attention's class name, in the model's order."""
     return innermost(modules_by_name(model))
 
 
 def modules_by_name(model: nn.Module) -> dict[str, nn.Module]:
-    """The same as `dict(model.named_modules())`, in a quarter of the time: each name passes through no generator."""
+    """Return `dict(model.named_modules())` in a quarter of the time, because names pass through no generators."""
     named: dict[str, nn.Module] = {}
     seen = set[int]()
 
@@ -43,7 +43,7 @@ def modules_by_name(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def innermost(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
-    """Of modules by name, those named an attention that have no other such module inside."""
+    """Return those modules that have an attention's class name and no other such module inside."""
     attention = {name: module for name, module in modules.items() if is_named_attention(type(module).__name__)}
     outer = {parent for name in attention for parent in parent_names(name)}
     return {name: module for name, module in attention.items() if name not in outer}
@@ -51,7 +51,7 @@ def innermost(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
 
 @lru_cache(maxsize=1024)
 def is_named_attention(class_name: str) -> bool:
-    """Whether a class is named an attention.
+    """Whether a class name is that of an attention.
 
     >>> is_named_attention("BertSelfAttention"), is_named_attention("GPT2Attn"), is_named_attention("Linear")
     (True, True, False)
@@ -60,7 +60,7 @@ def is_named_attention(class_name: str) -> bool:
 
 
 def parent_names(name: str) -> list[str]:
-    """The names of the modules that contain a module, the model itself ("") first.
+    """Return the names of the modules that contain a module, the model itself ("") first.
 
     >>> parent_names("a.b.c")
     ['', 'a', 'a.b']
@@ -71,7 +71,7 @@ def parent_names(name: str) -> list[str]:
 
 @lru_cache(maxsize=1024)
 def attends_itself(kind: Any) -> bool:
-    """Whether no argument of a module's forward, and no name it looks up among others, is of states to attend to."""
+    """Whether a module's forward takes no other states to attend to, neither by argument nor from its kwargs."""
     forward = inspect.unwrap(kind.forward)
     code = getattr(forward, "__code__", None)
     if code is None or code.co_flags & inspect.CO_VARARGS:

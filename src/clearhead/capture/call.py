@@ -21,7 +21,7 @@ from clearhead.matrix import AttentionMatrix
 from clearhead.matrix.inputs import RowValues
 from clearhead.spec import EVERYWHERE, Attention, divide_heads
 
-# How far a recomputed output row may lie from the model's, as a share of the largest value.
+# Largest difference between a recomputed output row and the model's, as a share of the largest value.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 
 NO_NUMBERS = "it ran on tensors that hold no numbers to look at: on the meta device, or in torch.export or torch.vmap"
@@ -29,19 +29,19 @@ NO_NUMBERS = "it ran on tensors that hold no numbers to look at: on the meta dev
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What an attention module computed.
+    """One computed attention.
 
     Attributes:
-        module: who asked for it.
+        module: the module that computed it.
         query: (B, H, L, D).
         key: (B, H_kv, S, D).
         attention: scale, band, bias, soft cap, sinks and slopes; its bias may mask, with -inf or a large negative one.
-        mask: the model's own mask besides: boolean (True = may attend) or float (added), broadcastable to
+        mask: the model's own mask, in addition: boolean (True = may attend) or float (added), broadcastable to
             (B, H, L, S), or (B, S); a BlockMask of flex attention; or None.
         value: (B, H_kv, S, D_v); None if it was not seen.
-        out: (B, L, H, D_v), what the model's own attention answered; None if the call was checked otherwise.
-        dropout: whether some weights were dropped on the way to `out`.
-        rows: the queries whose output `value` explains; None = all.
+        out: (B, L, H, D_v), the output of the model's own attention; None if the call was checked in another way.
+        dropout: whether `out` was computed with dropout.
+        rows: the queries whose output follows from `value`; None = all.
         row_values: the values of the other queries, if these are known.
     """
 
@@ -58,13 +58,13 @@ class Call:
 
 
 def attention_of(query: Tensor, scale: float | None = None, **options: Any) -> Attention:
-    """The attention of a model in its own words: `scale` None is 1/sqrt(D), `options` are those of `Attention.of`."""
+    """Return a model's attention. A `scale` of None means 1/sqrt(D); `options` are those of `Attention.of`."""
     return Attention.of(query.shape[-1] ** -0.5 if scale is None else scale, **options)
 
 
 @dataclass(slots=True)
 class Masks:
-    """Splits a model's masks into allow and bias; caches each, as all layers of a model share one mask."""
+    """Splits a model's masks into allow and bias, with a cache, because all layers of a model share one mask."""
 
     _known: dict[tuple[Any, ...], tuple[StorageWeakRef, Tensor | None, Tensor | None]] = field(default_factory=dict)
     _blocks: dict[tuple[int, Sizes], tuple[Any, bool, Tensor | None]] = field(default_factory=dict)
@@ -85,16 +85,16 @@ class Masks:
             raise CaptureError(f"its mask is a {type(mask).__name__}, not a tensor")
         if mask.dim() == 2:  # (B, S): which keys are padding
             mask = mask[:, None, None, :]
-        # A model may write into its mask later, as caches do: then it has another version, where torch counts them.
+        # A model may write into its mask later, as caches do. Its version then differs, where torch counts versions.
         memory, version = mask.untyped_storage(), 0 if mask.is_inference() else mask._version
         place = (memory._cdata, mask.storage_offset(), mask.shape, mask.stride(), mask.dtype, version)
-        if place not in self._known:  # the reference keeps the memory's number from being given to another
+        if place not in self._known:  # the reference keeps the memory alive, so that its address is not reused
             self._known[place] = (StorageWeakRef(memory), *_split(mask.detach()))
         return self._known[place][1:]
 
 
 def _split(mask: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """(allow, bias) of a mask, in memory of their own; axes that are only stretched are left at 1."""
+    """Return (allow, bias) of a mask as copies; expanded axes keep size 1."""
     for axis, step in enumerate(mask.stride()):
         mask = mask.narrow(axis, 0, 1) if step == 0 and mask.shape[axis] > 1 else mask
     if mask.dtype == torch.bool:
@@ -110,13 +110,13 @@ def _split(mask: Tensor) -> tuple[Tensor | None, Tensor | None]:
 def record_step(
     call: Call, masks: Masks, heads: list[int] | None = None, *, values: bool = False, check: bool = True
 ) -> Step:
-    """The step that a record keeps of a call, with copies of its tensors, checked against the call's output.
+    """Return the Step of a call, with copies of its tensors, checked against the call's output.
 
     Three rows of the output are recomputed from the matrix. If they differ from the model's, its attention has a term
-    that Clearhead does not know, and the call is not recorded. With `check=False` that was done for a call like it.
+    that Clearhead does not know, and the call is not recorded. Pass `check=False` only if a similar call was checked.
 
     Raises:
-        CaptureError: the call cannot be described as an attention matrix; the message tells why.
+        CaptureError: the call cannot be described as an attention matrix; the message says why.
     """
     if not all(holds_numbers(tensor) for tensor in (call.query, call.key, call.value) if tensor is not None):
         raise CaptureError(NO_NUMBERS)
@@ -145,10 +145,10 @@ def record_step(
 
 
 def _attention(call: Call, masks: Masks) -> Attention:
-    """A call's attention with tensors of its own, and what its masks and biases block as `allow`."""
+    """Return a call's attention with copied tensors, and with everything its masks and biases block in `allow`."""
     tensors = call.attention.tensors()
     if not tensors and call.mask is None:
-        return call.attention  # 0.1 ms less a layer
+        return call.attention  # saves 0.1 ms per layer
     allow, bias = masks.split(call.mask)
     allow = None if allow is None else allow[..., : call.key.shape[2]]
     blocked, added = masks.split(call.attention.bias)
@@ -168,7 +168,7 @@ def _matrix(
 
 
 def holds_numbers(tensor: Tensor) -> bool:
-    """Whether a tensor's numbers can be read: not on the meta device, nor of a tracer, nor inside torch.vmap.
+    """Whether a tensor's numbers can be read: it is not on the meta device, from a tracer, or inside torch.vmap.
 
     >>> holds_numbers(torch.ones(2)), holds_numbers(torch.ones(2, device="meta"))
     (True, False)
@@ -181,7 +181,7 @@ def holds_numbers(tensor: Tensor) -> bool:
 
 
 def _autocast(call: Call) -> Call:
-    """The same call with query, key and value in the dtype torch.autocast gives products; float64 stays."""
+    """Return the call with query, key and value in the dtype that torch.autocast uses for products; float64 stays."""
     device = call.query.device.type
     if not torch.is_autocast_enabled(device):
         return call
@@ -195,7 +195,7 @@ def _autocast(call: Call) -> Call:
 
 
 def _one_batch(call: Call) -> Call:
-    """The same call with query, key and value expanded to one batch size."""
+    """Return the call with query, key and value expanded to one batch size."""
     parts = {name: getattr(call, name) for name in ("query", "key", "value") if getattr(call, name) is not None}
     batch = max(len(part) for part in parts.values())
     single = {name: part.expand(batch, *part.shape[1:]) for name, part in parts.items() if len(part) == 1 < batch}
@@ -203,7 +203,7 @@ def _one_batch(call: Call) -> Call:
 
 
 def _with_dense_mask(call: Call, masks: Masks) -> Call:
-    """The same call with a tensor, or a causal band, instead of flex attention's BlockMask."""
+    """Return the call with a tensor, or a causal band, instead of flex attention's BlockMask."""
     if not hasattr(call.mask, "mask_mod"):
         return call
     sizes = (*call.query.shape[:3], call.key.shape[2])
@@ -228,7 +228,7 @@ def _attended_keys(attention: Attention, length: int, key: Tensor) -> Tensor | N
 
 
 def check_rows(call: Call, attention: Attention) -> None:
-    """Compare three rows of the model's own output with what the matrix gives.
+    """Compare three rows of the model's own output with those recomputed from the matrix.
 
     Raises:
         CaptureError: they differ.
@@ -258,7 +258,7 @@ def check_rows(call: Call, attention: Attention) -> None:
         )
         ours = _output(query, key, value, attention)
         off = (ours - given.transpose(1, 2)).abs()
-        if attention.allow is not None:  # a row that may attend nothing: zero here, anything there
+        if attention.allow is not None:  # a row that may attend nothing is zero here and arbitrary in the model
             off = off.masked_fill(~attention.allow.any(-1, keepdim=True), 0.0)
         worst, tolerance = float(off.amax()), TOLERANCE.get(query.dtype, 1e-3)
         if worst <= tolerance * float(ours.abs().amax()):  # no output is larger than the largest value
@@ -272,7 +272,7 @@ def check_rows(call: Call, attention: Attention) -> None:
 
 
 def _three_rows(usable: Sequence[int]) -> Sequence[int]:
-    """The last of some rows, one in the middle and one at the beginning; of a range, at equal distances."""
+    """Return three of some rows: the last one, one in the middle and one at the beginning."""
     if isinstance(usable, range) and len(usable) > 2:
         step = (len(usable) - 1) // 2
         return usable[len(usable) - 1 - 2 * step :: step]
@@ -280,7 +280,7 @@ def _three_rows(usable: Sequence[int]) -> Sequence[int]:
 
 
 def _output(query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> Tensor:
-    """The output of some rows; by the fast path where a scale and a mask are all, for a third of the time."""
+    """Return the output of some rows. With only a scale and a mask, the fast path takes a third of the time."""
     has_more = attention.tensors().keys() - {"allow"} or attention.softcap is not None or attention.rule is not None
     if not has_more and attention.band == EVERYWHERE and not attention.dropout_p:
         grouped = query.shape[1] != key.shape[1]

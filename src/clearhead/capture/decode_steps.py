@@ -1,13 +1,14 @@
-"""DecodeSteps: the steps of a generation, recorded at little cost where a cache grows by one key.
+"""DecodeSteps: fast path for recording decode steps, in which a KV cache grows by one key.
 
-A step has one query and S keys, of which all, or all but the last, are those of the step before: that is compared bit
-for bit. Nothing is compared where it is known: transformers' `DynamicLayer` concatenates, so a cache of that very class
-which held the keys of the step before when the model began, unchanged, has appended to them. (A comparison takes 150 µs
-a layer after 2,000 tokens of SmolLM2, whose steps take 1,700 µs a layer.)
+A step has one query and S keys. All keys, or all but the last, must be those of the step before, which is compared bit
+for bit. The comparison is skipped if it cannot fail: transformers' `DynamicLayer` concatenates, so if a cache of
+exactly this class held the unchanged keys of the step before when the model began, it has appended to them. (A
+comparison takes 150 µs per layer after 2,000 tokens of SmolLM2, whose steps take 1,700 µs per layer.)
 
-Then the record needs the query alone; the cache's own tensor serves all steps so far, without a copy while the model
-writes into no cache in place. Where that cannot be known, as of tensors without a version (`torch.inference_mode`), the
-new key is copied behind those of before. Outputs are recomputed for the first steps and for every sixteenth.
+The record then needs only the query. The cache's own tensor serves all steps so far without a copy, as long as the
+model does not write to the cache in place. If that cannot be known, because tensors have no version
+(`torch.inference_mode`), the new key is copied behind the earlier ones. Outputs are recomputed for the first steps and
+for every sixteenth.
 """
 
 from __future__ import annotations
@@ -29,26 +30,26 @@ from clearhead.matrix import AttentionMatrix
 from clearhead.spec import Attention
 
 CHECKED_FIRST, CHECKED_EVERY = 2, 16
-SPARE = 64  # keys that a layer's own memory has room for beyond those it holds, at least
+SPARE = 64  # smallest number of further keys for which a layer's own memory has room
 
 
 @dataclass(slots=True)
 class _Layer:
-    """What is known of a layer after its last step.
+    """The state of a layer after its last step.
 
     Attributes:
-        keys: those that all steps share.
-        size: how many the last step had.
+        keys: the keys that all steps share.
+        size: the number of keys of the last step.
         query: (B, H, 1, D), the shape of its query.
         own: its attention as the model described it, compared with the next one's.
         attention: the same as recorded, without its mask.
-        version: of the keys' memory when it was taken over; None where it is the record's own.
-        room: (B, H_kv, more than size, D), the record's own memory, whose beginning `keys` shows; None: there is none.
+        version: the version of the keys' memory when it was first shared; None if the memory is the record's own.
+        room: (B, H_kv, more than size, D), the record's own memory, of which `keys` is the beginning; None without one.
         count: how many steps in a row were recorded this way.
-        index: of the module in a cache of transformers; None where it has none.
-        options: of the last call; a call with the same ones needs no description. None where they are not known.
-        next_options: of the call that is being recorded.
-        holder: the layer of the cache that held `keys` when the model began, and appends to them; None where none did.
+        index: the module's index in a cache of transformers; None without one.
+        options: the options of the last call; a call with equal options needs no description. None if not known.
+        next_options: the options of the call that is being recorded.
+        holder: the cache layer that held `keys` when the model began, and appends to them; None without one.
     """
 
     keys: Keys
@@ -70,11 +71,11 @@ class _Layer:
         return self.count < CHECKED_FIRST or self.count % CHECKED_EVERY == 0
 
     def share(self, key: Tensor) -> None:
-        """Let the cache's own tensor hold the keys."""
+        """Share the cache's own tensor."""
         self.keys.held, self.version, self.room = key.detach() if key.requires_grad else key, key._version, None
 
     def append(self, key: Tensor) -> None:
-        """Copy the last of these keys behind the others; all of them where there is no room."""
+        """Copy the last of these keys behind the others; copy all of them if there is no room."""
         size = key.shape[2]
         left = self.room is not None and self.room.is_inference() and not torch.is_inference_mode_enabled()
         if self.room is None or self.room.shape[2] < size or left:  # no longer written to outside inference mode
@@ -85,7 +86,7 @@ class _Layer:
         self.keys.held, self.version = self.room[:, :, :size], None
 
     def end(self) -> None:
-        """Give the keys memory of their own, without room for more."""
+        """Copy the keys to their own memory, without room for more."""
         if self.keys.held is not None and (self.version is not None or self.room is not None):
             self.keys.held = self.keys.held.clone(memory_format=torch.contiguous_format)
         self.holder = None
@@ -95,7 +96,7 @@ class DecodeSteps:
     """Records steps that only add a key to a cache, for one observer.
 
     Args:
-        masks: the observer's.
+        masks: the observer's masks.
     """
 
     def __init__(self, masks: Masks) -> None:
@@ -104,7 +105,7 @@ class DecodeSteps:
         self._shared: tuple[Tensor, Attention, Attention] | None = None  # one mask serves all layers of a step
 
     def add(self, call: Call, step: Step) -> None:
-        """Note a step that was recorded in full: the next may follow it."""
+        """Note a step that was recorded in full, which the next one may continue."""
         if (before := self._layers.pop(id(call.module), None)) is not None:
             before.end()
         own = call.attention
@@ -120,7 +121,7 @@ class DecodeSteps:
             self._layers[id(call.module)] = known
 
     def begins(self, cache: Any) -> None:
-        """Note which layers of a cache hold the keys of the last step, as the model begins the next one."""
+        """Note which layers of a cache hold the keys of the last step, when the model begins the next one."""
         layers: Any = getattr(getattr(cache, "self_attention_cache", cache), "layers", None)
         appends = getattr(sys.modules.get("transformers.cache_utils"), "DynamicLayer", None)
         usual = layers is not None and torch._C._functorch.peek_interpreter_stack() is None
@@ -137,9 +138,9 @@ class DecodeSteps:
                     known.holder = layer
 
     def follow(self, module: nn.Module, query: Tensor, key: Tensor, mask: Any, options: tuple[Any, ...]) -> Step | None:
-        """The step of a call whose keys are known to continue those before, with the same options; None of another.
+        """Return the step of a call with equal options whose keys are known to continue the last step's; else None.
 
-        `begins` has asked what can be asked once a pass: this runs for every layer of every token.
+        This runs for every layer of every token, so `begins` does everything that can be done once per pass.
         """
         known = self._layers.get(id(module))
         if known is None:
@@ -155,7 +156,7 @@ class DecodeSteps:
         return None if attention is None else self._taken(known, query, key, attention)
 
     def step(self, call: Call) -> Step | None:
-        """The step of a call that has the keys of the call before, or these and one more; None of another.
+        """Return the step of a call that has the keys of the last call, or these and one more; else None.
 
         Raises:
             CaptureError: its output is not that of the recorded attention.
@@ -185,7 +186,7 @@ class DecodeSteps:
         return Step(partial(_matrix, query, attention), known.keys, known.size, 1, attention, query)
 
     def end(self) -> None:
-        """Copy the keys that are still a cache's own: it may go on without the record."""
+        """Copy the keys that are still shared with a cache, which may change after the recording."""
         for known in self._layers.values():
             known.end()
         self._layers.clear()
@@ -223,7 +224,7 @@ class DecodeSteps:
         return _equal(before[:, :, : known.size], key[:, :, : known.size])
 
     def _attention(self, known: _Layer, call: Call) -> Attention | None:
-        """The attention of a call, the same object for all that share it; None if it is not as in the last step."""
+        """Return the attention of a call, one object for all that share it; None if it differs from the last step's."""
         now, before = call.attention, known.own
         if now is not before:
             if now.scale != before.scale or now.softcap != before.softcap or now.band != before.band:
@@ -234,7 +235,7 @@ class DecodeSteps:
         return known.attention if call.mask is None else self._masked(known, call.mask, call.key)
 
     def _masked(self, known: _Layer, mask: Any, key: Tensor) -> Attention | None:
-        """The layer's attention under a mask; None where the mask adds to the logits."""
+        """Return the layer's attention under a mask; None if the mask adds to the logits."""
         if not isinstance(mask, Tensor):
             return None
         allow, bias = self._masks.split(mask)
@@ -253,8 +254,8 @@ def _matrix(query: Tensor, attention: Attention, key: Tensor) -> AttentionMatrix
 
 
 def _equal(before: Tensor, now: Tensor) -> bool:
-    """Whether two (B, H, S, D) hold the same bits; compared eight bytes at a time where they can be."""
+    """Whether two (B, H, S, D) hold the same bits; compared eight bytes at a time where possible."""
     if before.shape[3] * before.element_size() % 8 == 0 and before.stride(3) == now.stride(3) == 1:
-        with suppress(RuntimeError):  # strides or an offset of no eight bytes
+        with suppress(RuntimeError):  # strides or offset are not multiples of eight bytes
             before, now = before.view(torch.int64), now.view(torch.int64)
     return torch.equal(before, now)

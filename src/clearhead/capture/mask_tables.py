@@ -1,4 +1,4 @@
-"""The smallest description of an L×S mask or table that a model made, as a tensor or as flex attention's function."""
+"""Find the smallest description of a model's L×S mask or table, given as a tensor or as flex attention's function."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ Sizes = tuple[int, int, int, int]  # (B, H, L, S)
 
 
 def block_mask_table(block_mask: Any, sizes: Sizes, device: torch.device) -> tuple[bool, Tensor | None]:
-    """(is_causal, mask) of a BlockMask, or of its `mask_mod`, over (B, H, L, S)."""
+    """Return (is_causal, mask) of a BlockMask, or of its `mask_mod`, over (B, H, L, S)."""
     rule = getattr(block_mask, "mask_mod", block_mask)
     given = getattr(block_mask, "shape", sizes)  # 1 where the mask is the same for every batch element, or head
     batch, heads = (1 if given[axis] == 1 else sizes[axis] for axis in (0, 1))
@@ -19,14 +19,14 @@ def block_mask_table(block_mask: Any, sizes: Sizes, device: torch.device) -> tup
 
 
 def evaluate(rule: Rule, sizes: Sizes, device: torch.device) -> Tensor:
-    """The (B, H, L, S) values of a function of (b, h, q, kv)."""
+    """Return the (B, H, L, S) values of a function of (b, h, q, kv)."""
     for axis in range(4):
         rule = torch.vmap(rule, in_dims=tuple(0 if other == 3 - axis else None for other in range(4)))
     return rule(*(torch.arange(size, device=device) for size in sizes)).expand(sizes)
 
 
 def smallest_mask(allow: Tensor) -> tuple[bool, Tensor | None]:
-    """(is_causal, mask): the smallest description of a boolean (B, H, L, S); no L×S table where one can be avoided.
+    """Return (is_causal, mask), the smallest description of a boolean (B, H, L, S), if possible without an L×S table.
 
     >>> smallest_mask(torch.ones(1, 2, 3, 3, dtype=torch.bool).tril())
     (True, None)
@@ -44,7 +44,7 @@ def smallest_mask(allow: Tensor) -> tuple[bool, Tensor | None]:
 
 
 def collapsed(table: Tensor, close: float = 0.0) -> Tensor:
-    """A view of (B, H, L, S) in which the batch axis, and the head axis, is 1 where all its entries are equal.
+    """Return a view of (B, H, L, S) in which the batch or head axis has size 1 if all its entries are equal.
 
     Args:
         close: the largest difference between numbers that count as equal.

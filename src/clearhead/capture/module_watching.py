@@ -1,4 +1,4 @@
-"""ModuleWatcher: the hooks on a model that tell which module computes attention, and how each attention is reported."""
+"""ModuleWatcher: hooks on a model that find which module computes attention, and report each attention."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from clearhead.capture.position_tracking import PositionTracker
 from clearhead.capture.softmax_tracing.frames import Outcome
 from clearhead.errors import OptionError
 
-# Class name -> the adapter that describes a call from its arguments: attention in blocks, windows or streams.
+# Class name -> adapter that describes a call from its arguments, for attention in blocks, windows or streams.
 ADAPTERS = {name: adapter.describe for adapter in (bigbird, longformer, prophetnet) for name in adapter.CLASSES}
 
 
 class ModuleWatcher:
-    """Follows which module of a model runs; a subclass records or edits the attention that it computes.
+    """Tracks which module of a model runs. A subclass records or edits the attention that the module computes.
 
     Args:
         model: the model; its modules get hooks in `watching`.
@@ -44,25 +44,25 @@ class ModuleWatcher:
         self._function_mode: AttentionFunctionMode | None = None
         self._outcomes: dict[int, Outcome] = {}
         self._hooks = ExitStack()
-        self._replaced: list[nn.Module] = []  # kept alive, so that no other module gets their id
+        self._replaced: list[nn.Module] = []  # kept alive, so that their ids are not reused
         self._thread = threading.get_ident()
         self._known_reports: set[str] = set()
-        self._unreported: dict[int, RemovableHandle] = {}  # the hooks that look whether a module was reported
+        self._unreported: dict[int, RemovableHandle] = {}  # the hooks that check whether a module was reported
         self._tracker = PositionTracker(model, modules)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles of the model contain its hooks; those of a copy do nothing."""
+        """Pickle as an inactive watcher: copies of the model contain its hooks, which must do nothing there."""
         return _inactive, (type(self),)
 
     # What a subclass says and does
 
     def record_call(self, call: Call) -> Any:
-        """Take one call of attention."""
+        """Handle one call of attention."""
         raise NotImplementedError
 
     @property
     def editor(self) -> Editor | None:
-        """What edits the outputs of attention; None where none are edited."""
+        """The editor of attention outputs; None if nothing is edited."""
         return None
 
     def miss(self, name: str, reason: str) -> None:
@@ -73,7 +73,7 @@ class ModuleWatcher:
         raise NotImplementedError
 
     def _reported(self) -> Iterable[str]:
-        """The modules that were recorded or missed."""
+        """Return the modules that were recorded or missed."""
         raise NotImplementedError
 
     def _is_reported(self, name: str) -> bool:
@@ -87,7 +87,7 @@ class ModuleWatcher:
     # Names
 
     def layer_name(self, layer: int | str) -> str:
-        """The name of a layer given by name, or by its index among the model's attention modules.
+        """Return the name of a layer, given by name or by its index among the model's attention modules.
 
         Raises:
             OptionError: there is none.
@@ -108,7 +108,7 @@ class ModuleWatcher:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """While open, watch calls of torch's functions, and note each attention module that runs unobserved."""
+        """Inside the block, watch calls of torch's functions, and note each attention module that runs unobserved."""
         with ExitStack() as stack:
             self._hooks = stack
             self._tracker.watch(list(self._expected.values()), stack)
@@ -130,10 +130,10 @@ class ModuleWatcher:
             yield
 
     def _watch_more(self, stack: ExitStack) -> None:
-        """Put a subclass's own hooks on the model."""
+        """Add a subclass's own hooks to the model."""
 
     def _follow(self, module: nn.Module) -> None:
-        """Put the hooks on a module that tell when it runs."""
+        """Add the hooks that report when a module runs."""
         for handle in (
             module.register_forward_pre_hook(self._enter, with_kwargs=True),
             module.register_forward_hook(self._leave, always_call=True),
@@ -141,7 +141,7 @@ class ModuleWatcher:
             self._hooks.callback(handle.remove)
 
     def _expect(self, name: str, module: nn.Module) -> None:
-        """Put hooks on an attention module that tell when it has run, and that call its adapter, if any."""
+        """Add hooks to an attention module that report when it has run, and that call its adapter, if any."""
         if type(module).__name__ in ADAPTERS:
             self._hooks.callback(module.register_forward_hook(self._adapter_ran, with_kwargs=True).remove)
         if id(module) in self._attention and self._is_requested(name):
@@ -149,7 +149,7 @@ class ModuleWatcher:
             self._hooks.callback(handle.remove)
 
     def _adopt(self, parent: nn.Module) -> None:
-        """Put hooks on modules made while the model runs: BigBird replaces its attention for a short text."""
+        """Add hooks to modules created while the model runs: BigBird replaces its attention for a short text."""
         for attribute, child in parent.named_children():
             if id(child) in self._names:
                 continue
@@ -185,7 +185,7 @@ class ModuleWatcher:
             self._outcomes[id(module)] = self._function_mode.end(module, output)
 
     def _current_module(self) -> nn.Module | None:
-        """The module that is computing attention: the innermost one named so, or else the innermost."""
+        """Return the module that computes attention: the innermost with such a class name, or else the innermost."""
         for module in reversed(self._running):
             if self._names[id(module)] in self._expected:
                 return module
@@ -197,7 +197,7 @@ class ModuleWatcher:
             self.miss(name, reason)
 
     def _adapter_ran(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-        """Report what an adapter describes; returns the module's output where an edit changes it, else None."""
+        """Report what an adapter describes. Return the module's output if an edit changes it, else None."""
         if threading.get_ident() != self._thread or not self._is_requested(self._names[id(module)]):
             return None
         own = before_edits(output[0])
@@ -235,7 +235,7 @@ class ModuleWatcher:
 
 
 def _inactive(kind: type[ModuleWatcher]) -> ModuleWatcher:
-    """A watcher of no thread: its hooks return at once."""
+    """Return a watcher without a thread, whose hooks return at once."""
     watcher = object.__new__(kind)
     watcher._thread, watcher._ran = -1, False
     return watcher

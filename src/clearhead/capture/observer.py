@@ -25,12 +25,12 @@ from clearhead.sizes import size
 
 
 class Observer(ModuleWatcher):
-    """Fills one record: which layers and heads to keep, within which memory, and what was missed.
+    """Fills one record: keeps the requested layers and heads within the memory budget, and notes what was missed.
 
     Args:
         model: the model; its modules get hooks in `watching`.
-        layers, heads, max_bytes, values: as of `observe`; lists checked already.
-        check: whether each call is compared with the model's own output; not where calls like these were.
+        layers, heads, max_bytes, values: as in `observe`; lists are already checked.
+        check: whether to compare each call with the model's own output; False if similar calls were compared.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Observer(ModuleWatcher):
         return self._layers is None or any(parent in self._layers for parent in (name, *parent_names(name)))
 
     def record_call(self, call: Call) -> AttentionMatrix | None:
-        """Record a call and return its matrix; None if it is not requested or cannot be recorded (see `missed`)."""
+        """Record a call and return its matrix, or None if it is not requested or cannot be recorded (see `missed`)."""
         name = self._names.get(id(call.module))
         if name is None or not self._is_requested(name):
             return None
@@ -79,7 +79,7 @@ class Observer(ModuleWatcher):
             step = None if self._steps is None else self._steps.step(call)
             follows = step is not None
             step = step or record_step(call, self._masks, self._heads, values=self._values, check=self._check)
-        except ClearheadError as error:  # the model must run on
+        except ClearheadError as error:  # the model must keep running
             self.miss(name, str(error))
             return None
         batch, _, queries, _ = call.query.shape
@@ -97,7 +97,7 @@ class Observer(ModuleWatcher):
     def follow(
         self, module: nn.Module, query: Tensor, key: Tensor, mask: Any, options: dict[str, Any]
     ) -> AttentionMatrix | None:
-        """Record a step of a generation whose keys are known to continue those before; None where they are not."""
+        """Record a decode step whose keys are known to continue the last step's. Return None if they are not."""
         if self._steps is None or self._bytes_left is not None or self._full:
             return None
         step = self._steps.follow(module, query, key, mask, transformers_interface.relevant(options))
@@ -144,15 +144,15 @@ class Observer(ModuleWatcher):
             stack.callback(self._steps.end)
 
     def _keep_pass(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Keep what the model is given, so that `why` can run it again; of several passes none can be."""
+        """Keep the model's inputs, so that `why` can run it again. After several passes `why` is refused."""
         if threading.get_ident() == self._thread and len(self.record._passes) < 2:
             self.record._passes.append((model, args, kwargs))
 
     def check_something_was_seen(self) -> None:
-        """Check that a model that ran computed some attention.
+        """Check that some attention was seen if the model ran.
 
         Raises:
-            CaptureError: it ran, and none was recorded or missed.
+            CaptureError: it ran, and no attention was recorded or missed.
         """
         if self._ran and not self.record and not self.record.missed:
             raise CaptureError(

@@ -37,9 +37,9 @@ def observe(
             function of torch's or Clearhead's, or products and a softmax of its own (docs/reference/observe.md).
         layers: which attention modules, by index in layer order or by name; None = all.
         heads: which query heads; None = all.
-        max_bytes: stop recording before queries and keys take more than this, as in 500_000_000 or "500MB"; the model
-            runs on, a warning says so, and `record.missed` lists what was not kept.
-        values: keep values too, for `value_weighted` and `gradient_times`; not known where attention is found by
+        max_bytes: stop recording before queries and keys take more than this, as in 500_000_000 or "500MB". The model
+            keeps running, a warning says so, and `record.missed` lists what was not kept.
+        values: keep values too, for `value_weighted` and `gradient_times`; values are not known for attention found by
             softmax tracing.
 
     Yields:
@@ -51,8 +51,8 @@ def observe(
             max_bytes is not a size.
         CaptureError: on leaving, if the model ran and no attention was seen in it.
 
-    Memory: queries and keys, shared with the model until one of the two is written to where they fill their memory,
-    else copied; the model's own masks; position terms that differ from query to query.
+    Memory: queries and keys (if they fill their storage, they are shared with the model until one of the two is written
+    to; else copied); the model's own masks; position terms that differ from query to query.
 
     Example:
         >>> import torch
@@ -74,7 +74,7 @@ def observe(
 
 
 def _checked_list(name: str, requested: Any, *, names: bool) -> Any:
-    """The requested layers or heads as a list; None for all.
+    """Return the requested layers or heads as a list; None for all.
 
     Raises:
         OptionError: not a list, empty, or an entry of the wrong type.
@@ -84,7 +84,7 @@ def _checked_list(name: str, requested: Any, *, names: bool) -> Any:
     types, expected = ((Integral, str), "indices or names") if names else ((Integral,), "indices")
     if isinstance(requested, (*types, str, bytes)) or not isinstance(requested, Iterable):
         raise OptionError(f"{name} is {requested!r}, expected a list of {expected}. Write {name}=[{requested!r}].")
-    if isinstance(requested, Mapping):  # prune_heads of transformers takes layer -> heads; here only keys would count
+    if isinstance(requested, Mapping):  # transformers' prune_heads takes layer -> heads; here only the keys would count
         raise OptionError(f"{name} is a {type(requested).__name__}, expected a list of {expected}. Write {name}=[…].")
     entries = [item.item() if isinstance(item, torch.Tensor) and item.numel() == 1 else item for item in requested]
     for entry in entries:

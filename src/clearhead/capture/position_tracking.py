@@ -1,4 +1,4 @@
-"""Follows a model's forward passes to know which token each query and key of a call is."""
+"""Track a model's forward passes to know which token each query and key of a call belongs to."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _CACHES = ("past_key_values", "past_key_value", "layer_past", "cache", "kv_cache
 _INPUTS = ("input_ids", "inputs_embeds", "input_embeds")
 _DECODER_INPUTS = tuple(f"decoder_{name}" for name in _INPUTS)
 _VISION = ("vision_model", "vision_tower", "visual", "image_encoder", "audio_tower")
-_PADDING = (*longformer.CLASSES, *bigbird.CLASSES)  # these pad the text to whole blocks
-_RULED = (*_PADDING, *prophetnet.CLASSES)  # and these have positions of their own
+_PADDING = (*longformer.CLASSES, *bigbird.CLASSES)  # pad the text to whole blocks
+_RULED = (*_PADDING, *prophetnet.CLASSES)  # have their own rules for positions
 
 
 class PositionTracker:
-    """Follows the forward passes of one model: how many tokens its cache holds, and which states its keys come from.
+    """Tracks the forward passes of one model: how many tokens its cache holds, and which states its keys come from.
 
     Args:
-        model: the model observed; `watch` puts hooks on its modules.
+        model: the observed model; `watch` adds hooks to its modules.
         modules: its modules by name.
     """
 
@@ -43,33 +43,33 @@ class PositionTracker:
         }
         self._thread = threading.get_ident()
         self._depth = 0
-        self._inside = False  # whether the model itself is running, not a part of it
+        self._inside = False  # whether the model itself is running, not only a part of it
         self._text, self._began = 0, False
         self._nth: dict[int, int] = {}
         self._start: int | None = None  # tokens in the cache when the pass began; None: no cache is known
         self._main: int | None = None  # states in the first self-attention of the pass
         self._cross: dict[int, bool] = {}
         self._ends: dict[int, int] = {}
-        self._plain: dict[int, bool] = {}  # modules without rules of their own -> whether of a decoder
-        self._alone: set[int] = set()  # attention modules without a hook, which attend to their own states
+        self._plain: dict[int, bool] = {}  # modules without their own rules -> whether they belong to a decoder
+        self._alone: set[int] = set()  # attention modules without a hook, because they attend to their own states
         self._last: tuple[Any, ...] | None = (
             None  # what told the positions of the last call of such a module, and these
         )
         self._own: Sequence = "input"
-        self._images = 0  # images in the batch, of a model that is given pixels
+        self._images = 0  # images in the batch, if the model is given pixels
         self._lengths: dict[str, int] = {}  # tokens given in this pass
         self.read: dict[str, int] = {}  # tokens read so far, by sequence
-        self.on_cache: Callable[[Any], None] | None = None  # called with the cache of each pass, before it
+        self.on_cache: Callable[[Any], None] | None = None  # called with the cache before each pass
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles of the model contain its hooks; those of a copy do nothing."""
+        """Pickle as an inactive tracker: copies of the model contain its hooks, which must do nothing there."""
         return _inactive, ()
 
     def watch(self, attention: list[nn.Module], hooks: ExitStack) -> None:
-        """Put hooks on the model, on modules that take a cache, and on the attention modules.
+        """Add hooks to the model, to modules that take a cache, and to the attention modules.
 
-        Modules in a list, such as a model's layers, have none, and neither has an attention that can read no other
-        states than its own: a hook on each costs 3 % of a step of a small model.
+        Modules in a list, such as a model's layers, get none, nor does an attention that can only read its own states:
+        hooks on all of them cost 3 % of a step of a small model.
         """
         kept: dict[str, Any] = {"with_kwargs": True}
         hooks.callback(self._model.register_forward_pre_hook(self._model_runs, **kept).remove)
@@ -89,10 +89,10 @@ class PositionTracker:
             hooks.callback(module.register_forward_pre_hook(self._attends, **kept).remove)
 
     def positions(self, module: nn.Module, batch: int, queries: int, keys: int) -> Positions:
-        """The positions of the queries and keys of a call."""
+        """Return the positions of the queries and keys of a call."""
         number = id(module)
         if not self._depth and not self._inside and number in self._alone and _takes(type(module), _CACHES):
-            self._begin(max(0, keys - queries))  # called by itself
+            self._begin(max(0, keys - queries))  # the module was called on its own
         nth = self._nth.get(number, 0)
         self._nth[number] = nth + 1
         in_decoder = self._plain.get(number)
@@ -107,7 +107,7 @@ class PositionTracker:
             if placed.within:
                 self._ends[number] = keys
         if not self._depth:
-            self._start = None  # of a module that was called by itself
+            self._start = None  # the module was called on its own
         return placed
 
     def _placed(self, module: nn.Module, batch: int, queries: int, keys: int) -> Positions:
@@ -128,7 +128,7 @@ class PositionTracker:
             return Positions(self._sized(own, queries), self._sized(own, keys))
         if self._start is None and keys != queries:
             start = keys - queries
-        first = max(0, start + queries - keys)  # a window keeps the last keys alone
+        first = max(0, start + queries - keys)  # a window keeps only the last keys
         self._ends[id(module)] = keys
         return Positions(Axis(own, range(start, start + queries)), Axis(own, range(first, first + keys)))
 
@@ -160,7 +160,7 @@ class PositionTracker:
     def _encoder_runs(self, *_: Any) -> None:
         if threading.get_ident() == self._thread and not self._inside:
             self._begin(0)
-            self._began = False  # its decoder's first pass belongs to the same text
+            self._began = False  # the decoder's first pass belongs to the same text
 
     def _model_left(self, *_: Any) -> None:
         if threading.get_ident() == self._thread:
@@ -220,7 +220,7 @@ class PositionTracker:
 
 
 def _sides(modules: Iterable[nn.Module]) -> tuple[list[nn.Module], set[int], set[int]]:
-    """Each `encoder` beside a `decoder`, the ids of the modules inside them, and of those inside the decoders."""
+    """Return each `encoder` that has a `decoder` beside it, and the module ids inside the encoders and decoders."""
     roots, encoder, decoder = list[nn.Module](), set[int](), set[int]()
     for module in modules:
         read, written = module._modules.get("encoder"), module._modules.get("decoder")
@@ -235,14 +235,14 @@ def _sides(modules: Iterable[nn.Module]) -> tuple[list[nn.Module], set[int], set
 
 
 def _streams(module: Any, own: Sequence, start: int, queries: int, keys: int) -> Positions:
-    """ProphetNet's positions: each stream of queries runs along the same tokens, and so do its own keys."""
+    """Return ProphetNet's positions: each stream of queries runs along the same tokens, and so do its own keys."""
     length = queries // (1 + module.ngram)
     again = tuple(range(start, start + length)) * module.ngram
     return Positions(Axis(own, (*range(start, start + length), *again)), Axis(own, (*range(keys - len(again)), *again)))
 
 
 def _holders(model: nn.Module) -> list[nn.Module]:
-    """The modules that take a cache, without those in a list inside another one."""
+    """Return the modules that take a cache, without those in a list inside another such module."""
     chosen: dict[int, nn.Module] = {}
 
     def walk(module: nn.Module, covered: bool) -> None:
@@ -258,7 +258,7 @@ def _holders(model: nn.Module) -> list[nn.Module]:
 
 
 def _cached_tokens(cache: Any, layer: int = 0) -> int | None:
-    """The number of tokens a cache holds in a layer; 0 without a cache, None where it cannot be read.
+    """Return the number of tokens that a cache holds in a layer; 0 without a cache, None if it cannot be read.
 
     >>> _cached_tokens(None)
     0
@@ -283,7 +283,7 @@ def _tensors(cache: Any) -> Iterator[Tensor]:
 
 @lru_cache(maxsize=1024)
 def _names(kind: Any) -> tuple[str, ...]:
-    """The names of the arguments that a module's forward takes, in order, `self` left out."""
+    """Return the argument names of a module's forward, in order, without `self`."""
     try:
         return tuple(inspect.signature(kind.forward).parameters)[1:]
     except (TypeError, ValueError):
@@ -299,7 +299,7 @@ def _named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str,
 
 
 def _inactive() -> PositionTracker:
-    """A tracker of no thread: its hooks return at once."""
+    """Return a tracker without a thread, whose hooks return at once."""
     tracker = object.__new__(PositionTracker)
     tracker._thread = -1
     return tracker

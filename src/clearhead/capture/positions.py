@@ -1,18 +1,18 @@
-"""Positions: which token each query and key of a call is. In decode and in cross-attention, row i is not token i."""
+"""Positions: the token of each query and key of a call. In decode and in cross-attention, row i is not token i."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
-# "input": what the model reads (its encoder, in an encoder-decoder). "decoder": what its decoder reads.
-# "other": states that are not one a token, such as pooled states, windows of an image, latents.
+# "input": the model's text (the encoder's, in an encoder-decoder). "decoder": the decoder's text.
+# "other": states that do not correspond to single tokens, such as pooled states, windows of an image, latents.
 Sequence = Literal["input", "decoder", "other"]
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One axis of a matrix: the sequence it runs along, and the position of each of its entries there, from 0.
+    """One axis of a matrix: the sequence it runs along, and the position of each entry in it, from 0.
 
     Positions past the end of the sequence are slots of a cache that hold no token yet.
     """
@@ -22,7 +22,7 @@ class Axis:
 
     @property
     def start(self) -> int | None:
-        """The first position, where the others follow one by one; else None."""
+        """The first position if the positions are consecutive, else None."""
         return self.positions.start if isinstance(self.positions, range) else None
 
 
@@ -32,8 +32,8 @@ class Positions:
 
     Attributes:
         queries, keys: the axes.
-        text: which text it was, counted from 0: a new one begins where the model starts without a cache.
-        nth: which call of its module in one pass of the model, counted from 0; above 0 where layers share one module.
+        text: the number of the text, from 0; a new text begins when the model starts without a cache.
+        nth: the number of the module's call within one pass of the model, from 0; above 0 if layers share one module.
     """
 
     queries: Axis
@@ -43,7 +43,7 @@ class Positions:
 
     @property
     def offset(self) -> int | None:
-        """The key index of query 0's own token: query i is the token of key i + offset. None where there is none."""
+        """The key index of query 0's own token, so that query i is the token of key i + offset; or None."""
         first, key = self.queries.start, self.keys.start
         if self.queries.sequence != self.keys.sequence or self.queries.sequence == "other":
             return None
@@ -56,7 +56,7 @@ class Positions:
 
 
 def to_lists(positions: Positions) -> list[Any]:
-    """The positions as lists and numbers, for a file."""
+    """Return the positions as lists and numbers, for a file."""
     axes = [
         [axis.sequence, [axis.start, len(axis.positions)] if axis.start is not None else list(axis.positions)]
         for axis in (positions.queries, positions.keys)
@@ -66,7 +66,7 @@ def to_lists(positions: Positions) -> list[Any]:
 
 
 def from_lists(saved: Any) -> Positions | None:
-    """The positions that `to_lists` gave as lists.
+    """Return the positions that `to_lists` turned into lists.
 
     >>> where = assumed(2, 5, 3)
     >>> from_lists(to_lists(where)) == where
@@ -83,10 +83,10 @@ def from_lists(saved: Any) -> Positions | None:
 
 
 def assumed(queries: int, keys: int, high: int | None = None) -> Positions:
-    """The positions assumed for a matrix without any other information.
+    """Return the positions to assume for a matrix without any other information.
 
-    A square matrix is self-attention; so is one whose mask ends `high` keys after the query's own index. Any other is
-    cross-attention.
+    A square matrix is self-attention, and so is one whose mask ends `high` keys after the query's own index. Any other
+    matrix is cross-attention.
     """
     if queries == keys or high is not None:
         start = high or 0

@@ -1,4 +1,4 @@
-"""Record: what `observe` gives, one attention matrix for each call of an attention module."""
+"""Record: the result of `observe`, with one attention matrix for each call of an attention module."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Record(LayerParts):
         return matrix
 
     def release_model(self) -> None:
-        """Forget the model and its inputs, which `A.why` needs, so that the model's memory can be reused."""
+        """Drop the model and its inputs, which `A.why` needs, so that the model's memory can be freed."""
         self._passes.clear()
 
     def __iter__(self) -> Iterator[str]:
@@ -92,27 +92,27 @@ class Record(LayerParts):
         return summary(self)
 
     def calls(self, name: str) -> tuple[AttentionMatrix, ...]:
-        """Every matrix that module `name` computed, oldest first.
+        """Return every matrix that module `name` computed, oldest first.
 
         Raises:
-            KeyError: nothing was recorded under that name; the message says what was.
+            KeyError: nothing was recorded under that name; the message lists the names.
         """
         return tuple(step.matrix() for step in self._known(name))
 
     def positions(self, name: str) -> tuple[Positions, ...]:
-        """The positions of the queries and keys of each of those calls, one entry a call."""
+        """Return the positions of the queries and keys of each of those calls, one entry per call."""
         return tuple(step.positions or _assumed(step.matrix()) for step in self._known(name))
 
     def places(self, name: str) -> tuple[Any, ...]:
-        """The same positions as lists and numbers, as `clearhead.matrix.save` writes them."""
+        """Return the same positions as lists and numbers, as `clearhead.matrix.save` writes them."""
         return tuple(to_lists(place) for place in self.positions(name))
 
     def joined(self) -> Record:
         """Join the calls of each module over the last text into one matrix: all its queries over all its keys.
 
-        A module that serves as several layers is several matrices, "name[0]", "name[1]" …. Calls over earlier texts are
-        left out, and so are all but the last of calls that do not fit in one matrix (beams that change places);
-        `missed` lists them.
+        A module that serves several layers becomes several matrices, "name[0]", "name[1]" …. Calls over earlier texts
+        are left out. If the calls do not fit in one matrix (beams that change places), only the last one is kept.
+        `missed` lists what was left out.
 
         Example:
             >>> q = torch.randn(1, 2, 5, 3)
@@ -125,7 +125,7 @@ class Record(LayerParts):
         """
         whole = Record(missed=list(self.missed), read=dict(self.read))
         if all(len(steps) <= 1 for steps in self._steps.values()):
-            whole._passes = list(self._passes)  # what is joined is what one pass computed
+            whole._passes = list(self._passes)  # the joined calls are those of one pass
         for name in self:
             calls = [PlacedCall(*call) for call in zip(self.calls(name), self.positions(name), strict=True)]
             text = calls[-1].positions.text
@@ -150,26 +150,26 @@ class Record(LayerParts):
         return whole
 
     def generated(self, beams: Tensor | None = None) -> list[AttentionMatrix]:
-        """Give the last generation as one matrix a layer, (B, H, n, n): a row for each token the model has read.
+        """Return the last generation as one matrix per layer, (B, H, n, n), with a row for each token that was read.
 
-        The prompt and all new tokens but the last, which nothing was made from yet, are n tokens. Row i is what the
-        model looked at when it had read token i and made token i + 1, over the keys it had then; a cross-attention has
-        a row for each of the decoder's tokens, and the encoder's keys. Of beam search, a row of the batch is one text
-        from its first token to its last.
+        The n tokens are the prompt and all new tokens but the last, from which nothing was generated yet. Row i holds
+        the weights of the step that read token i and generated token i + 1, over the keys at that time. A
+        cross-attention has a row for each of the decoder's tokens, and the encoder's keys. With beam search, a row of
+        the batch is one text from its first token to its last.
 
         Args:
-            beams: (N, new), the `beam_indices` that `model.generate(…, return_dict_in_generate=True)` returns: then the
-                batch is the N texts that were returned. By default it is the beams as they were at the last step.
+            beams: (N, new), the `beam_indices` that `model.generate(…, return_dict_in_generate=True)` returns: the
+                batch then consists of the N returned texts. By default it consists of the beams of the last step.
 
         Returns:
-            In layer order; statistics, products and top-k as of any AttentionMatrix. A module that serves several
-            layers gives one for each.
+            Matrices in layer order, with statistics, products and top-k like any AttentionMatrix. A module that serves
+            several layers gives a matrix for each.
 
         Raises:
             CaptureError: nothing was recorded, or the steps of a layer do not fit in one matrix.
             OptionError: beams are not those of this generation.
 
-        Memory: queries and keys once more; a mask of L·S only where the steps' masks are more than a band and padding.
+        Memory: a copy of queries and keys; a mask of L·S only if a band and padding do not describe the steps' masks.
 
         Example:
             >>> from transformers import LlamaConfig, LlamaForCausalLM
@@ -200,10 +200,10 @@ class Record(LayerParts):
             self.missed.append(Missed(name, f"{count} of its {total} calls are left out: {reason}"))
 
     def length(self, sequence: str) -> int:
-        """The number of positions of a sequence ("input" or "decoder") that the record's matrices cover.
+        """Return the number of positions of a sequence ("input" or "decoder") that the record's matrices cover.
 
-        That is the number of tokens the model was given, where known; else the largest position of a query, or of a
-        key where no query is of that sequence, plus 1.
+        That is the number of tokens the model was given, if known. Otherwise it is one more than the largest position
+        of a query in that sequence, or of a key if it has no query.
         """
         if sequence in self.read:
             return self.read[sequence]
@@ -227,10 +227,10 @@ class Record(LayerParts):
 
         Args:
             path: the file to write.
-            tokens: what the model read, one a position: of a generation the prompt and the generated tokens (the last,
-                which has no query, may be left out), of an encoder-decoder what its encoder read. Default: the
-                positions' numbers.
-            decoder_tokens: what the decoder of an encoder-decoder read.
+            tokens: what the model read, one token per position: for a generation, the prompt and the generated tokens
+                (the last, which has no query, may be left out); for an encoder-decoder, the encoder's tokens. Default:
+                the numbers of the positions.
+            decoder_tokens: the decoder's tokens of an encoder-decoder.
             title: the page's heading.
             progress: called after each layer: (how many are done, of how many).
 
@@ -239,11 +239,11 @@ class Record(LayerParts):
             shows the first entry of a batch, and the calls of a generation as one matrix.
 
         Raises:
-            OptionError: nothing was captured, there is not one token a position, or the file cannot be written.
+            OptionError: nothing was captured, the tokens do not match the positions, or the file cannot be written.
 
         Warns (RuntimeWarning) about calls that are not drawn: those over an earlier text, and beams that change places.
 
-        Memory: O(L) a head; no L × S tensor beyond about 900,000 weights. Cost: about three forward passes.
+        Memory: O(L) per head; no L × S tensor beyond about 900,000 weights. Cost: about three forward passes.
 
         Example:
             >>> import tempfile
@@ -273,7 +273,7 @@ class Record(LayerParts):
         return self._steps[name]
 
     def _add(self, name: str, step: Step) -> None:
-        """Append a call; where its keys continue those of the call before, keep only what is new."""
+        """Append a call. If its keys continue those of the call before, keep only the new ones."""
         steps = self._steps.setdefault(name, [])
         if steps and steps[-1].grew_into(step):
             shared = steps[-1].keys

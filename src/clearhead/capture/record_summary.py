@@ -13,7 +13,7 @@ UNITS = ("B", "kB", "MB", "GB")
 
 
 def summary(record: Record) -> str:
-    """How many modules, calls and bytes a record holds, what shapes they have, and what was missed."""
+    """Return a summary: how many modules, calls and bytes a record holds, their shapes, and what was missed."""
     calls = {name: len(record._steps[name]) for name in record}
     total = sum(calls.values())
     head = f"Record({len(calls)} modules, {total} calls, {_size(_bytes(record))}, {len(record.missed)} missed)"
@@ -31,7 +31,7 @@ def summary(record: Record) -> str:
 
 
 def _bytes(record: Record) -> int:
-    """The memory of queries, keys, masks and tables, each counted once however many calls share it."""
+    """Return the bytes of queries, keys, masks and tables, each counted once however many calls share it."""
     held: dict[int, int] = {}
     for name in record:
         for matrix in record.calls(name):
@@ -45,7 +45,7 @@ def _bytes(record: Record) -> int:
 
 
 def _size(count: float) -> str:
-    """A number of bytes as people write it.
+    """Return a number of bytes in readable form.
 
     >>> _size(999), _size(123_456), _size(7_300_000_000)
     ('999 B', '123 kB', '7.3 GB')

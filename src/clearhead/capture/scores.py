@@ -1,4 +1,4 @@
-"""Scores of every head, one row a head, each between 0 and 1; and the induction probe."""
+"""Score every head, with one row per head and scores between 0 and 1; run the induction probe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clearhead.errors import OptionError
 def scores(reading: Reading) -> list[HeadScores]:
     """Score every head of a reading, in layer order.
 
-    Memory: O(L) a head. Cost: about four forward passes.
+    Memory: O(L) per head. Cost: about four forward passes.
     """
     decoder = reading.decoder
     return score_record(
@@ -39,19 +39,19 @@ def score_record(
     decoder_token_ids: Tensor | None = None,
     decoder_special: Sequence[bool] | None = None,
 ) -> list[HeadScores]:
-    """Score every head of a record; the calls of one generation are scored together, as `record.joined()` has them.
+    """Score every head of a record. The calls of one generation are scored together, as in `record.joined()`.
 
-    Queries and keys are taken at their positions in the text. Queries that are padding are not counted. Of
-    cross-attention, and of queries or keys that are not tokens, `breadth` and `separator` alone are known; the other
+    Queries and keys are taken at their positions in the text. Queries that are padding do not count. For
+    cross-attention, and for queries or keys that are not tokens, only `breadth` and `separator` are defined; the other
     scores are NaN.
 
     Args:
         record: from `observe`.
-        token_ids: (B, T), what the model read: of a generation the prompt and what was generated, with or without the
-            last token, which no query stands for; of an encoder-decoder what its encoder read.
-        special: for each of the T positions, whether its token is the tokenizer's own; None = none is.
-        decoder_token_ids, decoder_special: the same for the decoder's tokens. Without them, its scores that depend on
-            tokens (duplicate_token, induction, separator) are NaN.
+        token_ids: (B, T), what the model read: for a generation, the prompt and the generated tokens, with or without
+            the last one, which has no query; for an encoder-decoder, the encoder's tokens.
+        special: for each of the T positions, whether its token is a special token; None = none is.
+        decoder_token_ids, decoder_special: the same for the decoder's tokens. Without them, the decoder's scores that
+            depend on tokens (duplicate_token, induction, separator) are NaN.
 
     Raises:
         OptionError: the token ids are not a tensor, or their number differs from the record's positions.
@@ -75,10 +75,10 @@ def induction_scores(model: nn.Module, *, vocab_size: int, length: int = 50, bat
 
     Args:
         model: a causal model that takes `input_ids`.
-        vocab_size: tokens are drawn from 1..vocab_size - 1, without repetition where there are enough.
-        length: tokens before they repeat.
-        batch: sequences.
-        seed: of the draw.
+        vocab_size: tokens are drawn from 1..vocab_size - 1, without repetition if there are enough.
+        length: the number of tokens before they repeat.
+        batch: the number of sequences.
+        seed: the seed of the draw.
 
     Returns:
         (layers, H), between 0 and 1, in layer order.

@@ -1,4 +1,4 @@
-"""What a record keeps of one call of an attention module, or says of one that it does not keep."""
+"""Step and Missed: a recorded call of an attention module, and a call that was not recorded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clearhead.spec import Attention
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """An attention module that ran and was not recorded: its name, and why."""
+    """An attention module that ran but was not recorded: its name, and the reason."""
 
     name: str
     reason: str
@@ -23,16 +23,16 @@ class Missed:
 
 @dataclass(slots=True)
 class Step:
-    """One call: everything but the keys, and the keys it shares with other steps of one cache.
+    """One call: its keys, which it may share with other steps of one cache, and everything else.
 
     Attributes:
         make: builds the matrix from its keys.
-        keys: the keys of this step and of those that grew out of it.
+        keys: the keys of this step and of later steps that extend it.
         size: how many of them this step had.
-        queries: how many queries it had.
-        attention: everything else between them and the weights; None of a given matrix.
-        query: (B, H, queries, D), where the step knows no values; None of a given matrix.
-        positions: of its queries and keys; None: as `assumed` gives them.
+        queries: the number of its queries.
+        attention: everything else between these and the weights; None for a given matrix.
+        query: (B, H, queries, D), if the step knows no values; None for a given matrix.
+        positions: the positions of its queries and keys; None: those of `assumed`.
     """
 
     make: Callable[[Tensor], AttentionMatrix]
@@ -45,9 +45,9 @@ class Step:
     _made: tuple[Tensor, AttentionMatrix] | None = None
 
     def matrix(self) -> AttentionMatrix:
-        """The matrix; the same object until the cache grows, so that its computed statistics are kept.
+        """Return the matrix: the same object until the cache grows, so that its computed statistics are kept.
 
-        Where its keys have to be assembled first, it is a new object each time: kept, all would take T² of keys.
+        If its keys must be assembled, it is a new object each time, because keeping all would take T² of keys.
         """
         if self.keys.held is None:
             self._made = None
@@ -57,7 +57,7 @@ class Step:
         return self._made[1]
 
     def grew_into(self, later: Step) -> bool:
-        """Whether a later call's keys begin with this one's, as a cache's do; then both can share the later's tensor.
+        """Whether a later call's keys begin with this one's, as in a cache, so that both can share the later tensor.
 
         Keys that no query so far may attend to may differ: a static cache fills them in later.
         """

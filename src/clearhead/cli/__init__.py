@@ -1,4 +1,4 @@
-"""The `clearhead` command, a file a command. Its libraries, Typer and Rich, come with the extra `cli`."""
+"""The `clearhead` command, one file per command. Its libraries, Typer and Rich, come with the extra `cli`."""
 
 from clearhead.extras import needs
 

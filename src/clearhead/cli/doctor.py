@@ -26,7 +26,7 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        works: None for plain information.
+        works: whether it works; None for plain information.
         detail: the version, the place or the reason.
     """
 
@@ -53,7 +53,7 @@ def examine() -> list[Finding]:
 
 
 def as_data(report: list[Finding]) -> dict[str, Any]:
-    """Return the report for programs: section -> name -> {works, found}; and `format`, which names its version."""
+    """Return the report as JSON-ready data: section -> name -> {works, found}, and `format` with its version."""
     data: dict[str, Any] = {"format": FORMAT}
     for finding in report:
         data.setdefault(finding.section, {})[finding.name] = {"works": finding.works, "found": finding.detail}
@@ -61,7 +61,7 @@ def as_data(report: list[Finding]) -> dict[str, Any]:
 
 
 def as_table(report: list[Finding]) -> "RenderableType":
-    """Return the report for people, a section at a time."""
+    """Return the report as a table, one section at a time."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -127,7 +127,7 @@ def _kernels() -> list[Finding]:
     return [*findings, *(Finding("Plans", name, None, _plan(*call)) for name, call in CALLS.items())]
 
 
-# dtype, batch, queries, keys, what else `attention` is given, whether gradients are needed
+# dtype, batch, queries, keys, further arguments of `attention`, whether gradients are needed
 CALLS: dict[str, tuple[str, int, int, int, dict[str, Any], bool]] = {
     "prompt, float32": ("float32", 1, 512, 512, {"is_causal": True}, False),
     "prompt, bfloat16": ("bfloat16", 1, 512, 512, {"is_causal": True}, False),

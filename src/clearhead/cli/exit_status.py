@@ -71,7 +71,7 @@ def reported() -> Iterator[None]:
         report("stopped")
         raise typer.Exit(STOPPED) from error
     except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):  # how Rich exits when the reader has gone
+        if isinstance(error.__context__, BrokenPipeError):  # Rich exits like this when the reader closes the pipe
             raise typer.Exit(CLOSED) from error
         raise
     except Exception as error:
@@ -107,7 +107,7 @@ def ending(error: Exception) -> tuple[int, str] | None:
 
 
 def run(app: Callable[[], object]) -> None:
-    """Run the app as a process: a fault ends in a sentence too, and warnings show no path of ours."""
+    """Run the app as a process: report a fault in one sentence too, and print warnings without their source path."""
     warnings.showwarning = _warn
     try:
         app()
@@ -124,7 +124,7 @@ def run(app: Callable[[], object]) -> None:
 
 
 def _fault(error: Exception) -> str:
-    """Return a sentence about a fault: what it is, where, and how to report it."""
+    """Return a sentence about a fault in Clearhead: what it is, where, and how to report it."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if Path(clearhead.__file__).parent in Path(frame.filename).parents] or frames
     place = f" ({Path(ours[-1].filename).name}:{ours[-1].lineno})" if ours else ""

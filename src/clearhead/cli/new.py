@@ -27,7 +27,7 @@ def new_item(
     kind: Annotated[str, typer.Option(help="card, choice, predict, debug, tune, worked, explain, code, order, match.")],
     topic: Annotated[str | None, typer.Option(help="A topic of the pack. Default: the first.")] = None,
 ) -> None:
-    """Write the skeleton of an item; its programs raise until you have written them."""
+    """Write the skeleton of an item. Its programs raise until you have written them."""
     from clearhead.course.pack import scaffold
 
     printing.show(f"made {scaffold.new_item(pack, name, kind, topic)}")

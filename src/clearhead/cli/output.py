@@ -1,4 +1,4 @@
-"""What a command writes: files, figures, lists of losses."""
+"""Write what a command produces: files, figures, lists of losses."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +21,7 @@ def write(path: Path, content: str) -> None:
 
 
 def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
-    """Write a figure of all heads, or of one if a layer or a head is named."""
+    """Write a figure of all heads, or of one head if a layer or a head is given."""
     plot = plotting()
     single = layer is not None or head is not None
     plot.save(plot.head(reading, layer or 0, head or 0) if single else plot.grid(reading), path)
@@ -47,7 +47,7 @@ def draw_comparison(path: Path, comparison: Any, place: tuple[int, int] | None) 
 
 
 def tell_page(address: str | None) -> None:
-    """Say on standard error which page of the studio shows the same, where an address holds it."""
+    """Print, on standard error, the studio's address for the same view, if the text fits into an address."""
     if address is not None:
         printing.report(f"the same as a live page: start `clearhead studio` and open {address}")
 
@@ -60,5 +60,5 @@ def plotting() -> Any:
 
 
 def listed(losses: Iterable[object]) -> str:
-    """Return the list of what is not carried over, an entry a line."""
+    """Return the list of what is not carried over, one entry per line."""
     return "\n".join(["not carried over:", *("  " + str(loss).replace("\n", "\n    ") for loss in losses)])

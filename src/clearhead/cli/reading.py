@@ -1,6 +1,6 @@
-"""What `clearhead see` and `clearhead compare` are given to read, and how they read it through a model.
+"""Find the text or picture for `clearhead see` and `clearhead compare`, and run it through a model.
 
-Progress goes to standard error if that is a terminal, so that it never mixes with results.
+Progress is printed on standard error if that is a terminal, so it never mixes with results.
 """
 
 import os
@@ -27,7 +27,7 @@ Target = Annotated[
     str | None, typer.Option(help="The text that an encoder-decoder's decoder reads, such as a translation.")
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run the Python code that a model brings. Read it first.")
+    bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with a model. Read it first.")
 ]
 TEXT_ENCODING = "utf-8"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm")
@@ -58,7 +58,7 @@ def read_words(text: str | None, file: Path | None) -> str | Path:
 
 
 def _is_path(text: str) -> bool:
-    """Whether the text is written like a path; nothing needs to exist there."""
+    """Whether the text looks like a path. The file need not exist."""
     return text.startswith(("/", "./", "../", "~")) or not re.search(r"\s", text)
 
 

@@ -46,7 +46,7 @@ def tune(
 
 
 def table(measured: "Costs") -> str:
-    """Return a line for each task and dtype: what a call, a head and a million multiply-adds cost on either kernel."""
+    """Return a row for each task and dtype: the cost per call, head and million multiply-adds on either kernel."""
     lines = [f"{'task':24}{'dtype':10}{'native, µs':>24}{'torch, µs':>24}"]
     for (task, dtype), pair in measured.items():
         each = (f"{cost.call:.1f} + {cost.head:.2f} + {cost.work:.1f}" for cost in pair)

@@ -1,6 +1,6 @@
-"""Compare free text with a rubric: suggest ticks, with the words that led to each, for the learner to confirm.
+"""Compare free text with a rubric: suggest ticks, with the words that justify each, for the learner to confirm.
 
-Words are compared by stem and, for long ones, by closeness (typing errors). Negated phrases do not count,
+Words are compared by stem, and long ones with tolerance for a typing error. Negated phrases do not count,
 nor do keywords without the small words that make a sentence.
 """
 
@@ -30,9 +30,9 @@ _SMALL = frozenset(
         """,
     )
 )
-_GAP = 3  # other words that may be inside a phrase
-_REACH = 4  # words before a phrase in which a denial still reaches it
-PROSE = 0.2  # share of small words from which a run of words is a sentence
+_GAP = 3  # other words allowed inside a phrase
+_REACH = 4  # a negation within this many words before a phrase negates it
+PROSE = 0.2  # a run of words with at least this share of small words is a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Tick:
 
     Attributes:
         met: what the machine suggests.
-        evidence: (start, end) spans of the response that made it say so.
+        evidence: (start, end) spans of the response that justify it.
         why: in words, when it is not met: what is missing, out of order, or denied.
     """
 
@@ -72,7 +72,7 @@ class _Word:
     sentence: int
 
 
-@lru_cache(maxsize=10_000)  # words that learners type are any number
+@lru_cache(maxsize=10_000)  # bounded: learners can type any number of different words
 def _stem(word: str) -> str:
     return str(stemmer("english").stemWord(word))
 
@@ -165,7 +165,7 @@ def _denied(words: Sequence[_Word], first: int, last: int) -> bool:
 
 
 def _prose(words: Sequence[_Word], covered: set[int]) -> set[int]:
-    """Return the sentences with enough small words beside the wanted phrases, which are not lists of keywords."""
+    """Return the sentences that have enough small words besides the wanted phrases, so are not lists of keywords."""
     length, small = Counter[int](), Counter[int]()
     for at, word in enumerate(words):
         length[word.sentence] += 1

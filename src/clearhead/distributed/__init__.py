@@ -1,4 +1,4 @@
-"""Attention over many ranks: one sequence, of which each process holds a part. See README.md."""
+"""Attention over a sequence that is sharded over ranks. See README.md."""
 
 from clearhead.distributed.exchange import Timing, timing
 from clearhead.distributed.functional import attention

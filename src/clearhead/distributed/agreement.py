@@ -1,4 +1,4 @@
-"""Every rank makes the same call: what each reports of its own, and a sentence where they differ."""
+"""Check that every rank makes the same call: each reports its own, and an error names the first difference."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from clearhead.spec import Attention
 
 ALGORITHMS = (None, RING, HEADS)
 NO_MASK, BY_KEYS, BY_ROWS, RULE = range(4)
-_SIZES = 6  # integers of a question that ranks compare
+_SIZES = 6  # how many integers of a statistic's arguments ranks compare
 
 
 class Report(NamedTuple):
-    """What a rank says of its call, in integers, which one collective gathers.
+    """A rank's call as integers, which one collective gathers.
 
     Attributes:
-        ok: 1, or 0 where the rank refused its own call.
+        ok: 1, or 0 if the rank refused its own call.
         length, keys: L_r and S_r, how many positions it holds.
         batch, heads, kv_heads, width, value_width: B, H, H_kv, D and E.
-        mask, mask_words: the kind of its mask, and a checksum of what one of clearhead.masks says of itself.
-        learns: 1 where a gradient is asked for.
+        mask, mask_checksum: the kind of its mask, and a checksum of the repr of one of clearhead.masks.
+        learns: 1 if a gradient is needed.
         dropout_p, scale, softcap: the bits of the floats.
-        placement, algorithm, kernel: which of those that are known.
-        seed: of the dropout pattern; rank 0's counts.
+        placement, algorithm, kernel: indices of the known ones.
+        seed: the seed of the dropout pattern; rank 0's is used.
     """
 
     ok: int = 0
@@ -56,7 +56,7 @@ class Report(NamedTuple):
     dtype: int = 0
     is_causal: int = 0
     mask: int = 0
-    mask_words: int = 0
+    mask_checksum: int = 0
     learns: int = 0
     dropout_p: int = 0
     scale: int = 0
@@ -68,28 +68,28 @@ class Report(NamedTuple):
     seed: int = 0
 
 
-# What may differ from rank to rank; the rest must be equal. An error shows the sizes by their letters.
+# Fields that may differ between ranks; the rest must be equal. An error shows sizes by their letters.
 _OWN = {"ok", "length", "keys", "seed"}
 _SIZED = {"batch": "B", "heads": "H", "kv_heads": "H_kv", "width": "D", "value_width": "E"}
 _WORDS = {
     **_SIZED,
     "mask": "the kind of their mask",
-    "mask_words": "their mask",
+    "mask_checksum": "their mask",
     "learns": "whether gradients are needed",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A call as all ranks made it.
+    """A call on which all ranks agree.
 
     Attributes:
-        layout, attention: this rank's tensors, and what lies between Q·Kᵀ and the weights.
-        unmasked: the attention without what a mask of clearhead.masks says.
+        layout, attention: this rank's tensors, and the description of its attention.
+        unmasked: the attention without a mask of clearhead.masks.
         rule, added: the parts of its mask that are evaluated in blocks.
         attn_mask, mask: the mask and its kind.
         options: the options by name.
-        reports: of each rank.
+        reports: the report of each rank.
     """
 
     layout: Layout
@@ -114,9 +114,9 @@ class Given:
 
 
 def agree(ranks: Ranks, tensors: dict[str, Any], options: dict[str, Any]) -> Given:
-    """Return this rank's call, once it is known that every rank made the same one.
+    """Return this rank's call, after checking that every rank made the same one.
 
-    A rank whose own call is wrong says so to the others before it raises, so that none waits.
+    A rank whose own call is wrong tells the others before it raises, so that none waits.
 
     Raises:
         RanksError: another rank refused its call, or made a different one.
@@ -136,10 +136,10 @@ _Made = TypeVar("_Made")
 
 
 def together(ranks: Ranks, make: Callable[[], _Made], query: Tensor) -> _Made:
-    """Return what this rank makes, once it is known that every rank could make its own.
+    """Return the result of `make` on this rank, after checking that it succeeded on every rank.
 
     Raises:
-        RanksError: another rank could not.
+        RanksError: it failed on another rank.
     """
     ok = False
     try:
@@ -152,12 +152,12 @@ def together(ranks: Ranks, make: Callable[[], _Made], query: Tensor) -> _Made:
 
 
 def same_question(ranks: Ranks, question: str, check: Callable[[], Sequence[int]], device: torch.device) -> None:
-    """Check that every rank asks one question with the same sizes, before anything travels.
+    """Check that every rank computes the same statistic with the same sizes, before anything is sent.
 
     Args:
-        check: raises where this rank's arguments are wrong; gives at most `_SIZES` integers that ranks have in common.
+        check: raises if this rank's arguments are wrong; returns at most `_SIZES` integers that must be equal.
     Raises:
-        RanksError: another rank refused its arguments, or asks something else.
+        RanksError: another rank refused its arguments, or computes something else.
     """
     own = [0, crc32(question.encode())] + [0] * _SIZES
     try:
@@ -168,17 +168,17 @@ def same_question(ranks: Ranks, question: str, check: Callable[[], Sequence[int]
     _raise_where_refused([report[0] for report in reports])
     for rank, report in enumerate(reports):
         if report != own:
-            same = f"the same with sizes {report[2:]}, where this rank has {own[2:]}"
-            asked = same if report[1] == own[1] else "another question"
+            same = f"the same with sizes {report[2:]} instead of {own[2:]}"
+            other = same if report[1] == own[1] else "something else"
             raise RanksError(
-                f"this rank asks {question}, and rank {rank} asks {asked}. All ranks ask the same together."
+                f"this rank computes {question}, but rank {rank} computes {other}. Call the same on every rank."
             )
 
 
 def refuse(mesh: Any, query: Any) -> None:
-    """Tell the other ranks that this one refuses its call before it has looked at more than where its tensors lie.
+    """Tell the other ranks that this one refuses its call because of the placement of its DTensors.
 
-    Nothing is told where neither argument says which ranks share the sequence.
+    Does nothing if the arguments do not determine which ranks share the sequence.
     """
     mesh = getattr(query, "device_mesh", None) if mesh is None else mesh
     if getattr(mesh, "ndim", 1) == 1:
@@ -193,7 +193,7 @@ def _device(query: Any) -> torch.device:
 def _raise_where_refused(accepted: list[int]) -> None:
     if not all(accepted):
         raise RanksError(
-            f"rank {accepted.index(0)} refused its own call, so this rank does not compute. Look at that rank's error."
+            f"rank {accepted.index(0)} refused its own call, so this rank does not compute. See that rank's error."
         )
 
 
@@ -206,17 +206,17 @@ def _compare(reports: tuple[Report, ...]) -> None:
         shown = f" (rank 0 has {values[0]}, rank {other} has {values[other]})" if name in _SIZED else ""
         raise RanksError(
             f"the calls of rank 0 and rank {other} differ in {_WORDS.get(name, name)}{shown}. "
-            f"Every rank makes the same call with its own part of the sequence."
+            f"Make the same call on every rank, each with its own part of the sequence."
         )
 
 
 def _describe(tensors: dict[str, Any], options: dict[str, Any]) -> Given:
-    """Check this rank's call, and describe it."""
+    """Validate this rank's call and describe it."""
     query, key, value, sinks = (tensors[name] for name in ("query", "key", "value", "sinks"))
     attn_mask = options["attn_mask"]
     placement.check(options["placement"])
     if options["algorithm"] not in ALGORITHMS:
-        raise OptionError(f"algorithm={options['algorithm']!r} is not known. Use 'ring', 'heads', or None to choose.")
+        raise OptionError(f"algorithm={options['algorithm']!r} is unknown. Use 'ring', 'heads', or None to choose.")
     checks.tensors(query, key, value)
     refuse_unreadable(query=query, key=key, value=value, sinks=sinks)
     dropout_p, scale = checks.number("dropout_p", options["dropout_p"]), checks.number("scale", options["scale"])
@@ -279,7 +279,7 @@ def _report(given: Given) -> Report:
         dtype=checks.DTYPES.index(layout.query.dtype),
         is_causal=int(attention.is_causal),
         mask=given.mask,
-        mask_words=_checksum(given.attn_mask) if given.mask == RULE else 0,
+        mask_checksum=_checksum(given.attn_mask) if given.mask == RULE else 0,
         learns=int(learns),
         dropout_p=_bits(attention.dropout_p),
         scale=_bits(attention.scale),
@@ -293,10 +293,10 @@ def _report(given: Given) -> Report:
 
 
 def _checksum(mask: Mask) -> int:
-    """A checksum of what a mask says of itself, without addresses in memory: masks of one's own have no more."""
+    """Return a checksum of a mask's repr without memory addresses, which a user's own mask class may have."""
     return crc32(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(mask)).encode())
 
 
 def _bits(number: float) -> int:
-    """A float as an integer that is equal for equal floats."""
+    """Return the bits of a float as an integer."""
     return int(struct.unpack("<q", struct.pack("<d", float(number)))[0])

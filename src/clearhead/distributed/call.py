@@ -1,4 +1,4 @@
-"""One distributed attention as every rank knows it: who holds what, and the blocks of the logits a rank computes."""
+"""The description of one distributed attention, and the blocks of the logits that a rank computes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from clearhead.spec import Attention
 from clearhead.spec import band as bands
 
 RING, HEADS = "ring", "heads"
-ROWS, KEYS = 256, 4096  # a rule is evaluated for a block of so many queries and keys at a time
+ROWS, KEYS = 256, 4096  # a rule is evaluated for blocks of this many queries and keys
 
 
 class Block(NamedTuple):
     """Some of a rank's queries over some keys of one owner.
 
     Attributes:
-        rows, keys: where they lie in the rank's query, and in the owner's key and value.
-        first_row: the position of the first query, of which the others are the next.
+        rows, keys: their slices of the rank's query, and of the owner's key and value.
+        first_row: the position of the first query; the others follow it.
         positions: the keys' positions in the whole sequence.
-        attention: of this block, with the positions of its first query and key.
+        attention: the attention of this block, with the positions of its first query and key.
     """
 
     rows: slice
@@ -37,15 +37,15 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What is the same for forward, backward and questions about the weights.
+    """The description of a call that forward, backward and the statistics of its matrix share.
 
     Attributes:
         ranks: the processes.
-        query_pieces, key_pieces: what each rank holds.
+        query_pieces, key_pieces: the positions that each rank holds.
         batch, kv_heads, width, value_width: B, H_kv, D and E.
-        rule: where queries may attend besides the attention's own fields, evaluated in blocks; None = everywhere.
-        added: what is added to the logits besides, evaluated in blocks; None = nothing.
-        kernel: the name of the kernel to use; None = choose for each block.
+        rule: a mask in addition to the attention's own fields, evaluated in blocks; None = everywhere.
+        added: a bias in addition to the attention's own fields, evaluated in blocks; None = nothing.
+        kernel: the name of the kernel to use; None = chosen for each block.
     """
 
     ranks: Ranks
@@ -60,22 +60,22 @@ class Call:
     kernel: str | None = None
 
     def held(self, pieces: list[list[Piece]], rank: int) -> int:
-        """How many positions a rank holds."""
+        """Return how many positions a rank holds."""
         return sum(piece.local.stop - piece.local.start for piece in pieces[rank])
 
     def total(self, pieces: list[list[Piece]]) -> int:
-        """How many positions all ranks hold."""
+        """Return how many positions all ranks hold."""
         return sum(self.held(pieces, rank) for rank in range(self.ranks.size))
 
     def shapes(self, width: int) -> list[tuple[int, int, int, int]]:
-        """The shape of each rank's key and value side by side, or of another tensor of its keys."""
+        """Return the shape of each rank's key, value or other tensor with one row per key."""
         return [(self.batch, self.kv_heads, self.held(self.key_pieces, rank), width) for rank in range(self.ranks.size)]
 
     def blocks(self, attention: Attention, owner: int) -> Iterator[Block]:
-        """The blocks of this rank's queries over an owner's keys, without those where nothing may be attended.
+        """Yield the blocks of this rank's queries over an owner's keys, without fully masked blocks.
 
         Args:
-            attention: of this rank's queries over all keys: its tensors have this rank's rows and every key.
+            attention: the attention of this rank's queries over all keys: its tensors have this rank's rows.
         """
         for query in self.query_pieces[self.ranks.rank]:
             for key in self.key_pieces[owner]:
@@ -95,8 +95,8 @@ class Call:
                     yield block
 
     def _block(self, attention: Attention, query: Piece, key: Piece, rows: slice, keys: slice) -> Block | None:
-        local_rows = _moved(rows, query.local.start - query.first)
-        local_keys = _moved(keys, key.local.start - key.first)
+        local_rows = _shift(rows, query.local.start - query.first)
+        local_keys = _shift(keys, key.local.start - key.first)
         own = attention.pairs(local_rows, keys).change(
             first_query=attention.first_query + rows.start, first_key=attention.first_key + keys.start
         )
@@ -121,5 +121,5 @@ def _with(attention: Attention, name: str, tensor: Tensor) -> Attention:
     return attention.change(**{name: joint})
 
 
-def _moved(part: slice, by: int) -> slice:
+def _shift(part: slice, by: int) -> slice:
     return slice(part.start + by, part.stop + by)

@@ -1,4 +1,4 @@
-"""DTensors: this rank's part of each, and the result as one again."""
+"""Convert DTensors to this rank's part, and the result back to a DTensor."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from clearhead.errors import OptionError
 
 
 def own(mesh: Any, **tensors: Any) -> tuple[dict[str, Any], Any]:
-    """This rank's part of each tensor, and the mesh axis over which the sequence is sharded.
+    """Return this rank's part of each tensor, and the mesh axis over which the sequence is sharded.
 
     Args:
-        mesh: what the caller passed; None = the axis over which query is sharded, if it is a DTensor.
+        mesh: the caller's argument; None = the axis over which query is sharded, if it is a DTensor.
     Raises:
         OptionError: a DTensor is not sharded over its sequence.
     """
@@ -33,14 +33,14 @@ def own(mesh: Any, **tensors: Any) -> tuple[dict[str, Any], Any]:
         if not is_dtensor(tensor) or not _is_sequence(tensor.placements[axes[0]], tensor):
             raise OptionError(f"query is a DTensor sharded over its sequence and {name} is not. Shard it the same way.")
     if any(placement.is_partial() for placement in query.placements):
-        raise OptionError("query is a partial sum. Redistribute it first, for attention is not linear.")
+        raise OptionError("query is a partial sum, but attention is not linear. Redistribute it first.")
     names = query.device_mesh.mesh_dim_names
     along = query.device_mesh if query.device_mesh.ndim == 1 else query.device_mesh[names[axes[0]]]
     return {name: _local(tensor) for name, tensor in tensors.items()}, along if mesh is None else mesh
 
 
 def like(query: Any, out: Tensor) -> Any:
-    """This rank's part of the output as a DTensor placed as query is; the part itself where query is none."""
+    """Return this rank's part of the output as a DTensor with query's placement, if query is a DTensor."""
     if not is_dtensor(query):
         return out
     from torch.distributed.tensor import DTensor
@@ -51,7 +51,7 @@ def like(query: Any, out: Tensor) -> Any:
 
 
 def is_dtensor(tensor: Any) -> bool:
-    """Whether it is one; torch.distributed.tensor, which takes half a second to import, is not imported for it."""
+    """Return whether it is a DTensor, without importing torch.distributed.tensor, which takes half a second."""
     return dist.is_available() and type(tensor).__name__ == "DTensor" and isinstance(tensor, Tensor)
 
 

@@ -1,7 +1,8 @@
-"""What travels between ranks: key and value around the ring, heads for sequence, and a few numbers about each call."""
+"""Communication between ranks: the ring of keys and values, the all-to-all of heads, and the reports of calls."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +18,10 @@ from clearhead.errors import OptionError, RanksError
 
 @dataclass(slots=True)
 class Timing:
-    """How long a rank waited for others, in seconds, since `timing()` was entered.
+    """How long this rank waited for others, and how much it sent, since `timing()` was entered.
 
     Attributes:
-        waiting: in collectives and for what travels, beyond what was computed meanwhile.
+        waiting: seconds in collectives and transfers that were not overlapped with computation.
         sent: bytes that this rank sent.
     """
 
@@ -28,9 +29,9 @@ class Timing:
     sent: int = 0
 
 
-KEYS, VALUES, KEY_GRADIENTS, VALUE_GRADIENTS = range(1, 5)  # what travels around the ring: the tags of messages
+KEYS, VALUES, KEY_GRADIENTS, VALUE_GRADIENTS = range(1, 5)  # message tags, one for each kind of tensor in the ring
 _TIMINGS: list[Timing] = []
-_NOT_A_RANK = "this process is not one of the ranks of the mesh. Call it on those ranks alone."
+_NOT_A_RANK = "this process is not one of the ranks of the mesh. Call it only on those ranks."
 
 
 @contextmanager
@@ -38,33 +39,39 @@ def timing() -> Iterator[Timing]:
     """Measure how long this rank waits for others and how much it sends.
 
     Example:
-        >>> with timing() as spent:
+        >>> with timing() as measured:
         ...     pass
-        >>> spent.sent
+        >>> measured.sent
         0
     """
-    spent = Timing()
-    _TIMINGS.append(spent)
+    measured = Timing()
+    _TIMINGS.append(measured)
     try:
-        yield spent
+        yield measured
     finally:
-        _TIMINGS.remove(spent)
+        _TIMINGS.remove(measured)
 
 
 @contextmanager
 def _waiting(doing: str) -> Iterator[None]:
-    """Count the time as waiting, and say in one sentence what a broken connection means."""
+    """Count the time as waiting, and convert the error of a broken connection."""
     start = time.perf_counter()
     try:
         yield
     except RuntimeError as error:
         raise RanksError(
-            f"another rank did not answer while this one was {doing}; it has ended, or raised an error of its own. "
-            f"Look at the first error among all ranks. The transport says: {str(error).strip().splitlines()[0]}"
+            f"another rank did not answer while this one was {doing}: it has ended or raised an error. "
+            f"See the first error among all ranks. The transport reports: {_reason(error)}"
         ) from error
     finally:
-        for spent in _TIMINGS:
-            spent.waiting += time.perf_counter() - start
+        for measured in _TIMINGS:
+            measured.waiting += time.perf_counter() - start
+
+
+def _reason(error: RuntimeError) -> str:
+    """The first sentence of an error of gloo's or NCCL's, without the place in their source before it."""
+    first = str(error).strip().partition("\n")[0]
+    return re.sub(r"^\[\S*:\d+\] *", "", first).partition(". ")[0].rstrip(".") or type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,7 @@ class Ranks:
 
     Attributes:
         group: torch's process group.
-        rank, size: this process's number within it, and how many there are.
+        rank, size: this process's rank in the group, and the number of ranks.
     """
 
     group: Any
@@ -82,15 +89,15 @@ class Ranks:
 
     @classmethod
     def of(cls, mesh: Any = None) -> Ranks:
-        """The ranks of a DeviceMesh of one axis, of a process group, or of all processes.
+        """Return the ranks of a DeviceMesh of one axis, of a process group, or of all processes.
 
         Raises:
-            RanksError: torch.distributed is not started, or this process is not one of them.
-            OptionError: mesh is something else.
+            RanksError: torch.distributed is not initialised, or this process is not one of the ranks.
+            OptionError: mesh is none of these.
         """
         if not (dist.is_available() and dist.is_initialized()):
             raise RanksError(
-                "torch.distributed is not started. Start the processes with torchrun and call "
+                "torch.distributed is not initialised. Start the processes with torchrun and call "
                 "torch.distributed.init_process_group() first."
             )
         if mesh is dist.GroupMember.NON_GROUP_MEMBER:
@@ -114,65 +121,65 @@ class Ranks:
         return cls(group, rank, dist.get_world_size(group))
 
     def peer(self, rank: int) -> int:
-        """The global rank of one of these ranks."""
+        """Return the global rank of one of these ranks."""
         return dist.get_global_rank(self.group, rank % self.size)
 
     def gather_numbers(self, own: Sequence[int], device: torch.device) -> list[list[int]]:
-        """The numbers of each rank, as many from each."""
+        """Return the numbers of each rank; every rank passes the same count."""
         mine = torch.tensor(own, dtype=torch.int64, device=device)
-        all_of_them = [torch.empty_like(mine) for _ in range(self.size)]
+        gathered = [torch.empty_like(mine) for _ in range(self.size)]
         with _waiting("comparing calls"):
-            dist.all_gather(all_of_them, mine, group=self.group)
-        return [numbers.tolist() for numbers in all_of_them]
+            dist.all_gather(gathered, mine, group=self.group)
+        return [numbers.tolist() for numbers in gathered]
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all ranks."""
+        """Return the sum over all ranks."""
         total = tensor.contiguous().clone()
         with _waiting("adding up"):
             dist.all_reduce(total, group=self.group)
         return total
 
     def maximum(self, tensor: Tensor) -> Tensor:
-        """The largest over all ranks, entry by entry."""
-        top = tensor.contiguous().clone()
+        """Return the elementwise maximum over all ranks."""
+        largest = tensor.contiguous().clone()
         with _waiting("comparing"):
-            dist.all_reduce(top, dist.ReduceOp.MAX, group=self.group)
-        return top
+            dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.group)
+        return largest
 
     def gather(self, tensor: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
-        """The tensor of each rank, of these shapes. Memory: all of them."""
+        """Return the tensor of each rank, of these shapes. Memory: all of them."""
         with _waiting("gathering"):
-            biggest = max(_count(shape) for shape in shapes)
-            padded = tensor.new_zeros(biggest)
+            largest = max(_count(shape) for shape in shapes)
+            padded = tensor.new_zeros(largest)
             padded[: tensor.numel()] = tensor.reshape(-1)
             parts = [torch.empty_like(padded) for _ in shapes]
             dist.all_gather(parts, padded, group=self.group)
         return [part[: _count(shape)].view(*shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def start(self, to: int, give: Tensor | None, source: int, take: Tensor | None, tag: int) -> Transfer:
-        """Begin to send one tensor and to receive another; either may be None, or empty.
+        """Start sending one tensor and receiving another; either may be None, or empty.
 
         Args:
-            tag: KEYS, VALUES, ...: of one kind there is one on its way at a time, and gloo mixes up two of one tag.
+            tag: KEYS, VALUES, …; gloo confuses two transfers with one tag, so there is one of each kind at a time.
         """
         operations = []
         if give is not None and give.numel():
             operations.append(dist.P2POp(dist.isend, _bytes(give), self.peer(to), self.group, tag))
-            for spent in _TIMINGS:
-                spent.sent += give.numel() * give.element_size()
+            for measured in _TIMINGS:
+                measured.sent += give.numel() * give.element_size()
         if take is not None and take.numel():
             operations.append(dist.P2POp(dist.irecv, _bytes(take), self.peer(source), self.group, tag))
         with _waiting("sending keys and values"):
             return Transfer(dist.batch_isend_irecv(operations) if operations else [], give)
 
     def all_to_all(self, give: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Send a tensor to each rank, and receive one of these shapes from each."""
+        """Send one tensor to each rank, and receive one of these shapes from each."""
         flat = torch.cat([tensor.reshape(-1) for tensor in give])
         counts = [_count(shape) for shape in shapes]
         taken = flat.new_empty(sum(counts))
         width = flat.element_size()
-        for spent in _TIMINGS:
-            spent.sent += (flat.numel() - give[self.rank].numel()) * width
+        for measured in _TIMINGS:
+            measured.sent += (flat.numel() - give[self.rank].numel()) * width
         with _waiting("exchanging heads"):
             dist.all_to_all_single(
                 _bytes(taken),
@@ -186,13 +193,13 @@ class Ranks:
 
 @dataclass(slots=True)
 class Transfer:
-    """What is on its way. `sent` keeps the memory until it has left."""
+    """A transfer in progress. `sent` keeps the memory alive until it has been sent."""
 
     works: list[Any]
     sent: Tensor | None = field(default=None, repr=False)
 
     def wait(self) -> None:
-        """Wait until it has arrived and left."""
+        """Wait until the transfer is complete."""
         with _waiting("waiting for keys and values"):
             for work in self.works:
                 work.wait()
@@ -200,13 +207,13 @@ class Transfer:
 
 
 def around(ranks: Ranks, own: Tensor, shapes: Sequence[Sequence[int]], tag: int = KEYS) -> Iterator[tuple[int, Tensor]]:
-    """Each rank's tensor in turn, this one's first, while the next one is on its way.
+    """Yield each rank's tensor, this one's first; the next one is received during the computation.
 
     Args:
-        own: contiguous; nobody writes to it meanwhile.
-        shapes: of each rank's tensor.
-        tag: KEYS or VALUES; another for each tensor that travels at the same time.
-    Memory: two of the tensors besides one's own.
+        own: contiguous; not written to during the iteration.
+        shapes: the shape of each rank's tensor.
+        tag: KEYS or VALUES; a different one for each tensor that travels at the same time.
+    Memory: two such tensors in addition to one's own.
     """
     holding = own
     for step in range(ranks.size):
@@ -222,7 +229,7 @@ def around(ranks: Ranks, own: Tensor, shapes: Sequence[Sequence[int]], tag: int 
 
 
 def _bytes(tensor: Tensor) -> Tensor:
-    """The memory of a contiguous tensor, since not every transport knows every dtype."""
+    """Return the bytes of a contiguous tensor, because not every transport supports every dtype."""
     return tensor.view(-1).view(torch.uint8)
 
 

@@ -39,10 +39,10 @@ def attention(
     return_matrix: bool = False,
     kernel: str | None = None,
 ) -> Any:
-    """Compute exact softmax attention over a sequence of which each rank holds a part.
+    """Compute exact softmax attention over a sequence that is sharded over ranks.
 
-    The arguments are those of `clearhead.attention`, and each rank passes its own part of the queries and of the keys.
-    Every rank of the mesh makes the same call.
+    The arguments are those of `clearhead.attention`; each rank passes its own part of the queries and of the keys.
+    Every rank of the mesh must make the same call.
 
     Args:
         query: (B, H, L_r, D), this rank's queries; or a DTensor, sharded over its sequence axis.
@@ -51,26 +51,26 @@ def attention(
         attn_mask: one of clearhead.masks, in positions of the whole sequence; or a tensor broadcastable to
             (B, H, L_r, S) or (B, H, L, S): this rank's rows or all rows, always with all keys in order of position.
             Sequences packed without padding: clearhead.masks.document.
-        dropout_p: the same weights are dropped as on one process, by rank 0's random state.
-        is_causal: position i of the queries may attend positions 0..i.
+        dropout_p: the pattern is that of one process with rank 0's random state.
+        is_causal: the query at position i may attend positions 0..i.
         mesh: a DeviceMesh of one axis or a process group; None = all processes, or a DTensor's own mesh.
-        placement: which positions a rank holds: "contiguous", the r-th run; or "zigzag", of 2n runs the r-th and the
-            (2n-1-r)-th, which gives every rank the same work under a causal mask. `shard` cuts a tensor so.
+        placement: which positions a rank holds: "contiguous", the r-th run; or "zigzag", the r-th and the (2n-1-r)-th
+            of 2n runs, which gives every rank the same work under a causal mask. `shard` makes these parts.
         algorithm: "ring" (keys and values travel, and each rank computes its rows), "heads" (each rank computes all
-            rows of some heads), or None for whichever sends less and shares the work evenly.
+            rows of some heads), or None for the one that sends less and balances the work.
         return_matrix: also return the weights of this rank's rows as a ShardedAttentionMatrix.
 
     Returns:
-        out (B, H, L_r, E), a DTensor where query is one; or a tuple (out[, lse][, matrix]). lse is (B, H, L_r).
-        Gradients flow to query, key, value, biases and sinks. The gradient of an (H,) tensor is this rank's part; the
-        sum over ranks is the whole, as data-parallel wrappers form it.
+        out (B, H, L_r, E), a DTensor if query is one; or a tuple (out[, lse][, matrix]). lse is (B, H, L_r). Gradients
+        flow to query, key, value, biases and sinks. The gradient of an (H,) tensor is this rank's part; its sum over
+        ranks, which data-parallel wrappers compute, is the whole gradient.
 
     Raises:
-        RanksError: torch.distributed is not started, the calls of the ranks differ, or a rank has ended.
-        ShapeError, DtypeError, OptionError: as `clearhead.attention`, on the rank that made the mistake; the others
+        RanksError: torch.distributed is not initialised, the calls of the ranks differ, or a rank has ended.
+        ShapeError, DtypeError, OptionError: as `clearhead.attention`, on the rank with the wrong arguments; the others
             raise RanksError.
 
-    Memory: O(B·H·(L_r + S_r)·D): what a rank holds, and the keys and values of two other ranks.
+    Memory: O(B·H·(L_r + S_r)·D): the rank's own part, and the keys and values of two other ranks.
 
     Source: Liu et al. 2023 (ring attention); Jacobs et al. 2023 (Ulysses); Brandon et al. 2023 (striped placement).
 
@@ -101,9 +101,9 @@ def attention(
     }
     given = agreement.agree(ranks, own, options)
     call, layout, described = _plan(ranks, given, placement, kernel)
-    how = choose(given, algorithm, placement)
-    if how == HEADS:
-        # A rule is evaluated for gathered keys, whose band and slopes it must know itself: none of it is taken out.
+    chosen = choose(given, algorithm, placement)
+    if chosen == HEADS:
+        # The rule is evaluated for gathered keys, so its band and slopes stay part of it.
         whole = described if call.rule is None else given.unmasked.change(rule=attn_mask)
         result = heads.run(call, layout.query, layout.key, layout.value, whole)
     else:
@@ -118,16 +118,16 @@ def attention(
 
 
 def choose(given: Given, algorithm: str | None, placement: str) -> str:
-    """How to share the work: the algorithm asked for, or the one that sends less and is balanced.
+    """Return the given algorithm, or the one that sends less and balances the work.
 
     Raises:
-        OptionError: heads cannot be shared out here.
+        OptionError: the given algorithm is "heads", which does not support this call.
     """
     first, ranks = given.reports[0], len(given.reports)
-    why_not = _refuses_heads(given, ranks)
-    if algorithm == HEADS and why_not is not None:
-        raise OptionError(f"algorithm='heads' cannot compute this: {why_not}. Use algorithm='ring'.")
-    if algorithm is not None or why_not is not None or ranks == 1:
+    reason = _refuses_heads(given, ranks)
+    if algorithm == HEADS and reason is not None:
+        raise OptionError(f"algorithm='heads' does not support this call: {reason}. Use algorithm='ring'.")
+    if algorithm is not None or reason is not None or ranks == 1:
         return algorithm or RING
     both = first.width + first.value_width
     queries = sum(given.lengths) * first.heads * both
@@ -141,13 +141,13 @@ def _refuses_heads(given: Given, ranks: int) -> str | None:
     if first.heads % ranks or first.kv_heads % ranks:
         return f"{ranks} ranks do not divide {first.heads} query heads and {first.kv_heads} key heads"
     if first.dropout_p:
-        return "a dropout pattern is drawn for all heads together"
+        return "the dropout pattern is drawn for all heads together"
     if given.mask == agreement.BY_ROWS:
-        return "each rank has the mask of its own rows"
+        return "the mask has rows, and each rank has only its own"
     if given.rule is not None and given.rule.sizes()[1] is not None:
         return "the mask differs by head"
     if given.added is not None or (given.rule is not None and given.attn_mask.bias is not None):
-        return "the mask adds biases and is more than a band"
+        return "the mask has a bias and is more than a band"
     return None
 
 
@@ -179,15 +179,15 @@ def _plan(ranks: Ranks, given: Given, placement: str, kernel: str | None) -> tup
 
 
 def _own_rows(call: Call, layout: Layout, mask: Tensor, length: int, keys: int) -> dict[str, Tensor]:
-    """A mask tensor with this rank's rows and all keys, as the field of an attention that it is."""
+    """Return a mask tensor, cut to this rank's rows and all keys, as a field of the attention."""
     own = layout.query.shape[2]
     if mask.dim() > 1 and mask.shape[-2] == length != own:
         parts = [mask[..., piece.positions, :] for piece in call.query_pieces[call.ranks.rank]]
         mask = torch.cat(parts, -2)
     if mask.dim() > 1 and mask.shape[-1] not in (1, keys):
         raise ShapeError(
-            f"attn_mask has {mask.shape[-1]} keys, the whole sequence has {keys} "
-            f"({shape_text('attn_mask', mask.shape, '')}). Each rank passes its own rows over all keys; to mask the "
+            f"attn_mask has {mask.shape[-1]} keys, but the whole sequence has {keys} "
+            f"({shape_text('attn_mask', mask.shape, '')}). Pass this rank's rows over all keys; to mask the "
             f"padding of packed batches use clearhead.masks.padding."
         )
     checks.mask(mask, (*layout.lead, own, keys), layout.query, False)

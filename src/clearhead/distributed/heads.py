@@ -1,6 +1,6 @@
-"""Attention with heads in exchange for sequence: each rank computes whole rows of some heads.
+"""Exchange heads for sequence: each rank computes whole rows of some heads.
 
-Two exchanges of all with all, before and after. Source: Jacobs et al. 2023 (DeepSpeed Ulysses).
+One all-to-all before the computation and one after it. Source: Jacobs et al. 2023 (DeepSpeed Ulysses).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def run(call: Call, query: Tensor, key: Tensor, value: Tensor, attention: Attent
     """Compute this rank's rows, differentiably.
 
     Args:
-        attention: of all queries over all keys. No tensor of it has a query axis.
+        attention: the attention of all queries over all keys. None of its tensors has a query axis.
     Memory: O(inputs + outputs) of whole rows of H / ranks heads.
     """
     query_heads, key_heads, value_heads = (
@@ -40,17 +40,17 @@ def run(call: Call, query: Tensor, key: Tensor, value: Tensor, attention: Attent
 
 
 def _to_heads(ranks: Ranks, tensor: Tensor, pieces: list[list[Piece]]) -> Tensor:
-    """(B, H, L_r, D) -> (B, H / ranks, L, D), in the order of positions."""
+    """Exchange (B, H, L_r, D) for (B, H / ranks, L, D), in the order of positions."""
     return _Exchange.apply(ranks, pieces, True, tensor)
 
 
 def _to_sequence(ranks: Ranks, tensor: Tensor, pieces: list[list[Piece]]) -> Tensor:
-    """(B, H / ranks, L, D), in the order of positions -> (B, H, L_r, D)."""
+    """Exchange (B, H / ranks, L, D), in the order of positions, for (B, H, L_r, D)."""
     return _Exchange.apply(ranks, pieces, False, tensor)
 
 
 class _Exchange(torch.autograd.Function):
-    """Either exchange; the gradient of one is the other."""
+    """Both exchanges; the gradient of each is the other."""
 
     @staticmethod
     def forward(ctx: Any, ranks: Ranks, pieces: list[list[Piece]], to_heads: bool, tensor: Tensor) -> Tensor:

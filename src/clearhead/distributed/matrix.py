@@ -1,4 +1,4 @@
-"""`ShardedAttentionMatrix`: the weights of a distributed attention, of which each rank answers for its own rows."""
+"""`ShardedAttentionMatrix`: the weights of a distributed attention; each rank computes statistics of its own rows."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from clearhead.spec import Attention, repeat_heads
 class ShardedAttentionMatrix(RowQuestions):
     """The weights of an attention over many ranks, (B, H, L, S), before dropout. Nothing of size L·S is made or sent.
 
-    Every question is a collective call: all ranks ask it together. Answers of rows are those of this rank's own rows,
-    answers of keys those of its own keys, and maps are whole on every rank. Made by `clearhead.distributed.attention`
-    with `return_matrix=True`. Keys travel around the ring once a question. What would be dense, or a matrix of other
-    heads or rows, is not offered: `[]`, `to_dense`, `heads`, `mean_heads`, `value_weighted`, `diagonal`, `why`,
-    `allowed`.
+    Returned by `clearhead.distributed.attention` with `return_matrix=True`. Every statistic is a collective call, which
+    all ranks make together. Statistics of rows are those of this rank's rows, statistics of keys those of its keys, and
+    maps are whole on every rank. Each statistic sends the keys around the ring once. Dense results and matrices of
+    other heads or rows are not supported: `[]`, `to_dense`, `heads`, `mean_heads`, `value_weighted`, `diagonal`,
+    `why`, `allowed`.
 
     Raises:
-        RanksError: another rank refused its question, or asks another one.
+        RanksError: another rank refused its call, or made another one.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ShardedAttentionMatrix(RowQuestions):
 
     @property
     def device(self) -> torch.device:
-        """Where this rank's queries are."""
+        """The device of this rank's queries."""
         return self._query.device
 
     @property
@@ -70,7 +70,7 @@ class ShardedAttentionMatrix(RowQuestions):
 
     @property
     def lse(self) -> Tensor:
-        """(B, H, L_r): the natural log of each row's sum of exp(logits), sinks included."""
+        """The natural log of each row's sum of exp(logits), sinks included: (B, H, L_r)."""
         return self._lse
 
     def __repr__(self) -> str:
@@ -90,7 +90,7 @@ class ShardedAttentionMatrix(RowQuestions):
         return ShardedTransposed(self)
 
     def __matmul__(self, columns: Tensor) -> Tensor:
-        """A @ X for this rank's rows: X is this rank's part, (B, H or 1, S_r, W), and so is the answer, (B, H, L_r, W).
+        """Return A @ X for this rank's rows, (B, H, L_r, W); X is this rank's part, (B, H or 1, S_r, W).
 
         Raises:
             ShapeError: X does not have this rank's keys.
@@ -109,28 +109,28 @@ class ShardedAttentionMatrix(RowQuestions):
         return out.to(torch.promote_types(self._query.dtype, columns.dtype))
 
     def _check_part(self, name: str, columns: Tensor, held: int, axis: str) -> list[int]:
-        """Check that columns are this rank's part; their sizes beside the sequence, and their dtype as a number."""
+        """Check that columns are this rank's part; return their other sizes, and their dtype as a number."""
         batch, heads = self.shape[:2]
         leading = (1, 1, *columns.shape[:-2])[-2:]
         fits = 2 <= columns.dim() <= 4 and columns.shape[-2] == held
         if not (fits and leading[0] in (1, batch) and leading[1] in (1, heads)):
             raise ShapeError(
-                f"this rank holds {held} {axis} and {name} has shape {tuple(columns.shape)}. Give ({batch}, {heads} or "
-                f"1, {held}, W): this rank's own part, as clearhead.distributed.shard cuts it."
+                f"this rank holds {held} {axis}, but {name} has shape {tuple(columns.shape)}. Give ({batch}, {heads} "
+                f"or 1, {held}, W): this rank's own part, from clearhead.distributed.shard."
             )
         if columns.dtype not in checks.DTYPES:
             raise DtypeError(f"{name} has dtype {columns.dtype}, expected a floating-point dtype. Use {name}.float().")
         return [*leading, columns.shape[-1], checks.DTYPES.index(columns.dtype)]
 
-    # Of this rank's keys
+    # Statistics of this rank's keys
 
     def received(self) -> Tensor:
-        """How much weight each of this rank's keys receives from all rows, (B, H, S_r)."""
+        """Return the weight that each of this rank's keys receives from all rows, (B, H, S_r)."""
         ones = self._zeros((*self._lse.shape, 1)) + 1
         return self.transposed_times(ones)[..., 0]
 
     def transposed_times(self, columns: Tensor) -> Tensor:
-        """Aᵀ @ Y for this rank's keys: Y is this rank's part, (B, H, L_r, W), and the answer (B, H, S_r, W)."""
+        """Return Aᵀ @ Y for this rank's keys, (B, H, S_r, W); Y is this rank's part, (B, H, L_r, W)."""
         self._agree("A.mT @ Y", lambda: self._check_part("Y", columns, self._query.shape[2], "queries"))
         ranks = self._call.ranks
         batch, heads = self._query.shape[:2]
@@ -154,22 +154,22 @@ class ShardedAttentionMatrix(RowQuestions):
         return own
 
     def gradient_times(self, grad_out: Tensor) -> Tensor:
-        """Gradient times attention of each of this rank's keys, (B, H, S_r), as `AttentionMatrix.gradient_times`.
+        """Return gradient times attention of this rank's keys, (B, H, S_r), as `AttentionMatrix.gradient_times`.
 
         Args:
-            grad_out: (B, H, L_r, E), the gradient of a number at this rank's output.
+            grad_out: (B, H, L_r, E), the gradient of a loss with respect to this rank's output.
         """
         width = self._value.shape[-1]
         self._agree("gradient_times", lambda: _check_width(grad_out, width))
         values = repeat_heads(self._value, self._query.shape[1]).to(wide(self._query.dtype))
         return (self.transposed_times(grad_out) * values).sum(-1)
 
-    # Whole, on every rank
+    # Maps, whole on every rank
 
     def pooled(self, rows: int, cols: int, *, reduce: str = "mean") -> Tensor:
-        """The matrix as a small map, (B, H, rows, cols): the mean weight of each cell, as `AttentionMatrix.pooled`.
+        """Return the mean weight of each cell of a small map, (B, H, rows, cols), as `AttentionMatrix.pooled`.
 
-        Memory: O(L_r · cols) a head.
+        Memory: O(L_r · cols) per head.
         """
         self._agree("pooled", lambda: _check_cells(rows, cols, reduce))
         length, keys = self.shape[2:]
@@ -193,7 +193,7 @@ class ShardedAttentionMatrix(RowQuestions):
             yield from self._of(owner, key)
 
     def _of(self, owner: int, key: Tensor) -> Iterator[Part]:
-        """The parts over an owner's keys. The lse is that of the whole row, so answers of parts add up."""
+        """Yield the parts over an owner's keys. Their lse is that of the whole row, so statistics of parts add up."""
         for block in self._call.blocks(self._attention, owner):
             matrix = AttentionMatrix.of(
                 self._query[:, :, block.rows], key[:, :, block.keys], block.attention, lse=self._lse[:, :, block.rows]
@@ -202,8 +202,9 @@ class ShardedAttentionMatrix(RowQuestions):
 
 
 _NOT_OFFERED = (
-    "is not answered across ranks, for no rank holds all keys. Gather query and key with clearhead.distributed.gather "
-    "and ask clearhead.AttentionMatrix; products, rows, received and pooled are answered here."
+    "is not supported across ranks, because no rank holds all keys. Gather query and key with "
+    "clearhead.distributed.gather and use clearhead.AttentionMatrix; products, statistics of rows, received and pooled "
+    "are supported here."
 )
 
 
@@ -221,7 +222,7 @@ class ShardedTransposed:
 
     @property
     def mT(self) -> ShardedAttentionMatrix:
-        """The matrix itself."""
+        """The original matrix."""
         return self._matrix
 
     def __matmul__(self, columns: Tensor) -> Tensor:
@@ -230,26 +231,28 @@ class ShardedTransposed:
 
 def _check_width(grad_out: Tensor, width: int) -> list[int]:
     if grad_out.dim() == 0 or grad_out.shape[-1] != width:
-        raise ShapeError(f"grad_out has shape {tuple(grad_out.shape)}, expected (B, H, L_r, {width}), as the output.")
+        raise ShapeError(
+            f"grad_out has shape {tuple(grad_out.shape)}, expected (B, H, L_r, {width}), the shape of the output."
+        )
     return []
 
 
 def _check_cells(rows: int, cols: int, reduce: str) -> list[int]:
     if reduce != "mean":
-        raise OptionError(f"reduce is {reduce!r}; across ranks a map has the mean of each cell: reduce='mean'.")
+        raise OptionError(f"reduce is {reduce!r}; across ranks only 'mean' is supported.")
     if rows < 1 or cols < 1:
-        raise OptionError(f"pooled({rows}, {cols}) has no cells. Use at least 1 × 1.")
+        raise OptionError(f"pooled got rows={rows}, cols={cols}; expected at least one cell in each direction.")
     return [rows, cols]
 
 
 class ShardedRollout:
-    """The product of layers' head-averaged matrices, each mixed with the residual path; see `clearhead.rollout`."""
+    """The product of the layers' head-averaged matrices, each mixed with the residual path; see `clearhead.rollout`."""
 
     def __init__(self, matrices: Sequence[ShardedAttentionMatrix], residual: float) -> None:
         self._matrices, self._residual = tuple(matrices), residual
 
     def __matmul__(self, columns: Tensor) -> Tensor:
-        """R @ X for this rank's rows: X is this rank's part, (B, L_r, W), and so is the answer."""
+        """Return R @ X for this rank's rows, (B, L_r, W); X is this rank's part, (B, L_r, W)."""
         out = columns
         for matrix in self._matrices:
             mixed = (matrix @ out.unsqueeze(1)).mean(1)
@@ -258,26 +261,29 @@ class ShardedRollout:
 
 
 def rollout(matrices: Sequence[ShardedAttentionMatrix], *, residual: float = 0.5) -> ShardedRollout:
-    """Attention rollout over sharded matrices, one a layer, in layer order.
+    """Return the attention rollout over sharded matrices, one per layer, in layer order.
 
     Raises:
         OptionError: no matrices, or residual is not in [0, 1).
-        ShapeError: queries and keys are not the same positions.
+        ShapeError: queries and keys do not have the same positions.
 
     Source: Abnar & Zuidema 2020, section 3.
     """
     if not matrices:
-        raise OptionError("rollout needs at least one matrix; give one a layer, in layer order.")
+        raise OptionError("rollout got no matrices. Give one matrix per layer, in layer order.")
     if not 0 <= residual < 1:
-        raise OptionError(f"residual is {residual}, expected 0 <= residual < 1; 0.5 weighs both paths alike.")
+        raise OptionError(f"residual is {residual}, expected 0 <= residual < 1; 0.5 weighs both paths equally.")
     for layer, matrix in enumerate(matrices):
         if not torch.equal(matrix.rows, matrix.keys):
-            raise ShapeError(f"rollout multiplies square matrices; in layer {layer} this rank's rows are not its keys.")
+            raise ShapeError(
+                f"rollout needs square matrices; in layer {layer} this rank's rows and keys have different positions. "
+                "Use self-attention layers."
+            )
     return ShardedRollout(matrices, residual)
 
 
 def _averaging(size: int, cells: int) -> Tensor:
-    """(cells, size): each row averages the positions of one cell."""
+    """Return (cells, size): each row averages the positions of one cell."""
     table = torch.zeros(cells, size)
     for cell, (first, last) in enumerate(edges(size, cells)):
         table[cell, first:last] = 1.0 / (last - first)

@@ -1,4 +1,4 @@
-"""Where a sequence lies: which positions each rank holds."""
+"""Placement of a sequence: which positions each rank holds."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ PLACEMENTS = (CONTIGUOUS, ZIGZAG)
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Consecutive positions that a rank holds, and where they lie in its tensor.
+    """Consecutive positions that a rank holds.
 
     Attributes:
-        first: the position of the first.
-        local: where they lie on the sequence axis of the rank's own tensor.
+        first: the first position.
+        local: their slice of the sequence axis of the rank's own tensor.
     """
 
     first: int
@@ -34,16 +34,16 @@ class Piece:
 
 
 def pieces(placement: str, lengths: Sequence[int]) -> list[list[Piece]]:
-    """The pieces of each rank, in the order in which its tensor holds them.
+    """Return the pieces of each rank, in the order of its tensor.
 
     Args:
         placement: "contiguous": rank r holds the r-th run of positions, and lengths may differ. "zigzag": of 2n runs of
-            one length rank r holds run r and run 2n-1-r, so that under a causal mask each rank has the same work. The
-            two runs of the last rank meet, and are one piece.
+            equal length, rank r holds runs r and 2n-1-r, which gives each rank the same work under a causal mask. The
+            two runs of the last rank are adjacent, and form one piece.
         lengths: how many positions each rank holds.
     Raises:
-        OptionError: no placement has this name.
-        ShapeError: zigzag needs equal, even lengths.
+        OptionError: the placement is unknown.
+        ShapeError: the lengths are not equal and even, which zigzag needs.
 
     Example:
         >>> [[part.first for part in rank] for rank in pieces("zigzag", [4, 4, 4])]
@@ -55,27 +55,27 @@ def pieces(placement: str, lengths: Sequence[int]) -> list[list[Piece]]:
         return [[Piece(start, slice(0, length))] for start, length in zip(starts, lengths, strict=True)]
     if len(set(lengths)) > 1 or lengths[0] % 2:
         raise ShapeError(
-            f"the ranks hold {', '.join(map(str, lengths))} positions; zigzag needs one even length on all of them. "
+            f"the ranks hold {', '.join(map(str, lengths))} positions; zigzag needs the same even number on each. "
             f"Pad the sequence to a multiple of {2 * len(lengths)}, or use placement='contiguous'."
         )
     half, runs = lengths[0] // 2, 2 * len(lengths)
     lower, upper = slice(0, half), slice(half, 2 * half)
-    apart = [[Piece(rank * half, lower), Piece((runs - 1 - rank) * half, upper)] for rank in range(len(lengths) - 1)]
-    return [*apart, [Piece((len(lengths) - 1) * half, slice(0, 2 * half))]]
+    pairs = [[Piece(rank * half, lower), Piece((runs - 1 - rank) * half, upper)] for rank in range(len(lengths) - 1)]
+    return [*pairs, [Piece((len(lengths) - 1) * half, slice(0, 2 * half))]]
 
 
 def check(placement: str) -> None:
-    """Refuse a placement that no one knows.
+    """Refuse an unknown placement.
 
     Raises:
-        OptionError: with the names that are known.
+        OptionError: the message lists the known ones.
     """
     if placement not in PLACEMENTS:
-        raise OptionError(f"placement={placement!r} is not known. Use {' or '.join(map(repr, PLACEMENTS))}.")
+        raise OptionError(f"placement={placement!r} is unknown. Use {' or '.join(map(repr, PLACEMENTS))}.")
 
 
 def positions(parts: Sequence[Piece]) -> Tensor:
-    """The positions that a rank holds, int64, in the order of its tensor.
+    """Return the positions that a rank holds, int64, in the order of its tensor.
 
     >>> positions(pieces("zigzag", [4, 4])[0]).tolist()
     [0, 1, 6, 7]
@@ -85,7 +85,7 @@ def positions(parts: Sequence[Piece]) -> Tensor:
 
 
 def split_evenly(length: int, ranks: int) -> list[int]:
-    """How many positions each rank gets, as torch's Shard gives them: ceil(length / ranks) until none are left.
+    """Return how many positions each rank gets, as in torch's Shard: ceil(length / ranks) until none are left.
 
     >>> split_evenly(7, 3), split_evenly(4, 3)
     ([3, 3, 1], [2, 2, 0])

@@ -1,6 +1,6 @@
-"""Ring attention: queries stay, keys and values travel, and the parts of each row are merged by their lse.
+"""Ring attention: queries stay, keys and values travel, and partial rows are merged by their lse.
 
-Exact, forward and backward. While a rank computes with one part of the keys, the next one is on its way.
+Forward and backward are exact. While a rank computes with one part of the keys, it receives the next one.
 Source: Liu, Zaharia and Abbeel 2023 (ring attention); Milakov and Gimelshein 2018 (merging by lse).
 """
 
@@ -30,8 +30,8 @@ def run(call: Call, query: Tensor, key: Tensor, value: Tensor, attention: Attent
     Args:
         query: (B, H, L_r, D), this rank's.
         key, value: (B, H_kv, S_r, D or E), this rank's.
-        attention: of this rank's queries over all keys.
-    Memory: O(inputs + outputs), and the keys and values of one more rank, of two from three ranks on.
+        attention: the attention of this rank's queries over all keys.
+    Memory: O(inputs + outputs), and the keys and values of one other rank, or of two if there are three or more.
     """
     attention = attention.join_biases()
     tensors = attention.tensor_list()
@@ -43,7 +43,7 @@ def run(call: Call, query: Tensor, key: Tensor, value: Tensor, attention: Attent
 
 
 def forward(call: Call, query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> tuple[Tensor, Tensor]:
-    """This rank's output and lse, with all digits that `backward` needs; without a graph."""
+    """Compute this rank's output and lse, in the precision that `backward` needs, without a graph."""
     parts = attention.change(sinks=None)
     total = Merged(query, value.shape[-1])
     with torch.no_grad():
@@ -55,29 +55,29 @@ def forward(call: Call, query: Tensor, key: Tensor, value: Tensor, attention: At
 
 
 class Merged:
-    """Output and lse of rows whose keys come in parts."""
+    """Accumulates output and lse of rows whose keys arrive in parts."""
 
     def __init__(self, query: Tensor, width: int) -> None:
         self._dtype = query.dtype
         self._out = query.new_zeros((*query.shape[:3], width), dtype=wide(query.dtype))
         self._lse = query.new_full(query.shape[:3], -torch.inf, dtype=_lse_dtype(query))
-        self._begun: list[slice] = []  # runs of rows that have a part
+        self._begun: list[slice] = []  # runs of rows that have at least one part
 
     def add(self, rows: slice, out: Tensor, lse: Tensor) -> None:
-        """Add what some rows found in more keys."""
+        """Merge the output and lse of some rows over more keys."""
         if all(rows.stop <= begun.start or begun.stop <= rows.start for begun in self._begun):
             self._begun.append(rows)
             self._out[:, :, rows], self._lse[:, :, rows] = out, lse
             return
         before, lse = self._lse[:, :, rows], lse.to(self._lse.dtype)
         after = torch.logaddexp(before, lse)
-        # In the output's own dtype: the lse is float64 for float32. Not lerp_, which makes a NaN of inf.
+        # In the output's own dtype: the lse is float64 for float32. lerp_ would turn inf into NaN.
         kept, share = (_share(part, after).to(self._out.dtype) for part in (before, lse))
         self._out[:, :, rows].mul_(kept).addcmul_(out.to(self._out.dtype), share)
         self._lse[:, :, rows] = after
 
     def result(self, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Output in query's dtype and lse, once every part is there."""
+        """Return output in query's dtype and lse, after every part was added."""
         if sinks is not None:
             before = self._lse
             self._lse = torch.logaddexp(before, sinks.to(before.dtype)[:, None])
@@ -86,7 +86,7 @@ class Merged:
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:
-    """exp(part - whole) beside an output, 0 where the part is empty."""
+    """Return exp(part - whole) with a trailing axis, 0 where the part is empty."""
     return torch.where(part == -torch.inf, 0.0, torch.exp(part - whole))[..., None]
 
 
@@ -122,11 +122,11 @@ def backward(
     grad_out: Tensor,
     grad_lse: Tensor | None,
 ) -> list[Tensor | None]:
-    """The gradients of query, key, value and of the attention's tensors, in the order of TENSORS.
+    """Return the gradients of query, key, value and of the attention's tensors, in the order of TENSORS.
 
-    Keys and values go around once more; their gradients travel one step behind them, and arrive where they belong.
-    Of its own keys a rank computes one half while the first others arrive, and the other while the gradients return.
-    Those of an (H,) tensor are this rank's part: the sum over ranks is the whole.
+    Keys and values go around the ring once more; their gradients travel one step behind them and end at their owner. A
+    rank computes one half of its own keys while the first other keys arrive, and the other half while the gradients
+    return. The gradient of an (H,) tensor is this rank's part; its sum over ranks is the whole gradient.
     """
     query, key, value = inputs
     ranks, dtype = call.ranks, wide(query.dtype)
@@ -149,7 +149,7 @@ def backward(
                     _target(own[name], name, block).add_(grads.attention[name])
 
     def zeros(owner: int) -> tuple[Tensor, Tensor]:
-        """Room for the gradients of a rank's keys and values."""
+        """Return zeros for the gradients of a rank's keys and values."""
         widths = (call.width, call.value_width)
         return tuple(key.new_zeros(call.shapes(width)[owner], dtype=dtype) for width in widths)  # type: ignore[return-value]
 
@@ -184,10 +184,10 @@ def _add_arrived(gradients: tuple[Tensor, Tensor], arriving: Arriving) -> None:
 
 
 def _of_some_keys(call: Call, problem: Problem, whole: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
-    """The gradients of a problem that has some of the rows' keys, from the rows' whole output and lse.
+    """Return the gradients of a problem with some of the rows' keys, given output and lse of the whole rows.
 
-    A kernel that takes the sum of dO · O from the whole row is given it. For others these keys are an attention of
-    their own, of whose output the row has the share exp(own lse - whole lse).
+    A kernel that accepts the whole row's output computes them directly. For others, these keys form a smaller attention
+    whose output has the share exp(own lse - whole lse) in the row.
     """
     kernel = choose(problem, call.kernel)[0]
     if kernel.takes_some_keys(problem):
@@ -202,7 +202,7 @@ def _of_some_keys(call: Call, problem: Problem, whole: Result, grad_out: Tensor,
 
 
 def _sink_gradient(sinks: Tensor, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Tensor:
-    """(H,): a sink takes weight exp(sink - lse) and gives no value."""
+    """Return the gradient of the sinks, (H,): a sink takes weight exp(sink - lse) and has no value."""
     lse = result.lse
     weight = torch.exp(sinks.to(lse.dtype)[:, None] - lse)
     back = -(grad_out.to(lse.dtype) * result.out.to(lse.dtype)).sum(-1)
@@ -212,7 +212,7 @@ def _sink_gradient(sinks: Tensor, result: Result, grad_out: Tensor, grad_lse: Te
 
 
 def _target(gradient: Tensor, name: str, block: Block) -> Tensor:
-    """The part of a field's gradient that belongs to a block."""
+    """Return the part of a field's gradient that belongs to a block."""
     if FIELDS[name].axes is Axes.HEADS:
         return gradient
     four = gradient[(None,) * (4 - gradient.dim())]
@@ -229,7 +229,7 @@ def _problem(query: Tensor, keys: Tensor, values: Tensor, block: Block) -> Probl
 
 
 def _learning(problem: Problem, learning: list[str]) -> Problem:
-    """The same, whose learning fields ask for gradients: a slice that was cut without a graph does not."""
+    """Return the problem with requires_grad set on its learning fields, which slicing without a graph has lost."""
     own = {
         name: tensor.detach().requires_grad_(name in learning)
         for name, tensor in problem.attention.tensors().items()
@@ -239,11 +239,11 @@ def _learning(problem: Problem, learning: list[str]) -> Problem:
 
 
 def _travelling(call: Call, key: Tensor, value: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Each rank's keys and values in turn, this one's first, while the next ones are on their way."""
+    """Yield each rank's keys and values, this one's first; the next ones are received during the computation."""
     keys = around(call.ranks, key.contiguous(), call.shapes(call.width))
     values = around(call.ranks, value.contiguous(), call.shapes(call.value_width), VALUES)
-    for (owner, held), (_, beside) in zip(keys, values, strict=True):
-        yield owner, held, beside
+    for (owner, held), (_, held_value) in zip(keys, values, strict=True):
+        yield owner, held, held_value
 
 
 def _lse_dtype(query: Tensor) -> torch.dtype:

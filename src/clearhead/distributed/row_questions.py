@@ -1,4 +1,4 @@
-"""Questions about this rank's rows of a sharded matrix: each is asked of some keys at a time, and the answers merge."""
+"""Statistics of this rank's rows of a sharded matrix: computed for some keys at a time, and merged."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class Part(NamedTuple):
-    """Some rows over some keys: a matrix whose rows sum to their share of 1.
+    """Some rows over some keys: a matrix whose rows sum to these keys' share of the row.
 
     Attributes:
-        rows, keys: where they lie in the rank's query, and in the owner's key.
-        first_row: the position of the first row, of which the others are the next.
-        positions: of the keys.
+        rows, keys: their slices of the rank's query, and of the owner's key.
+        first_row: the position of the first row; the others follow it.
+        positions: the keys' positions.
     """
 
     matrix: AttentionMatrix
@@ -37,12 +37,12 @@ class Part(NamedTuple):
     positions: slice
 
     def offset(self, offset: int) -> int:
-        """How far row 0 is ahead of key 0 where queries are `offset` ahead in the whole matrix."""
+        """Return how far row 0 is ahead of key 0, if queries are `offset` ahead in the whole matrix."""
         return self.first_row + offset - self.positions.start
 
 
 class RowQuestions:
-    """One number for each of this rank's queries, (B, H, L_r), in float32 or wider, as `AttentionMatrix` gives it."""
+    """Statistics with one number per query of this rank, (B, H, L_r), as the methods of `AttentionMatrix`."""
 
     _call: Call
     _attention: Attention
@@ -52,11 +52,11 @@ class RowQuestions:
     shape: Any
 
     def entropy(self) -> Tensor:
-        """The entropy of each row, (B, H, L_r), in nats."""
+        """Return the entropy of each row, (B, H, L_r), in nats."""
         return self._sum("entropy", lambda part: part.matrix.entropy())
 
     def maximum(self) -> Tensor:
-        """The largest weight of each row, (B, H, L_r)."""
+        """Return the largest weight of each row, (B, H, L_r)."""
         self._agree("maximum")
         answer = self._zeros(self._lse.shape)
         for part in self._parts():
@@ -64,7 +64,7 @@ class RowQuestions:
         return answer
 
     def effective_keys(self) -> Tensor:
-        """How many keys each row attends to in effect, (B, H, L_r): m²/Σⱼa² of a row whose weights sum to m."""
+        """Return the effective number of keys of each row, m²/Σⱼa² for weights that sum to m: (B, H, L_r)."""
         self._agree("effective_keys")
         mass, squares = self._zeros(self._lse.shape), self._zeros(self._lse.shape)
         for part in self._parts():
@@ -73,8 +73,9 @@ class RowQuestions:
         return effective(mass, squares)
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        """The k largest weights of each row: (values, keys), each (B, H, L_r, k), largest first, the lower key first
-        where two are equal. Keys are positions of the whole sequence.
+        """Return the k largest weights of each row, (values, keys), each (B, H, L_r, k), largest first.
+
+        Of equal weights the lower key is first. Keys are positions of the whole sequence.
 
         Raises:
             OptionError: k is not within 1..S.
@@ -91,11 +92,11 @@ class RowQuestions:
         return best.clamp_min(0), where
 
     def mean_distance(self, *, offset: int = 0) -> Tensor:
-        """How far each query looks, (B, H, L_r), in positions: Σⱼ aᵢⱼ·|i + offset - j|."""
+        """Return the mean distance each query looks, Σⱼ aᵢⱼ·|i + offset - j|, (B, H, L_r), in positions."""
         return self._sum("mean_distance", lambda part: part.matrix.mean_distance(offset=part.offset(offset)), [offset])
 
     def distance_spread(self, *, offset: int = 0) -> Tensor:
-        """How much that distance varies within a row, (B, H, L_r), in positions: its standard deviation.
+        """Return the standard deviation of that distance within each row, (B, H, L_r), in positions.
 
         Variances of parts are merged by their means. Source: Chan, Golub & LeVeque 1979.
         """
@@ -114,7 +115,7 @@ class RowQuestions:
         return (squares / mass.masked_fill(mass == 0, 1.0)).sqrt()
 
     def mass_within(self, window: int, *, offset: int = 0) -> Tensor:
-        """What each query gives to keys at most `window` positions away, (B, H, L_r), in weights."""
+        """Return the weight of each query on keys at most `window` positions away, (B, H, L_r)."""
 
         def near(part: Part) -> Tensor:
             return part.matrix.mass_within(window, offset=part.offset(offset))
@@ -122,7 +123,7 @@ class RowQuestions:
         return self._sum("mass_within", near, [window, offset], lambda: _check_window(window))
 
     def mass_on(self, keys: Sequence[int] | Tensor) -> Tensor:
-        """What each query gives to some keys together, (B, H, L_r), in weights.
+        """Return the weight of each query on some keys together, (B, H, L_r).
 
         Args:
             keys: positions 0..S-1 of the whole sequence, or a boolean tensor (S,).
@@ -136,10 +137,10 @@ class RowQuestions:
         return answer
 
     def mass_where(self, where: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
-        """What each query gives to the keys that meet a condition, (B, H, L_r), in weights.
+        """Return the weight of each query on the keys that meet a condition, (B, H, L_r).
 
         Args:
-            where: called with a batch index and positions of rows (r,) and keys (c,) in the whole sequence; answers
+            where: called with a batch index and positions of rows (r,) and keys (c,) in the whole sequence; returns
                 boolean (r, c).
         """
 
@@ -150,7 +151,7 @@ class RowQuestions:
         return self._sum("mass_where", of_part)
 
     def visible(self) -> Tensor:
-        """How many keys each query may attend to, (B, H, L_r), int64. A bias masks nothing."""
+        """Return how many keys each query may attend to, int64, (B, H, L_r). A bias is not a mask."""
         self._agree("visible")
         answer = torch.zeros(self._lse.shape, dtype=torch.int64, device=self._query.device)
         for part in self._parts():
@@ -158,7 +159,7 @@ class RowQuestions:
         return answer
 
     def kl(self, other: ShardedAttentionMatrix) -> Tensor:
-        """How differently two heads or models attend, (B, H, L_r), nats: Σⱼ aᵢⱼ·log(aᵢⱼ / bᵢⱼ); `other` is b.
+        """Return the KL divergence to another matrix, Σⱼ aᵢⱼ·log(aᵢⱼ / bᵢⱼ), (B, H, L_r), in nats; `other` is b.
 
         Raises:
             ShapeError: `other` has another shape, placement or mask.
@@ -167,10 +168,10 @@ class RowQuestions:
         return answer if self._attention.sinks is not None else answer.clamp_min(0.0)
 
     def inner(self, other: ShardedAttentionMatrix) -> Tensor:
-        """How much two heads or models attend to the same keys, (B, H, L_r): Σⱼ aᵢⱼ·bᵢⱼ."""
+        """Return the inner product with another matrix, Σⱼ aᵢⱼ·bᵢⱼ, (B, H, L_r)."""
         return self._sum_of_both("inner", other, compare.inner)
 
-    # How parts are asked
+    # Sums over parts
 
     def _agree(self, question: str, check: Any = list) -> None:
         raise NotImplementedError
@@ -181,7 +182,7 @@ class RowQuestions:
     def _sum(
         self, question: str, ask: Callable[[Part], Tensor], sizes: Sequence[int] = (), check: Any = lambda: None
     ) -> Tensor:
-        """The sum over parts, once every rank asks it."""
+        """Return the sum of a statistic over parts, after checking that every rank computes it."""
 
         def checked() -> Sequence[int]:
             check()
@@ -194,7 +195,7 @@ class RowQuestions:
         return answer
 
     def _sum_of_both(self, question: str, other: ShardedAttentionMatrix, ask: Any) -> Tensor:
-        """The sum over parts of two matrices, whose keys travel side by side."""
+        """Return the sum over parts of two matrices, whose keys travel together."""
         self._agree(question, lambda: self._check_other(other))
         answer = self._zeros(self._lse.shape)
         for ours, theirs in zip(self._parts(), other._parts(VALUES), strict=True):
@@ -207,11 +208,11 @@ class RowQuestions:
         same = self.shape == other.shape and self._attention.reach == other._attention.reach
         if not (same and ours.query_pieces == theirs.query_pieces and ours.key_pieces == theirs.key_pieces):
             raise ShapeError(
-                f"two sharded matrices are compared part by part, so shape, placement and band must be the same; these "
+                f"sharded matrices are compared part by part, so shape, placement and band must be the same; shapes "
                 f"are {self.shape} and {other.shape}. Make both with the same placement and mask."
             )
         if ours.rule is not theirs.rule or ours.added is not theirs.added:
-            raise OptionError("two sharded matrices are compared under one mask. Pass both calls the same mask object.")
+            raise OptionError("sharded matrices are compared under one mask. Pass the same mask object to both calls.")
         return []
 
     def _zeros(self, shape: Sequence[int]) -> Tensor:
@@ -219,23 +220,23 @@ class RowQuestions:
 
 
 def _mass(matrix: AttentionMatrix) -> Tensor:
-    """(B, H, rows): what the rows of a part sum to."""
+    """Return the row sums of a part, (B, H, rows)."""
     return matrix @ matrix.q.new_ones(matrix.shape[3], dtype=wide(matrix.dtype))
 
 
 def _check_k(k: int, keys: int) -> list[int]:
     if not 1 <= k <= keys:
-        raise OptionError(f"topk(k={k}) asks of rows of {keys} keys. Use 1 <= k <= {keys}.")
+        raise OptionError(f"topk(k={k}) of rows of {keys} keys. Use 1 <= k <= {keys}.")
     return [k]
 
 
 def _check_window(window: int) -> None:
     if window < 0:
-        raise OptionError(f"mass_within(window={window}) needs a window of 0 positions or more.")
+        raise OptionError(f"mass_within got window={window}; expected 0 or more.")
 
 
 def _chosen(keys: Sequence[int] | Tensor, size: int) -> Tensor:
-    """Positions, each once, from positions or a boolean tensor."""
+    """Return positions without duplicates, from positions or a boolean tensor."""
     chosen = torch.as_tensor(keys, device="cpu")
     if chosen.dtype is torch.bool:
         if chosen.shape != (size,):
@@ -243,12 +244,12 @@ def _chosen(keys: Sequence[int] | Tensor, size: int) -> Tensor:
         return chosen.nonzero().flatten()
     chosen = chosen.long().flatten()
     if chosen.numel() and not (-size <= int(chosen.min()) and int(chosen.max()) < size):
-        raise PlaceError(f"keys={chosen.tolist()[:8]} holds a position outside S={size}. Use 0..{size - 1}.")
+        raise PlaceError(f"keys={chosen.tolist()[:8]} has a position outside S={size}. Use 0..{size - 1}.")
     return (chosen % max(size, 1)).unique()
 
 
 def _best(values: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest, the lower key first where two are equal."""
+    """Return the k largest values and their keys; of equal values the lower key is first."""
     keys, order = keys.sort(dim=-1, stable=True)
     values = values.gather(-1, order)
     values, order = values.sort(dim=-1, descending=True, stable=True)

@@ -1,4 +1,4 @@
-"""Cut a whole tensor into each rank's part, and put the parts together again."""
+"""Shard a tensor over the ranks, and gather it again."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from clearhead.errors import ShapeError
 
 
 def shard(tensor: Tensor, dim: int = -2, *, mesh: Any = None, placement: str = CONTIGUOUS) -> Tensor:
-    """This rank's part of a tensor that every rank has whole. Gradients flow.
+    """Return this rank's part of a tensor that every rank has whole. Gradients flow.
 
     Args:
         tensor: any shape.
-        dim: its sequence axis; of (B, H, L, D) that is -2.
-        mesh, placement: as `clearhead.distributed.attention` has them.
+        dim: its sequence axis; -2 for (B, H, L, D).
+        mesh, placement: as in `clearhead.distributed.attention`.
     Raises:
         ShapeError: zigzag needs a multiple of twice the number of ranks.
     """
@@ -28,7 +28,7 @@ def shard(tensor: Tensor, dim: int = -2, *, mesh: Any = None, placement: str = C
 
 
 def gather(tensor: Tensor, dim: int = -2, *, mesh: Any = None, placement: str = CONTIGUOUS) -> Tensor:
-    """The whole tensor, in the order of positions, on every rank. Without gradients. Memory: the whole tensor."""
+    """Return the whole tensor on every rank, in the order of positions, without gradients. Memory: the whole tensor."""
     ranks = Ranks.of(mesh)
     own = tensor.detach().movedim(dim, 0).contiguous()
     lengths = [numbers[0] for numbers in ranks.gather_numbers([own.shape[0]], own.device)]

@@ -1,4 +1,4 @@
-"""How to compute attention: one Problem, several kernels that all give the same Result. See README.md."""
+"""Compute attention: one Problem, several kernels that all give the same Result. See README.md."""
 
 from clearhead.kernels.autograd import run, run_planned
 from clearhead.kernels.capability import Capability, Kernel

@@ -1,25 +1,23 @@
-"""The weights as a tensor, for callers who ask for the L×S matrix by name: nothing else here takes more than O(L)."""
+"""Dense weights, for callers who request the L×S tensor. Nothing else in this room takes more than O(L) memory."""
 
 from torch import Tensor
 
 from clearhead.kernels.problem import Problem, validate
 from clearhead.kernels.registry import with_weights as kernel_with_weights
 
-_MANY_ROWS = 64  # a thread averages some rows over all heads; fewer rows than these are too little to share out
+_MANY_ROWS = 64  # a thread averages some rows over all heads; fewer rows than this are too few to distribute
 
 
 def with_weights(problem: Problem, *, average: bool = False) -> tuple[Tensor, Tensor] | None:
-    """Compute output and weights on a kernel that gives both; None where none can, or a gradient is needed.
-
-    In one pass: the logits of some queries are kept for all keys.
+    """Compute output and weights in one pass of a kernel; None if no kernel can, or a gradient is needed.
 
     Args:
         problem: without dropout.
-        average: give the mean of the weights over heads. No head's own matrix is stored then.
+        average: return the mean of the weights over heads, without storing each head's weights.
     Returns:
         out (B, H, L, D_v), and weights (B, H, L, S) or, averaged, (B, L, S), in query's dtype. A row that may attend
         nothing has weights of 0.
-    Memory: O(inputs + outputs); where few queries are averaged, also each head's weights of them.
+    Memory: O(inputs + outputs); if few queries are averaged, also each head's weights.
 
     Example:
         >>> import torch
@@ -34,7 +32,7 @@ def with_weights(problem: Problem, *, average: bool = False) -> tuple[Tensor, Te
     batch, heads, length, _ = problem.query.shape
     together = average and batch * length >= _MANY_ROWS
     weights = problem.query.new_empty(batch, 1 if together else heads, length, problem.key.shape[2])
-    # A stride of 0 says that all heads go to one place.
+    # A head stride of 0 tells the kernel to average over heads.
     result = kernel.forward_with_weights(problem, weights.expand(-1, heads, -1, -1) if together else weights)
     if average:
         weights = weights[:, 0] if together else weights.mean(1)

@@ -1,4 +1,4 @@
-"""explain: what `plan.match` and `plan.plan` decide for the arguments of `attention`."""
+"""`explain`: the plan of `attention` for some arguments, as `plan.match` and `plan.plan` decide it."""
 
 from typing import cast
 
@@ -38,7 +38,9 @@ def explain(
     is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, *, softcap: float | None = None,
     sinks: Tensor | None = None, return_lse: bool = False, return_matrix: bool = False, kernel: str | None = None,
 ) -> Plan:  # fmt: skip
-    """How `attention` computes a call here and now, and why: path, kernel, CPU target, reason. It computes nothing.
+    """Return how `attention` would compute a call here and now: path, kernel, CPU target and reason.
+
+    Nothing is computed.
 
     Args, Raises: those of `attention`.
 
@@ -59,7 +61,7 @@ def explain(
     if query.is_nested or key.is_nested or value.is_nested:
         q, k, v = (tensor.unbind()[0] for tensor in (query, key, value))
         each = explain(q, k, v, None, dropout_p, is_causal, scale, True, softcap=softcap, sinks=sinks, kernel=kernel)
-        reason = f"each sequence is a call of its own ({each.path}); {each.reason}"
+        reason = f"each sequence is a separate call ({each.path}); {each.reason}"
         return Plan(NESTED, each.kernel, each.target, reason)
     if modes.traces_torchscript():
         return Plan(TORCHSCRIPT, kernel, None, "torch.jit.trace records one operator; each run plans again")
@@ -72,13 +74,13 @@ def explain(
 
 
 def _plan_of(matched: int, query: Tensor, key: Tensor, value: Tensor) -> Plan:
-    """The plan of a call that `match` answers."""
+    """Return the plan of a call that `match` decided."""
     if matched == TORCH_FUSED:
-        return Plan(TORCH_FUNCTION, "torch", None, "torch's function takes one of its fused operators on CUDA")
+        return Plan(TORCH_FUNCTION, "torch", None, "torch's function uses one of its fused operators on CUDA")
     target, why = current(query.dtype)
     if matched == TORCH_FASTER:
         call = cost_key(query, key, needs_gradients(query, key, value))
-        return Plan(TORCH_FUNCTION, "torch", None, costs.why(*call[1:]))
+        return Plan(TORCH_FUNCTION, "torch", None, costs.why(*call))
     name = None if target is None else target.name
     reason = f"plain tensors with at most a mask; target {name} is {why}{in_pieces(name, query)}"
     return Plan(FAST_PATH, "native", name, reason)

@@ -1,4 +1,4 @@
-"""What torch does around a call: it compiles, exports, maps, differentiates, traces or watches it."""
+"""The torch transforms and modes around a call: compile, export, vmap, differentiation, tracing, function modes."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from clearhead.kernels.problem import has_own_memory
 
 
 def records_operators(query: Tensor, *others: Tensor | None) -> bool:
-    """Whether a program records or transforms operators, or the tensors hold no data.
+    """Return whether torch records or transforms operators, or the tensors hold no data.
 
     >>> records_operators(torch.ones(2)), records_operators(torch.ones(2, device="meta"))
     (False, True)
@@ -26,8 +26,10 @@ def records_operators(query: Tensor, *others: Tensor | None) -> bool:
 
 
 def differentiates_forward() -> bool:
-    """Whether forward-mode differentiation is at work (torch.func's jvp, jacfwd, hessian), or torch.compile meets a
-    gradient of torch.func's, through which it passes torch's operators alone (seen in torch 2.13)."""
+    """Return whether forward-mode differentiation is active (torch.func's jvp, jacfwd, hessian).
+
+    Also True if torch.compile traces a gradient of torch.func, which supports only torch's operators (torch 2.13).
+    """
     return forward_ad._current_level >= 0 or (torch.compiler.is_compiling() and _takes_a_gradient())
 
 
@@ -36,22 +38,22 @@ def _takes_a_gradient() -> bool:
     return any(level.key() == torch._C._functorch.TransformType.Grad for level in levels)
 
 
-# As torch.compiler.assume_constant_result marks it, which would import the compiler: ask while tracing, and keep that.
+# The mark of torch.compiler.assume_constant_result, whose import would import the compiler: evaluate once per trace.
 _takes_a_gradient._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def exports_to_onnx() -> bool:
-    """Whether `torch.onnx.export(dynamo=False)` traces: it records operators as they are called."""
+    """Return whether `torch.onnx.export(dynamo=False)` traces; it records operators as they are called."""
     return not torch.compiler.is_compiling() and torch._C._is_tracing() and torch.onnx.is_in_onnx_export()
 
 
 def traces_torchscript() -> bool:
-    """Whether torch.jit.trace records a graph for TorchScript, in which sizes are tensors."""
+    """Return whether torch.jit.trace records a graph for TorchScript, in which sizes are tensors."""
     return bool(torch.jit.is_tracing()) and not exports_to_onnx()  # type: ignore[attr-defined]
 
 
 def is_watched() -> bool:
-    """Whether a mode, a transform, a tracer or autocast has to see the call."""
+    """Return whether a mode, a transform, a tracer or autocast must see the call."""
     return bool(
         torch._C._len_torch_function_stack()
         or torch._C._len_torch_dispatch_stack()

@@ -1,11 +1,10 @@
 """The plan of a call: its path, its kernel and its CPU target, and why. Everything is decided here, once a call.
 
-`match` is the decision for plain tensors, in a microsecond; `plan` that for every other call, once it is described.
+`match` is the decision for plain tensors, in 1.4 µs; `plan` that for every other call, once it is described.
 `explanation.explain` says, for the arguments of `attention`, what these two decide.
 """
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NamedTuple, cast
 
 import torch
@@ -17,12 +16,13 @@ from clearhead.kernels import modes
 from clearhead.kernels.calls.prepare import records_operators
 from clearhead.kernels.capability import Kernel
 from clearhead.kernels.measured import costs
+from clearhead.kernels.measured.costs import table_of
 from clearhead.kernels.native import cpu_targets
 from clearhead.kernels.native.call import float32_pieces
-from clearhead.kernels.native.cpu_targets import current, forced, is_forced
+from clearhead.kernels.native.cpu_targets import current, forced
 from clearhead.kernels.native.library import library, reads_tensors
 from clearhead.kernels.portable import torch_cuda
-from clearhead.kernels.portable.torch_sdpa import flash_can, flash_runs
+from clearhead.kernels.portable.torch_sdpa import flash_can
 from clearhead.kernels.problem import Problem, carries_tangent
 from clearhead.kernels.registry import KERNELS, reason_against
 from clearhead.kernels.triton.kernel import Triton, slower_than_torch
@@ -59,16 +59,11 @@ class Plan(NamedTuple):
     reason: str
 
 
-# What `match` answers.
-NO_MATCH, NATIVE, NATIVE_GRADIENTS, TORCH_FASTER, TORCH_FUSED = range(5)
-# What the library answers of tensors (native/binding/fast_path.cpp).
-_UNREADABLE, _FORWARD_ONLY = 0, 1
-# What describing a call costs, in microseconds: where the fast path has only our kernel, torch's must save more.
-DESCRIBING = 50.0
-# Bound once, because `match` runs before every small attention: each look-up by name is a hundredth of its 3 µs.
-_function_modes, _dispatch_modes = torch._C._len_torch_function_stack, torch._C._len_torch_dispatch_stack
-_transforms, _is_tracing = torch._C._functorch.maybe_current_level, torch._C._is_tracing
-_is_autocast, _is_grad_enabled = torch._C._is_any_autocast_enabled, torch.is_grad_enabled
+# What `match` answers; the library has the same numbers (native/binding/fast_path.cpp).
+NO_MATCH, NATIVE, NATIVE_GRADIENTS, TORCH_FASTER, TORCH_FUSED, _UNREADABLE = range(6)
+# Bound once, because `match` runs before every small attention: behind a backward pass a look-up by name takes 0.2 µs.
+_compiler, _is_dynamo_compiling = torch.compiler, torch.compiler.is_dynamo_compiling
+_match = library.match if reads_tensors else None
 
 
 def match(
@@ -87,83 +82,24 @@ def match(
         learns: whether it needs gradients; None = as autograd does.
         watched: whether torch records, transforms or watches it; None = look. False below torch's dispatcher.
     """
-    if (
-        (
-            watched is None
-            and (
-                torch.compiler.is_dynamo_compiling()
-                or torch.compiler._is_compiling_flag  # torch.compiler.is_compiling() asks jit as well
-                or _function_modes()  # from here on modes.is_watched(), without its call
-                or _dispatch_modes()
-                or _transforms() is not None
-                or _is_tracing()
-                or _is_autocast()
-            )
-        )
-        or not (scale is None or type(scale) is float)
-        or not reads_tensors
-    ):
+    looks = watched is None
+    if _match is None or (looks and (_is_dynamo_compiling() or _compiler._is_compiling_flag)):
         return NO_MATCH
-    readable = library.match(query, key, value, mask, grouped)
-    if readable == _UNREADABLE or (mask is not None and is_causal):
+    matched: int = _match(
+        table_of(forced.get()), looks, query, key, value, mask, grouped, is_causal, scale, with_lse, learns
+    )
+    if matched == _UNREADABLE:
         fused = mask is None and not with_lse and type(query) is Tensor and query.is_cuda
         return TORCH_FUSED if fused and torch_cuda.takes(query, key, value, is_causal, scale, grouped) else NO_MATCH
-    if forward_ad._current_level >= 0 and carries_tangent(query, key, value, mask):
+    if forward_ad._current_level >= 0 and matched != NO_MATCH and carries_tangent(query, key, value, mask):
         return NO_MATCH
-    if learns is None:
-        learns = _is_grad_enabled() and (
-            query.requires_grad or key.requires_grad or value.requires_grad or (mask is not None and mask.requires_grad)
-        )
-    if learns and with_lse:
-        return NO_MATCH
-    saves = _torch_saves(forced.get(), query.dtype, learns, query.shape, key.shape[-2], torch.get_num_threads())
-    if saves is None:
-        return NO_MATCH
-    if saves:
-        # Torch's function takes tensors whose rows are whole, and forgets a causal mask if the scale is not positive.
-        if readable != _FORWARD_ONLY and mask is None and not (is_causal and scale is not None and scale <= 0):
-            return TORCH_FASTER
-        if readable != _FORWARD_ONLY and learns and mask is not None and _torch_takes(mask, query.dtype):
-            return TORCH_FASTER
-        if saves >= DESCRIBING:
-            return NO_MATCH
-    if not learns:
-        return NATIVE
-    return NATIVE_GRADIENTS if readable != _FORWARD_ONLY and not (mask is not None and mask.requires_grad) else NO_MATCH
-
-
-def _torch_takes(mask: Tensor, dtype: torch.dtype) -> bool:
-    """Whether torch's fused kernel takes a small mask, and gives no NaN: a row that may attend nothing is one there."""
-    return (
-        (mask.dtype is torch.bool or mask.dtype is dtype)
-        and mask.dim() in (2, 4)
-        and not mask.requires_grad
-        and library.opens_every_row(mask)
-    )
-
-
-@lru_cache(4096)
-def _torch_saves(
-    forced_target: str | None, dtype: torch.dtype, learns: bool, shape: torch.Size, keys: int, threads: int
-) -> float | None:
-    """The microseconds that torch's function saves, 0.0 where it saves none; None where no CPU target has the dtype."""
-    if current(dtype)[0] is None:
-        return None
-    if is_forced() or not flash_runs(dtype):
-        return 0.0
-    return costs.torch_saves(dtype, learns, tuple(shape), keys, threads)
+    return matched
 
 
 def forget() -> None:
     """Look at the environment, the targets and the measured costs again at the next call."""
     cpu_targets.forget()
     costs.forget()
-    forget_costs()
-
-
-def forget_costs() -> None:
-    """Ask costs.py again at the next call."""
-    _torch_saves.cache_clear()
 
 
 def needs_gradients(*tensors: Tensor | None) -> bool:
@@ -252,15 +188,15 @@ def _slower(kernel: Kernel, problem: Problem) -> str | None:
     # What torch's function cannot compute, the torch kernel does in float32, a block at a time, which is slower still:
     # a soft cap of 30 on bfloat16 (1, 8, 512, 64) takes 120 ms there and 33 here (one thread of a Xeon with AMX).
     # Few microseconds are not saved either: both kernels' backward passes are Python here.
-    saves = _torch_saves(*call) or 0.0
-    if saves < DESCRIBING or not flash_can(problem) or (torch.is_grad_enabled() and problem.attention.learning()):
+    saves = costs.torch_saves(*call) or 0.0
+    if saves < costs.DESCRIBING or not flash_can(problem) or (torch.is_grad_enabled() and problem.attention.learning()):
         return None
-    return costs.why(*call[1:])
+    return costs.why(*call)
 
 
-def cost_key(query: Tensor, key: Tensor, learns: bool) -> tuple[str | None, torch.dtype, bool, torch.Size, int, int]:
+def cost_key(query: Tensor, key: Tensor, learns: bool) -> tuple[torch.dtype, bool, torch.Size, int, int]:
     """What the costs of a call depend on."""
-    return forced.get(), query.dtype, learns, query.shape, key.shape[-2], torch.get_num_threads()
+    return query.dtype, learns, query.shape, key.shape[-2], torch.get_num_threads()
 
 
 def _why(kernel: str | None, refused: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""torch.autocast: the dtype it gives to attention, and computing in the tensors' own dtype inside it."""
+"""torch.autocast: cast the arguments of attention as it does, or disable it inside a function."""
 
 import functools
 from collections.abc import Callable
@@ -11,9 +11,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def autocast(*tensors: Any) -> tuple[Any, ...]:
-    """The arguments as torch.autocast gives them to scaled_dot_product_attention.
+    """Return the arguments as torch.autocast casts them for scaled_dot_product_attention.
 
-    Floating-point tensors, masks too, come in the dtype that is set for their device; float64 and all else stay.
+    Floating-point tensors, including masks, get the dtype set for their device; float64 and everything else stay.
 
     >>> with torch.autocast("cpu", torch.bfloat16):
     ...     [x.dtype for x in autocast(torch.ones(2), torch.ones(2).double(), torch.ones(2).bool())]
@@ -23,12 +23,12 @@ def autocast(*tensors: Any) -> tuple[Any, ...]:
 
 
 def is_autocast(device: torch.device) -> bool:
-    """Whether torch.autocast is at work for tensors of a device."""
+    """Return whether torch.autocast is enabled for tensors of a device."""
     return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
 def in_own_dtype(function: F) -> F:
-    """Decorate a function whose products keep the dtype of what they multiply, whatever torch.autocast says."""
+    """Decorate a function to run without torch.autocast, so that products keep the dtype of their operands."""
 
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:

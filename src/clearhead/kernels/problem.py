@@ -1,4 +1,4 @@
-"""What every kernel is given and what it gives back: `Problem`, `Result` and `Gradients`."""
+"""The inputs and outputs of every kernel: `Problem`, `Result` and `Gradients`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clearhead.spec import validate as validate_attention
 
 @dataclass(frozen=True, slots=True, init=False)
 class Problem:
-    """softmax(attention(Q Kᵀ)) V: one attention over its tensors.
+    """One attention over its tensors: softmax(attention(Q Kᵀ)) V.
 
     Attributes:
         query: (B, H, L, D).
@@ -36,7 +36,7 @@ class Problem:
     def __init__(
         self, query: Tensor, key: Tensor, value: Tensor, attention: Attention | float = 1.0, **options: Any
     ) -> None:
-        """A problem of an attention, or of a scale and the options of `Attention.of`."""
+        """Make a problem from an attention, or from a scale and the options of `Attention.of`."""
         if not isinstance(attention, Attention):
             attention = Attention.of(options.pop("scale", attention), **options)
         object.__setattr__(self, "query", query)
@@ -45,19 +45,19 @@ class Problem:
         object.__setattr__(self, "attention", attention)
 
     def change(self, **fields: Any) -> Problem:
-        """The same with other tensors, or other fields of its attention."""
+        """Return a copy with other tensors, or other fields of its attention."""
         own = {name: fields.pop(name) for name in ("query", "key", "value") if name in fields}
         return replace(self, **own, attention=replace(self.attention, **fields) if fields else self.attention)
 
     def join_biases(self) -> Problem:
-        """The same with `key_bias` as a part of `bias`: what a kernel takes."""
+        """Return a copy with `key_bias` added into `bias`, as kernels expect it."""
         if self.attention.key_bias is None:
             return self
         return replace(self, attention=self.attention.join_biases())
 
     @property
     def group(self) -> int:
-        """How many query heads share one key head; 1 where there are no heads."""
+        """How many query heads share one key head; 1 if there are no heads."""
         return _group(self)
 
     @property
@@ -67,7 +67,7 @@ class Problem:
         return batch, heads, length, self.key.shape[2]
 
     def learns(self) -> bool:
-        """Whether gradients are recorded and flow to one of its tensors."""
+        """Return whether gradients are recorded and flow to one of its tensors."""
         if not torch.is_grad_enabled():
             return False
         return any(t.requires_grad for t in (self.query, self.key, self.value)) or bool(self.attention.learning())
@@ -75,14 +75,14 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a forward pass gives.
+    """The result of a forward pass.
 
     Attributes:
         out: (B, H, L, D_v), query's dtype; 0 for a row that may attend nothing.
-        lse: (B, H, L), float32 or wider, natural log of the row's whole normaliser: the sum of exp(logits), and of
-            exp(sink) where there are sinks. So weights are exp(logits - lse) for every problem. -inf for a row that
-            may attend nothing and has no sink. Kernels give all digits their backward pass needs; `run` rounds them to
-            float32 beside float32 tensors.
+        lse: (B, H, L), float32 or wider, natural log of the row's normaliser: the sum of exp(logits), and of exp(sink)
+            if there are sinks. So weights are exp(logits - lse) for every problem. -inf for a row that may attend
+            nothing and has no sink. Kernels return the precision that their backward pass needs; `run` rounds it to
+            float32 for float32 tensors.
     """
 
     out: Tensor
@@ -108,7 +108,7 @@ def _group(problem: Problem) -> int:
 
 
 def carries_tangent(*tensors: Tensor | None) -> bool:
-    """Whether a tensor carries a tangent of forward-mode differentiation, which only torch's own operators pass on.
+    """Return whether a tensor has a tangent of forward-mode differentiation, which only torch's operators propagate.
 
     >>> carries_tangent(torch.ones(2), None)
     False
@@ -119,7 +119,7 @@ def carries_tangent(*tensors: Tensor | None) -> bool:
 
 
 def is_negated(*tensors: Tensor | None) -> bool:
-    """Whether a tensor's memory holds the negatives of its numbers, as that of `z.conj().imag` does.
+    """Return whether a tensor's memory holds the negatives of its numbers, as that of `z.conj().imag` does.
 
     >>> is_negated(torch.ones(2), None), is_negated(torch.ones(2, dtype=torch.complex64).conj().imag)
     (False, True)
@@ -128,8 +128,10 @@ def is_negated(*tensors: Tensor | None) -> bool:
 
 
 def has_own_memory(*tensors: Tensor | None) -> bool:
-    """Whether each tensor's numbers are at its address: not for a class that wraps others, inside torch.vmap, or where
-    a tensor's memory was freed (`untyped_storage().resize_(0)`).
+    """Return whether each tensor's numbers are at its address.
+
+    False for a class that wraps other tensors, inside torch.vmap, and if a tensor's memory was freed
+    (`untyped_storage().resize_(0)`).
 
     >>> has_own_memory(torch.ones(2), None)
     True
@@ -150,14 +152,14 @@ def has_own_memory(*tensors: Tensor | None) -> bool:
     return True
 
 
-# Torch adds a view's offset to the address of its storage, which is 0 where the storage has no memory.
+# Torch adds a view's offset to the address of its storage, which is 0 if the storage has no memory.
 _LOW = 1 << 32
 
 
 def _has_storage(tensor: Tensor) -> bool:
     try:
         return tensor.untyped_storage().data_ptr() != 0
-    except RuntimeError:  # of a functional tensor
+    except RuntimeError:  # raised for a functional tensor
         return False
 
 
@@ -165,7 +167,7 @@ def validate(problem: Problem) -> None:
     """Check that a problem's tensors fit each other. Takes a few microseconds.
 
     Raises:
-        ShapeError, DtypeError, DeviceError, OptionError: says what was wrong, what was expected and how to fix it.
+        ShapeError, DtypeError, DeviceError, OptionError: the tensors do not fit each other.
     """
     query, key, value = problem.query, problem.key, problem.value
     masks = problem.attention.tensors()
@@ -183,7 +185,9 @@ def validate(problem: Problem) -> None:
     if not (query.is_cpu and key.is_cpu and value.is_cpu):
         _check_device(problem)
     if problem.attention.rule is not None:
-        raise OptionError("a kernel takes no rule. Evaluate it, with masks.lower, or run it in blocks of queries.")
+        raise OptionError(
+            "a kernel does not support a rule. Evaluate it with masks.lower, or run it in blocks of queries."
+        )
     validate_attention(problem.attention, problem.shape, query.device)
 
 
@@ -212,7 +216,7 @@ def _explain_shapes(problem: Problem) -> None:
         )
     if key.shape[0] != query.shape[0] or value.shape[:3] != key.shape[:3]:
         raise ShapeError(
-            f"query, key and value must share B, and key and value must share H and S "
+            f"query, key and value must have the same B, and key and value the same H and S "
             f"({shape_text('query', query.shape, 'B,H,L,D')}; {shape_text('key', key.shape, 'B,H,S,D')}; "
             f"{shape_text('value', value.shape, 'B,H,S,D')})."
         )

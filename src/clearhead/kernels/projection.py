@@ -1,6 +1,6 @@
-"""A linear layer in inference, on the micro-kernel of the native attention: what projects into heads and out of them.
+"""A linear layer in inference, on the microkernel of the native attention: the projections into heads and back.
 
-The weights are read where they are at each call. There is no packed copy of them that could go stale
+The weights are read in place at each call. There is no packed copy that could become stale
 (docs/decisions/0021-weights-are-read-where-they-lie.md).
 """
 
@@ -19,16 +19,15 @@ from clearhead.kernels.registry import with_linear
 def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute x weightᵀ + bias, as F.linear does.
 
-    Our kernel computes it where that is faster (`linear_is_faster`), F.linear elsewhere and wherever a gradient is
-    needed.
+    Our kernel computes it if that is faster (`linear_is_faster`) and no gradient is needed, else F.linear.
 
     Args:
         x: (..., I), any float dtype and device.
         weight: (O, I).
         bias: (O,), or None.
     Returns:
-        (..., O), contiguous where our kernel made it.
-    Memory: the output; per thread 128 outputs' weights in float32, and a block of x.
+        (..., O), contiguous if our kernel computed it.
+    Memory: the output; per thread the weights of 128 outputs in float32, and a block of x.
 
     Example:
         >>> project(torch.ones(2, 3, 5), torch.ones(7, 5)).shape
@@ -40,7 +39,7 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def natively(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The same on our kernel, which does not refuse it."""
+    """Compute the layer on our kernel, which must not refuse it."""
     rows = x.reshape(-1, x.shape[-1])
     out = x.new_empty(len(rows), len(weight))
     _kernel().linear(rows, weight, bias, out, (0, 0, len(weight), 1), len(rows))
@@ -55,14 +54,14 @@ def _kernel() -> WithLinear:
 
 
 def project_to_heads(x: Tensor, weight: Tensor, bias: Tensor | None, head_dim: int, batch_first: bool) -> Tensor:
-    """The same, laid out as attention reads it: each head's rows together.
+    """Compute x weightᵀ + bias in the layout that attention reads: the rows of each head are adjacent.
 
     Args:
-        x: (B, L, I), or (L, B, I) where not `batch_first`.
+        x: (B, L, I), or (L, B, I) without `batch_first`.
         weight: (H·D, I), D being `head_dim`.
         bias: (H·D,), or None.
     Returns:
-        (B, H, L, D): contiguous where our kernel made it, else a view of F.linear's output.
+        (B, H, L, D): contiguous if our kernel computed it, else a view of F.linear's output.
 
     Example:
         >>> project_to_heads(torch.ones(2, 3, 5), torch.ones(8, 5), None, 4, batch_first=True).shape
@@ -81,11 +80,11 @@ def project_to_heads(x: Tensor, weight: Tensor, bias: Tensor | None, head_dim: i
 
 
 def linear_is_faster(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-    """Whether a kernel of ours can compute the layer, and is faster than F.linear (bench/LOG.md).
+    """Return whether a kernel of ours can compute the layer and is faster than F.linear (bench/LOG.md).
 
-    Without figures of `clearhead tune`: on a CPU whose instructions multiply 16-bit numbers torch's library uses them
-    and is faster, on others it computes them number by number. For a single row of a small layer the question alone
-    takes longer than the answer.
+    Without costs from `clearhead tune`, these rules apply. On a CPU with instructions for 16-bit products torch's
+    library uses them and is faster; on others it computes 16-bit numbers one by one. For a single row of a small layer,
+    the dispatch takes longer than the layer.
     """
     dtype = x.dtype
     if dtype not in _LEAST_ROWS or torch.is_autocast_enabled("cpu") or needs_gradients(x, weight, bias):
@@ -104,11 +103,11 @@ def linear_is_faster(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> b
 
 
 _LEAST_ROWS = {torch.float32: 1, torch.bfloat16: 1, torch.float16: 4}
-_LEAST_WEIGHTS = 1 << 16  # of a layer for a single row
+_LEAST_WEIGHTS = 1 << 16  # the smallest layer worth dispatching for a single row
 
 
 def _torch_multiplies(dtype: torch.dtype) -> bool:
-    """Whether torch's library has instructions for products of this 16-bit dtype on this CPU."""
+    """Return whether torch's library has instructions for products of this 16-bit dtype on this CPU."""
     if dtype is torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return dtype is torch.float16 and bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())

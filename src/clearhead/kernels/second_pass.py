@@ -1,7 +1,7 @@
-"""A second pass over an attention whose lse is known: numbers about rows, columns and cells of its weights.
+"""The second pass over an attention whose lse is known: statistics of rows, columns and cells of its weights.
 
-Nothing of size L×S is made. A kernel with Capability.STATISTICS computes it; for what none can compute there is
-clearhead.matrix, which asks `refuses` first.
+Nothing of size L×S is allocated. A kernel with Capability.STATISTICS computes it. clearhead.matrix calls `refuses`
+first, and computes in torch what no kernel supports.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,18 +17,18 @@ from clearhead.kernels.registry import with_statistics
 
 Progress = Callable[[float], None]
 
-CHUNK = 2**33  # multiply-adds between two reports of progress: some tenths of a second
-NOTHING = torch.empty(0, device="cpu")  # not wanted
-MOST_BEST = 64  # beyond it a row's list of largest weights costs more than the product
+CHUNK = 2**33  # multiply-adds between two reports of progress: a few tenths of a second
+NOTHING = torch.empty(0, device="cpu")  # a statistic that is not wanted
+MOST_BEST = 64  # the largest k of top-k: beyond it, keeping a row's list costs more than the product
 
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """The cells of a map, by where they lie.
+    """The cells of a map.
 
     Attributes:
-        rows, keys: (n, 2), int64, contiguous: from which query or key to before which each cell goes, in order.
-        by_maximum: the largest weight of a cell; else their sum.
+        rows, keys: (n, 2), int64, contiguous: the first query or key of each cell and the end of the cell, in order.
+        by_maximum: compute the largest weight of each cell instead of the sum.
     """
 
     rows: Tensor
@@ -38,7 +38,7 @@ class Cells:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to find. Distances are |i + offset - j|, in positions."""
+    """Which statistics to compute. Distances are |i + offset - j|, in positions."""
 
     entropy: bool = False
     maximum: bool = False
@@ -54,7 +54,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What was found, float32; an empty tensor for what was not wanted.
+    """The computed statistics, float32; an empty tensor for each that was not wanted.
 
     Attributes:
         entropy: (B, H, L), nats: -Σⱼ a·log a.
@@ -62,9 +62,9 @@ class Statistics:
         distance: (B, H, L): Σⱼ a·distance.
         spread: (B, H, L): the standard deviation of the distance under the row's weights.
         received: (B, H, S): Σᵢ a.
-        best, best_keys: (B, H, L, k): the largest weights of a row, largest first, and the keys (int64) they stand at;
-            the lower key first where two are equal.
-        map: (B, H, rows, keys): one number a cell.
+        best, best_keys: (B, H, L, k): the largest weights of a row, largest first, and their keys (int64); of equal
+            weights the lower key is first.
+        map: (B, H, rows, keys): one number per cell.
     """
 
     entropy: Tensor = NOTHING
@@ -80,11 +80,11 @@ class Statistics:
 
 
 def refuses(problem: Problem, wanted: Wanted) -> str | None:
-    """Why no kernel finds this in a second pass, in one line; None if one does."""
+    """Return why no kernel can compute these statistics, in one line; None if one can."""
     if wanted.topk > MOST_BEST:
-        return f"it keeps the largest {MOST_BEST} weights of a row at most"
+        return f"it keeps at most the {MOST_BEST} largest weights of a row"
     if replace(problem, value=problem.key).learns():
-        return "gradients are asked for"
+        return "gradients are needed"
     kernel = with_statistics(problem)
     return kernel if isinstance(kernel, str) else None
 
@@ -92,34 +92,34 @@ def refuses(problem: Problem, wanted: Wanted) -> str | None:
 def _kernel(problem: Problem, name: str | None) -> WithStatistics:
     kernel = with_statistics(problem, name)
     if isinstance(kernel, str):
-        raise KernelError(f"no kernel computes these statistics: {kernel}. Ask `second_pass.refuses` first.")
+        raise KernelError(f"no kernel computes these statistics: {kernel}. Call `second_pass.refuses` first.")
     return kernel
 
 
 def statistics(
     problem: Problem, lse: Tensor, wanted: Wanted, progress: Progress | None = None, *, kernel: str | None = None
 ) -> Statistics:
-    """Find what is wanted.
+    """Compute the wanted statistics, given the lse.
 
     Args:
-        problem: validated, and not refused; its value and dropout play no part.
-        lse: (B, H, L), natural log: the normaliser of each row, sinks included.
-        progress: called with the share done, 0..1, some times a second.
-        kernel: the name of the kernel to use; None takes the first that can.
+        problem: validated, and not refused; its value and dropout are ignored.
+        lse: (B, H, L), natural log: the log-sum-exp of each row, sinks included.
+        progress: called with the share done, 0..1, several times a second.
+        kernel: the name of the kernel to use; None = the first that can compute them.
     Raises:
-        KernelError: the kernel asked for, or every kernel, refuses; says why.
+        KernelError: the given kernel, or every kernel, cannot compute them; the message says why.
 
-    Memory: O(outputs), and with column sums or a map up to 32 copies of them.
+    Memory: O(outputs); with column sums or a map, up to 32 copies of them.
 
     Example:
         >>> q = torch.zeros(1, 1, 2, 3)
         >>> problem = Problem(q, q, q, is_causal=True)
-        >>> found = statistics(problem, torch.tensor([[[1.0, 2.0]]]).log(), Wanted(received=True, maximum=True))
-        >>> found.received, found.maximum
+        >>> result = statistics(problem, torch.tensor([[[1.0, 2.0]]]).log(), Wanted(received=True, maximum=True))
+        >>> result.received, result.maximum
         (tensor([[[1.5000, 0.5000]]]), tensor([[[1.0000, 0.5000]]]))
     """
     length, keys = problem.query.shape[2], problem.key.shape[2]
-    output = _room(problem, wanted)
+    output = _allocate(problem, wanted)
     lse = lse.detach().float().resolve_neg()
     rows, columns = _area(wanted, length, keys)
     chosen = _kernel(problem, kernel)
@@ -131,38 +131,40 @@ def statistics(
 
 
 def run_with(problem: Problem, wanted: Wanted, *, kernel: str | None = None) -> tuple[Result, Statistics]:
-    """A forward pass that finds entropy, maximum, squares, mass and top-k of its rows on the way. Not differentiable.
+    """Compute a forward pass and, in the same pass, entropy, maximum, squares, mass and top-k of its rows.
+
+    Not differentiable.
 
     Args:
-        problem: validated, and not refused by `refuses`; dropout plays no part in the statistics.
-        wanted: of those five only; an offset means nothing here.
+        problem: validated, and not refused by `refuses`; the statistics ignore dropout.
+        wanted: only these five; an offset is ignored.
         kernel, Raises: as in `statistics`.
 
-    Cost: a few parts in a hundred of the pass; with the 8 largest weights of each row a tenth or two.
+    Cost: a few percent of the pass; with the 8 largest weights of each row 10 to 20 %.
 
     Example:
         >>> q = torch.zeros(1, 1, 2, 3)
-        >>> result, found = run_with(Problem(q, q, q, is_causal=True), Wanted(entropy=True, topk=1))
-        >>> result.lse.exp(), found.entropy.exp(), found.best[..., 0]
+        >>> result, rows = run_with(Problem(q, q, q, is_causal=True), Wanted(entropy=True, topk=1))
+        >>> result.lse.exp(), rows.entropy.exp(), rows.best[..., 0]
         (tensor([[[1., 2.]]]), tensor([[[1., 2.]]]), tensor([[[1.0000, 0.5000]]]))
     """
-    output = _room(problem, wanted)
+    output = _allocate(problem, wanted)
     return _kernel(problem, kernel).forward_with(problem, wanted, output), output
 
 
 def on_the_way(wanted: Wanted) -> bool:
-    """Whether `run_with` finds all that is wanted."""
+    """Return whether `run_with` computes everything that is wanted."""
     own = Wanted(wanted.entropy, wanted.maximum, wanted.squares, wanted.mass, offset=wanted.offset, topk=wanted.topk)
     return wanted == own
 
 
-def _room(problem: Problem, wanted: Wanted) -> Statistics:
-    """Zeros for what is wanted: what no work item reaches, of an empty matrix, say, is 0."""
+def _allocate(problem: Problem, wanted: Wanted) -> Statistics:
+    """Return zeros for what is wanted, because no work item writes the statistics of an empty matrix."""
     batch, heads, length, _ = problem.query.shape
     keys = problem.key.shape[2]
 
-    def zeros(asked: bool, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return problem.query.new_zeros(batch, heads, *shape, dtype=dtype) if asked else NOTHING
+    def zeros(needed: bool, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return problem.query.new_zeros(batch, heads, *shape, dtype=dtype) if needed else NOTHING
 
     cells = wanted.cells
     return Statistics(
@@ -180,7 +182,7 @@ def _room(problem: Problem, wanted: Wanted) -> Statistics:
 
 
 def _area(wanted: Wanted, length: int, keys: int) -> tuple[range, range]:
-    """The queries and keys to look at: all, unless only a map of a part is wanted."""
+    """Return the queries and keys to process: all, unless only a map of a part is wanted."""
     cells = wanted.cells
     if cells is None or wanted != Wanted(cells=cells, offset=wanted.offset):
         return range(length), range(keys)
@@ -189,9 +191,9 @@ def _area(wanted: Wanted, length: int, keys: int) -> tuple[range, range]:
 
 
 def _runs(problem: Problem, rows: range, columns: range) -> Iterator[range]:
-    """Cut the queries so that each run is CHUNK multiply-adds, in whole blocks of 128 a head."""
+    """Split the queries into runs of about CHUNK multiply-adds, in whole blocks of 128 per head."""
     batch, heads, _, width = problem.query.shape
-    a_row = max(batch * heads * len(columns) * max(width, 1), 1)
-    step = max(CHUNK // a_row // 1024, 1) * 1024
+    work_per_row = max(batch * heads * len(columns) * max(width, 1), 1)
+    step = max(CHUNK // work_per_row // 1024, 1) * 1024
     for start in range(rows.start, rows.stop, step):
         yield range(start, min(start + step, rows.stop))

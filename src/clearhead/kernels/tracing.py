@@ -1,4 +1,4 @@
-"""torch.jit.trace: sizes are tensors while it records, and what is decided on one would be kept as a constant."""
+"""torch.jit.trace: while it records, sizes are tensors, and a branch on one would become a constant."""
 
 import functools
 from collections.abc import Callable
@@ -12,9 +12,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def untraced(function: F) -> F:
-    """Decorate a function that looks at sizes and adds nothing to a graph: in it, sizes are numbers.
+    """Decorate a function that reads sizes and records nothing: inside it, sizes are numbers.
 
-    What it computes of tensors is a constant of the graph.
+    Tensors that it computes become constants of the graph.
     """
 
     @functools.wraps(function)
@@ -32,10 +32,10 @@ def untraced(function: F) -> F:
 
 
 def refuse_tracing(subject: str) -> None:
-    """Raise an error while torch.jit.trace records, about a subject that depends on more than the shapes of tensors.
+    """Raise an error if torch.jit.trace records, which cannot record the subject.
 
     Raises:
-        OptionError: torch.jit.trace is at work.
+        OptionError: torch.jit.trace records.
     """
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
         raise OptionError(f"torch.jit.trace cannot record {subject}. Use torch.compile or torch.export.")

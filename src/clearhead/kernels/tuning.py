@@ -1,4 +1,4 @@
-"""Measure what our kernels and torch's cost on this machine, for `clearhead tune`."""
+"""Measure the costs of our kernels and torch's on this machine, for `clearhead tune`."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from clearhead.kernels.native.cpu_targets import current
 from clearhead.kernels.portable.torch_sdpa import flash_runs, torchs_own
 
 WIDTH, OUTPUTS = 64, 512
-# Heads, queries and keys of each measurement: few and many of each, so that the parts of a cost can be told apart.
+# Heads, queries and keys of each measurement: few and many of each, so that the parts of a cost can be separated.
 SIZES = {
     "one query": ((8, 1, 1), (48, 1, 16), (8, 1, 512), (8, 1, 4096)),
     "few queries": ((8, 3, 3), (48, 5, 5), (8, 8, 8), (48, 7, 7), (8, 4, 64)),
@@ -34,18 +34,18 @@ Progress = Callable[[int, int], None]
 
 
 def todo() -> list[tuple[str, torch.dtype]]:
-    """The tasks to measure, each in every dtype that both kernels compute."""
+    """Return the tasks to measure, each in every dtype that both kernels compute."""
     return [(task, dtype) for task in TASKS for dtype in _dtypes(task)]
 
 
 def measure(seconds: float = 45.0, progress: Progress | None = None) -> Costs:
-    """Time every task of every dtype on our kernel and on torch's, in turn, in so many seconds in all.
+    """Time every task in every dtype, alternating between our kernel and torch's, within `seconds` in total.
 
-    Each measurement gets an even share of the time that is left, and none starts once it is over: a task that the time
-    does not reach has no costs. Only a call that runs already is awaited.
+    Each measurement gets an equal share of the remaining time, and none starts after the end: a task that is not
+    reached has no costs. Only a running call may exceed the time.
 
     Args:
-        progress: called with how many tasks are done, and of how many.
+        progress: called with the number of tasks done, and their total number.
     """
     end = clock() + seconds
     tasks = todo()
@@ -56,7 +56,7 @@ def measure(seconds: float = 45.0, progress: Progress | None = None) -> Costs:
             progress(done, len(tasks))
         points: tuple[list[tuple[int, float, float]], ...] = ([], [])
         for size in SIZES[task]:
-            ours, torchs, part = _ways(task, dtype, *size)
+            ours, torchs, part = _calls(task, dtype, *size)
             now = clock()
             if now >= end:
                 return measured
@@ -73,13 +73,13 @@ def _dtypes(task: str) -> list[torch.dtype]:
     dtypes = [dtype for dtype in DTYPES.values() if current(dtype)[0] is not None]
     if task == LINEAR:
         return [dtype for dtype in dtypes if dtype is not torch.float64]
-    return [dtype for dtype in dtypes if flash_runs(dtype)]  # where torch's operator raises, it is never chosen
+    return [dtype for dtype in dtypes if flash_runs(dtype)]  # the plan never chooses torch's operator where it raises
 
 
-def _ways(
+def _calls(
     task: str, dtype: torch.dtype, heads: int, length: int, keys: int
 ) -> tuple[Callable[[], Any], Callable[[], Any], tuple[int, float]]:
-    """Ours and torch's of a task, and how many heads and multiply-adds a thread computes."""
+    """Return our call and torch's for a task, and how many heads and multiply-adds a thread computes."""
     threads = torch.get_num_threads()
     if task == LINEAR:
         x, weight = torch.randn(length, OUTPUTS, dtype=dtype), torch.randn(OUTPUTS, OUTPUTS, dtype=dtype)
@@ -89,7 +89,7 @@ def _ways(
     key, value = torch.randn(2, 1, heads, keys, WIDTH, dtype=dtype)
     call = (query, key, value, False, WIDTH**-0.5)
     part = share(heads, length, keys, WIDTH, threads)
-    if task not in GRADIENT_TASKS.values():
+    if task not in GRADIENT_TASKS:
         return (lambda: fast_path.native_forward(*call)), (lambda: fast_path.torch_flash(*call)), part
     leaves = [tensor.requires_grad_() for tensor in (query, key.clone(), value.clone())]
     upstream = torch.randn(query.shape, dtype=dtype)
@@ -101,29 +101,29 @@ def _ways(
 
 
 def _best(ours: Callable[[], Any], torchs: Callable[[], Any], seconds: float) -> tuple[float, float]:
-    """The shortest of some rounds of each, in microseconds a call. In turn: what else the machine does hits both."""
+    """Return the shortest time of each over several rounds, in µs per call; alternating, so that load hits both."""
     end = clock() + seconds
     best, counts = [], []
-    for way in (ours, torchs):
-        way()  # pages, caches, threads
+    for call in (ours, torchs):
+        call()  # warm up pages, caches, threads
         start = clock()
-        way()
+        call()
         once = max(clock() - start, 1e-6)
         best.append(once)
         counts.append(max(1, int(seconds / (2 * ROUNDS) / once)))
     for _ in range(ROUNDS):
         if clock() >= end:
-            break  # the calls are long, or something else takes the machine
-        for i, way in enumerate((ours, torchs)):
+            break  # the calls are long, or the machine is busy
+        for i, call in enumerate((ours, torchs)):
             start = clock()
             for _ in range(counts[i]):
-                way()
+                call()
             best[i] = min(best[i], (clock() - start) / counts[i])
     return best[0] * 1e6, best[1] * 1e6
 
 
 def fit(points: list[tuple[int, float, float]]) -> Cost:
-    """The cost that is nearest to (heads, multiply-adds, microseconds), by relative errors; no part of it is negative.
+    """Return the cost closest to points (heads, multiply-adds, microseconds) by relative error, without negative parts.
 
     >>> fit([(4, 1e6, 14.0), (4, 2e6, 24.0), (24, 2e6, 34.0), (4, 9e6, 94.0)])
     Cost(call=2.0, head=0.5, work=10.0)
@@ -131,7 +131,7 @@ def fit(points: list[tuple[int, float, float]]) -> Cost:
     took = torch.tensor([microseconds for *_, microseconds in points], dtype=torch.float64)
     parts = torch.tensor([(1.0, heads, work / 1e6) for heads, work, _ in points], dtype=torch.float64) / took[:, None]
     best, least = torch.zeros(3, dtype=torch.float64), math.inf
-    for size in (1, 2, 3):  # the best of all that leave some parts out: those where one would be negative are not
+    for size in (1, 2, 3):  # try every subset of the parts, and skip solutions with a negative part
         for kept in map(list, combinations(range(3), size)):
             solved = torch.linalg.lstsq(parts[:, kept], torch.ones_like(took)[:, None], driver="gelsd").solution[:, 0]
             error = float((parts[:, kept] @ solved - 1).norm())

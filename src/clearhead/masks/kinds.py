@@ -1,4 +1,4 @@
-"""The masks there are."""
+"""The masks and biases behind the functions of `clearhead.masks`."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ Sizes = tuple[int | None, int | None, int | None, int | None]
 
 
 def _range(numbers: Tensor) -> tuple[int, int]:
-    """The least and the largest of some integers; 0 where there are none."""
+    """Return the smallest and the largest of some integers; 0 where there are none."""
     return (int(numbers.min()), int(numbers.max())) if len(numbers) else (0, 0)
 
 
@@ -22,8 +22,8 @@ class Causal(Mask):
     def __init__(self, offset: int | Tensor = 0) -> None:
         if isinstance(offset, Tensor) and (offset.dim() != 1 or offset.is_floating_point()):
             raise ShapeError(
-                f"causal() takes one offset, or one a batch entry, integers of shape (B,); got {offset.dtype} of shape "
-                f"{tuple(offset.shape)}."
+                f"causal() takes one offset, or one per batch entry, integers of shape (B,); got {offset.dtype} of "
+                f"shape {tuple(offset.shape)}."
             )
         self.offset = offset
         self._least, self._most = _range(offset) if isinstance(offset, Tensor) else (offset, offset)
@@ -46,7 +46,7 @@ class Causal(Mask):
 
 
 class Corner(Causal):
-    """The causal mask of logits of one size: of torch.nn.attention.bias, from the upper left or the lower right."""
+    """The causal mask of torch.nn.attention.bias for one L and S, aligned at the upper left or the lower right."""
 
     def __init__(self, length: int, keys: int, *, lower_right: bool) -> None:
         super().__init__(keys - length if lower_right else 0)
@@ -60,16 +60,17 @@ class Corner(Causal):
 
 
 def from_causal_bias(bias: Tensor) -> Corner:
-    """A mask of torch.nn.attention.bias as a rule. It is a tensor by its class alone: its memory holds nothing."""
-    return Corner(bias.seq_len_q, bias.seq_len_kv, lower_right=bias.variant.name == "LOWER_RIGHT")  # type: ignore[attr-defined]
+    """Return a mask of torch.nn.attention.bias as a rule. It is a tensor subclass whose memory is unused."""
+    lower_right = bias.variant.name == "LOWER_RIGHT"  # type: ignore[attr-defined]
+    return Corner(bias.seq_len_q, bias.seq_len_kv, lower_right=lower_right)  # type: ignore[attr-defined]
 
 
 class SlidingWindow(Mask):
-    """Query i may attend keys closer than `size` positions."""
+    """Query i may attend keys less than `size` positions away."""
 
     def __init__(self, size: int) -> None:
         if size < 1:
-            raise OptionError(f"sliding_window({size}): expected a size of at least 1 (1 = itself alone).")
+            raise OptionError(f"sliding_window({size}): expected a size of at least 1 (1 = only its own position).")
         self.size = size
 
     def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ class Prefix(Mask):
 
 
 class Padding(Mask):
-    """Batch entry b has lengths[b] keys; the rest is padding."""
+    """Batch entry b has lengths[b] keys; the rest are padding."""
 
     def __init__(self, lengths: Tensor) -> None:
         if lengths.dim() != 1 or lengths.is_floating_point() or lengths.dtype == torch.bool:
@@ -131,7 +132,7 @@ class Padding(Mask):
 
 
 class Document(Mask):
-    """A query may attend keys that carry its own id: packed sequences."""
+    """Packed sequences: a query may attend the keys with its own id."""
 
     def __init__(self, ids: Tensor, key_ids: Tensor | None = None) -> None:
         key_ids = ids if key_ids is None else key_ids
@@ -163,7 +164,7 @@ class Document(Mask):
 
 
 class Dense(Mask):
-    """A mask kept as the tensor it was given as."""
+    """A mask given as a tensor."""
 
     def __init__(self, tensor: Tensor) -> None:
         if tensor.dtype != torch.bool or not 2 <= tensor.dim() <= 4:
@@ -195,14 +196,14 @@ class Dense(Mask):
 
 
 class Alibi(Bias):
-    """Minus slope times distance, a slope a head."""
+    """ALiBi: minus slope times distance, with one slope per head."""
 
     def __init__(self, slopes: Tensor) -> None:
         if not isinstance(slopes, Tensor) or slopes.dim() != 1 or not slopes.is_floating_point():
             given = f"{slopes.dtype} of shape {tuple(slopes.shape)}" if isinstance(slopes, Tensor) else repr(slopes)
             raise ShapeError(
-                f"alibi() takes one float slope a head, a tensor of shape (H,); got {given}. For H heads, a power of "
-                f"two, Press et al. take 2 ** -(8 / H * torch.arange(1, H + 1))."
+                f"alibi() takes one float slope per head, a tensor of shape (H,); got {given}. For H heads, a power of "
+                f"two, Press et al. use 2 ** -(8 / H * torch.arange(1, H + 1))."
             )
         self.slopes = slopes
 
@@ -218,7 +219,7 @@ class Alibi(Bias):
 
 
 class Relative(Bias):
-    """A learned number for each distance k - q, a row a head; distances beyond the table take its ends."""
+    """A learned number for each distance k - q, one row per head; distances beyond the table use its ends."""
 
     def __init__(self, table: Tensor) -> None:
         if table.dim() not in (1, 2) or table.shape[-1] % 2 == 0 or not table.is_floating_point():

@@ -1,4 +1,4 @@
-"""From a mask, which is a rule, to the attention a kernel takes: bands, slopes and tensors as small as they can be."""
+"""Lower a mask, which is a rule, to the attention a kernel takes: a band, slopes and tensors as small as possible."""
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ from clearhead.spec.band import intersect, shift
 
 
 def lower(mask: Mask, length: int, keys: int, *, device: torch.device | str | None = None) -> Attention:
-    """The attention that a mask alone describes: a band and slopes where it is those, tensors for the rest.
+    """Return the attention that a mask describes: bands and ALiBi become numbers and slopes, the rest tensors.
 
-    A part that depends on keys alone becomes one row of keys.
+    A part that depends on keys alone becomes a tensor with one row.
 
     Memory: O(L·S) where a part of the rule depends on query and key and is not a band; see `is_small`.
 
@@ -31,19 +31,19 @@ def lower(mask: Mask, length: int, keys: int, *, device: torch.device | str | No
 
 
 def is_small(mask: Mask) -> bool:
-    """Whether lowering the mask needs no L×S tensor."""
+    """Return whether lowering the mask needs no L×S tensor."""
     _, rest = split_reach(mask.allow)
     if split_alibi(mask.bias)[2] is not None:
         return False
-    return rest is None or all(_looks_at_keys_alone(part) for part in _factors(rest))
+    return rest is None or all(_depends_on_keys_alone(part) for part in _factors(rest))
 
 
-def _looks_at_keys_alone(mask: Mask) -> bool:
+def _depends_on_keys_alone(mask: Mask) -> bool:
     return isinstance(mask, Padding | Prefix) or (isinstance(mask, Dense) and mask.tensor.shape[2] == 1)
 
 
 def split_reach(mask: Mask | None) -> tuple[Band, Mask | None]:
-    """Take the band out of a mask: (its reach, the rest).
+    """Split a mask into (the band of its factors that are bands, the other factors).
 
     >>> from clearhead import masks
     >>> split_reach(~masks.causal(offset=-3) & masks.prefix(5))
@@ -60,9 +60,9 @@ def split_reach(mask: Mask | None) -> tuple[Band, Mask | None]:
 
 
 def split_alibi(bias: Bias | None) -> tuple[Tensor | None, int, Bias | None]:
-    """Take ALiBi out of a bias: (its slopes, the position of query 0, the rest).
+    """Split a bias into (ALiBi slopes, the position of query 0, the rest).
 
-    Of several, those with the position of the first are added up.
+    Slopes of several ALiBi terms are added if their positions equal the first one's; other terms go to the rest.
 
     >>> from clearhead import masks
     >>> split_alibi(masks.alibi(torch.tensor([0.5])).shifted(3).bias)
@@ -98,7 +98,7 @@ def _factors(mask: Mask) -> list[Mask]:
 
 
 def _reach(mask: Mask) -> Band | None:
-    """The band that is the same as the mask, or None."""
+    """Return the band equivalent to the mask, or None."""
     if isinstance(mask, Causal) and isinstance(mask.offset, int):
         return None, mask.offset
     if isinstance(mask, SlidingWindow):

@@ -1,4 +1,4 @@
-"""What a mask is: a rule that says of (batch, head, query, key) whether the query may attend to the key."""
+"""`Mask`: a rule over (batch, head, query, key) that decides whether the query may attend the key."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class Mask:
     """Where queries may attend. Combine with `&` (both), `|` (either), `~` (not).
 
-    Masks are rules, not tensors: nothing of size L×S is made until `block` or `dense` is asked for. Pass one as
-    `attn_mask` to `clearhead.attention`.
+    Masks are rules, not tensors: no L×S tensor is allocated until `block` or `dense` is called. Pass one as `attn_mask`
+    to `clearhead.attention`.
 
-    A subclass says `rule`, and `state` where it can tell without looking at every entry.
+    A subclass implements `rule`, and `state` if it can decide without evaluating every entry.
 
     Example:
         >>> from clearhead import masks
@@ -44,24 +44,24 @@ class Mask:
     """
 
     def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        """Whether query q may attend key k, for index tensors that broadcast: bool, of their joint shape or less."""
+        """Return whether query q may attend key k: bool, of the indices' broadcast shape or one that expands to it."""
         raise NotImplementedError
 
     def state(self, rows: range, cols: range) -> BlockState:
-        """Say of a block whether it is EMPTY, FULL or MIXED, for every batch entry and head at once."""
+        """Return whether a block is EMPTY, FULL or MIXED over every batch entry and head."""
         return BlockState.MIXED
 
     def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
-        """The B, H, L, S this mask was made for; None where any will do."""
+        """Return the B, H, L, S that the mask requires; None where any size is accepted."""
         return (None, None, None, None)
 
     def block(self, rows: range, cols: range, *, device: torch.device | str | None = None) -> Tensor:
-        """The mask's entries for a block.
+        """Return the mask's entries for a block.
 
         Args:
             rows, cols: consecutive query and key positions.
         Returns:
-            bool, broadcastable to (B, H, len(rows), len(cols)); an axis the mask does not look at has size 1.
+            bool, broadcastable to (B, H, len(rows), len(cols)); an axis the mask does not depend on has size 1.
         """
         batch, heads, *_ = self.sizes()
         at = torch.device(device) if device is not None else torch.get_default_device()
@@ -72,7 +72,7 @@ class Mask:
         return in_pieces(lambda piece: self.rule(b, h, piece, k), q, b.numel() * h.numel() * k.numel())
 
     def dense(self, length: int, keys: int | None = None, *, device: torch.device | str | None = None) -> Tensor:
-        """The whole mask, bool (B or 1, H or 1, L, S).
+        """Return the whole mask, bool (B or 1, H or 1, L, S).
 
         >>> from clearhead import masks
         >>> masks.causal().dense(2)[0, 0].tolist()
@@ -83,27 +83,25 @@ class Mask:
         return answer.expand(*answer.shape[:2], length, keys)
 
     def blocks(self, length: int, keys: int, size: int) -> list[list[BlockState]]:
-        """The state of every block of size × size, a row of blocks a list."""
+        """Return the state of every block of size × size, as a list of rows."""
         columns = [range(c, min(c + size, keys)) for c in range(0, keys, size)]
         return [[self.state(range(r, min(r + size, length)), cols) for cols in columns] for r in range(0, length, size)]
 
     def shifted(self, past: int) -> "Mask":
-        """The same mask, seen by queries that start at position `past`: query 0 of the call is position `past`.
-
-        For a cache that already holds `past` keys.
+        """Return the mask for queries that start at position `past`, as after a KV cache that holds `past` keys.
 
         Raises:
-            OptionError: past is negative, and the mask was made for queries that start at 0.
+            OptionError: past is negative, and the mask is defined for queries from position 0.
         """
         if past < 0 and self.sizes()[2] is not None:
             raise OptionError(
-                f"({self!r}).shifted({past}): the mask knows no queries before position 0. Use past >= 0."
+                f"({self!r}).shifted({past}): the mask is not defined for queries before position 0. Use past >= 0."
             )
         return self if past == 0 else Shifted(self, past)
 
     @property
     def allow(self) -> "Mask | None":
-        """The part that says where queries may attend; None for a bias alone."""
+        """The part that restricts where queries may attend; None for a bias alone."""
         return self
 
     @property
@@ -133,7 +131,11 @@ class Mask:
         return lambda b, h, q_idx, kv_idx: self.rule(b, h, q_idx, kv_idx)
 
     def to_block_mask(self, length: int, keys: int, *, batch: int | None = None, heads: int | None = None) -> object:
-        """Convert to torch's flex_attention BlockMask. A bias has no place in one; see torch's score_mod for it."""
+        """Return the mask as a BlockMask of torch's flex_attention, which cannot hold a bias: use a score_mod.
+
+        Raises:
+            OptionError: the mask has a bias.
+        """
         from torch.nn.attention.flex_attention import create_block_mask
 
         if self.bias is not None:
@@ -143,7 +145,7 @@ class Mask:
 
 
 class And(Mask):
-    """Both."""
+    """Where both masks allow."""
 
     def __init__(self, left: Mask, right: Mask) -> None:
         self.left, self.right = left, right
@@ -165,7 +167,7 @@ class And(Mask):
 
 
 class Or(Mask):
-    """Either."""
+    """Where either mask allows."""
 
     def __init__(self, left: Mask, right: Mask) -> None:
         self.left, self.right = left, right
@@ -187,7 +189,7 @@ class Or(Mask):
 
 
 class Not(Mask):
-    """The opposite."""
+    """Where the mask does not allow."""
 
     _OPPOSITE = {  # noqa: RUF012 — a constant
         BlockState.EMPTY: BlockState.FULL,
@@ -212,7 +214,7 @@ class Not(Mask):
 
 
 class Shifted(Mask):
-    """Seen by queries that start at a later position."""
+    """A mask for queries that start at a later position."""
 
     def __init__(self, inner: Mask, past: int) -> None:
         self.inner, self.past = inner, past
@@ -231,17 +233,19 @@ class Shifted(Mask):
 
 
 def joint_sizes(whole: Mask, *parts: Mask) -> tuple[int | None, int | None, int | None, int | None]:
-    """The sizes several masks agree on, axis by axis."""
+    """Return the sizes that several masks require together, axis by axis."""
     answer: list[int | None] = []
     for letter, sizes in zip("BHLS", zip(*(part.sizes() for part in parts), strict=True), strict=True):
         known = {size for size in sizes if size is not None}
         if len(known) > 1:
-            raise OptionError(f"{whole!r}: its parts were made for different {letter}: {sorted(known)}.")
+            raise OptionError(
+                f"{whole!r}: its parts have different {letter}: {sorted(known)}. Combine masks of the same sizes."
+            )
         answer.append(known.pop() if known else None)
     return (answer[0], answer[1], answer[2], answer[3])
 
 
 def shifted_sizes(inner: Mask, past: int) -> tuple[int | None, int | None, int | None, int | None]:
-    """The sizes of a mask without its first `past` queries."""
+    """Return the sizes of a mask without its first `past` queries."""
     batch, heads, length, keys = inner.sizes()
     return (batch, heads, None if length is None else length - past, keys)

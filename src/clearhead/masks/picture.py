@@ -1,4 +1,4 @@
-"""A mask as a small picture in text."""
+"""Draw a mask as text."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from clearhead.spec import BlockState
 if TYPE_CHECKING:
     from clearhead.masks.mask import Mask
 
-LARGEST = 32  # entries a side that are drawn one by one
+LARGEST = 32  # rows and columns up to which every entry is drawn
 
 
 def picture(mask: Mask, length: int | None = None, keys: int | None = None) -> str:
     """Draw a mask: entry by entry up to 32×32, else by blocks. The first batch entry and head are drawn.
 
     Args:
-        length, keys: L and S to draw; default those the mask was made for, else 16.
+        length, keys: L and S to draw; default the mask's own sizes, else 16.
 
     >>> from clearhead import masks
     >>> print(picture(masks.causal() & masks.sliding_window(60), 100, 40))

@@ -1,4 +1,4 @@
-"""The heart: an attention matrix that answers questions and is never stored. See README.md."""
+"""`AttentionMatrix`: multiply, slice and measure attention weights without storing them. See README.md."""
 
 from clearhead.matrix.chain import Rollout, rollout
 from clearhead.matrix.matrix import AttentionMatrix

@@ -1,4 +1,4 @@
-"""Attention rollout: how much each input token reaches each position after several layers, never stored."""
+"""Attention rollout: how much each input token reaches each position after several layers, without storing it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from clearhead.matrix.matrix import AttentionMatrix
 
 
 def rollout(matrices: Sequence[AttentionMatrix], *, residual: float = 0.5) -> Rollout:
-    """The product of the layers' head-averaged matrices, each mixed with the residual path, first layer rightmost.
+    """Return the product of the layers' head-averaged matrices, each mixed with the residual path.
+
+    The first layer is the rightmost factor.
 
     Args:
-        matrices: one a layer, in layer order, all (B, H, L, L) with the same B and L.
+        matrices: one per layer, in layer order, all (B, H, L, L) with the same B and L.
         residual: the share of the skip connection, in [0, 1): each layer counts as
             residual·I + (1 - residual)·mean over heads of A.
 
     Returns:
-        Rollout, (B, L, L): row i says where position i of the last layer draws from.
+        Rollout, (B, L, L): row i is the share of each input token in position i of the last layer.
 
     Raises:
         OptionError: no matrices, or residual is not in [0, 1).
         ShapeError: a matrix is not square, or the matrices differ in B or L.
 
-    Memory: nothing of size L·L; a product with W columns takes O(L·W) a head.
+    Memory: nothing of size L·L; a product with W columns takes O(L·W) per head.
     Source: Abnar & Zuidema 2020, "Quantifying Attention Flow in Transformers", section 3.
 
     Example:
@@ -39,22 +41,22 @@ def rollout(matrices: Sequence[AttentionMatrix], *, residual: float = 0.5) -> Ro
     """
     matrices = tuple(matrices)
     if not matrices:
-        raise OptionError("rollout needs at least one matrix; give one a layer, in layer order.")
+        raise OptionError("rollout got no matrices. Give one matrix per layer, in layer order.")
     if not 0 <= residual < 1:
-        raise OptionError(f"residual is {residual}, expected 0 <= residual < 1; 0.5 weighs both paths alike.")
+        raise OptionError(f"residual is {residual}, expected 0 <= residual < 1; 0.5 weighs both paths equally.")
     batch, _, rows, _ = matrices[0].shape
     for layer, matrix in enumerate(matrices):
         if (matrix.shape[0], *matrix.shape[2:]) != (batch, rows, rows):
             raise ShapeError(
-                f"rollout multiplies square matrices of one size: layer {layer} has shape {matrix.shape}, axes "
+                f"rollout needs square matrices of the same size: layer {layer} has shape {matrix.shape}, axes "
                 f"B,H,L,S, expected B={batch}, L=S={rows}. "
-                "Give self-attention layers of one stack; of a generation, record.joined()'s."
+                "Give self-attention layers of one stack; for a generation, those of record.joined()."
             )
     return Rollout(matrices, residual)
 
 
 class Rollout:
-    """A product of layers, (B, L, L), that multiplies and gives rows. Made by `rollout`."""
+    """A product of layers, (B, L, L), from `rollout`. Multiply it with `@`, or read some rows."""
 
     def __init__(self, matrices: tuple[AttentionMatrix, ...], residual: float) -> None:
         self._matrices = matrices
@@ -68,7 +70,7 @@ class Rollout:
 
     @checked()
     def __matmul__(self, columns: Tensor) -> Tensor:
-        """R @ X for X (L,), (L, W) or (B, L, W): (B, L) or (B, L, W)."""
+        """Return R @ X for X (L,), (L, W) or (B, L, W): (B, L) or (B, L, W)."""
         out, vector = self._operand(columns)
         for matrix in self._matrices:
             mixed = (matrix @ out.unsqueeze(1)).mean(1)
@@ -76,7 +78,7 @@ class Rollout:
         return out.squeeze(-1) if vector else out
 
     def rows(self, positions: Sequence[int]) -> Tensor:
-        """Where some positions draw from: (B, len(positions), L), each row over the L input tokens."""
+        """Return the rows of some positions: (B, len(positions), L), each over the L input tokens."""
         batch, length, _ = self.shape
         picked = torch.zeros(length, len(positions), device=self._matrices[0].device)
         picked[list(positions), list(range(len(positions)))] = 1.0

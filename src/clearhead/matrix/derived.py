@@ -1,4 +1,4 @@
-"""Other matrices made from one: some heads, some rows, the mean over heads, the norms of weighted values."""
+"""Matrices derived from a matrix: some heads, some rows, the mean over heads, the norms of weighted values."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Derived(Inputs, Asked):
-    """Methods of AttentionMatrix that give another AttentionMatrix, as lazy as the first."""
+    """Methods of AttentionMatrix that return another lazy matrix."""
 
     def heads(self, heads: int | slice | Sequence[int] | Tensor) -> AttentionMatrix:
-        """Some heads as a matrix of their own, (B, len(heads), L, S), in the order given; an int gives one head."""
+        """Return a matrix of some heads, (B, len(heads), L, S), in the given order; an int selects one head."""
         every = torch.arange(self.shape[1], device="cpu")
         try:
             chosen = every[heads if not isinstance(heads, Sequence) else list(heads)].reshape(-1).to(self.q.device)
@@ -40,7 +40,7 @@ class Derived(Inputs, Asked):
         return made
 
     def rows(self, start: int, stop: int) -> AttentionMatrix:
-        """Some neighbouring queries as a matrix of their own, (B, H, stop - start, S): what is long, in pieces.
+        """Return a matrix of some consecutive queries, (B, H, stop - start, S), to process a long matrix in pieces.
 
         Raises:
             PlaceError: not 0 <= start < stop <= L.
@@ -62,19 +62,19 @@ class Derived(Inputs, Asked):
         return made
 
     def mean_heads(self) -> HeadMean:
-        """The mean over heads, (B, 1, L, S), as lazy as the matrix."""
+        """Return the mean over heads, (B, 1, L, S), also lazy."""
         return HeadMean(cast("AttentionMatrix", self))
 
     @checked()
     def value_weighted(self, value: Tensor | None = None, out_weight: Tensor | None = None) -> AttentionMatrix:
-        """The matrix of norms ‖aᵢⱼ·f(vⱼ)‖, (B, H, L, S), never stored: how much of the output each key really gives.
+        """Return the matrix of norms ‖aᵢⱼ·f(vⱼ)‖, (B, H, L, S): how much each key contributes to the output.
 
-        Its rows do not sum to 1; it multiplies, slices and answers as any AttentionMatrix.
+        Its rows do not sum to 1; it supports every operation of an AttentionMatrix.
 
         Args:
-            value: (B, H_kv, S, D_v); default the value the matrix was made with.
-            out_weight: the weight of the output projection, as nn.Linear has it, (E, H·D_v): `o_proj.weight`; or its
-                part of each head, (H, D_v, E). Then f(v) = v @ part; default f(v) = v.
+            value: (B, H_kv, S, D_v); default the matrix's own value.
+            out_weight: the weight of the output projection, (E, H·D_v) as in nn.Linear (`o_proj.weight`), or each
+                head's part of it, (H, D_v, E). Then f(v) = v @ part; default f(v) = v.
 
         Source: Kobayashi et al. 2020, "Attention is Not Only a Weight", section 2.2.
         """
@@ -88,27 +88,27 @@ class Derived(Inputs, Asked):
         return self._like(weighted, values, self._wide_lse)
 
     def _like(self, logits: Logits, value: Tensor | None, lse: Tensor | None) -> AttentionMatrix:
-        """A matrix of these parts, which are known to fit."""
+        """Return a matrix of these inputs, without validation."""
         made = cast("AttentionMatrix", object.__new__(type(self)))
         made._logits, made._value, made._lse = logits, value, lse
         return made
 
 
 def _norms(values: Tensor, out_weight: Tensor | None, heads: int) -> Tensor:
-    """(B, H, S): the length of each head's values, through its part of the output projection if that is given."""
+    """Return the norms of the values, (B, H, S), after each head's part of the output projection if that is given."""
     if out_weight is None:
         return values.norm(dim=-1)
     weight = weight_per_head(out_weight, heads, values.shape[-1]).to(values.dtype)
-    # ‖v W‖² = v (W Wᵀ) vᵀ: nothing of size S·E.
+    # ‖v W‖² = v (W Wᵀ) vᵀ avoids a tensor of size S·E.
     return ((values @ (weight @ weight.mT)) * values).sum(-1).clamp_min(0.0).sqrt()
 
 
 def _with_row_norms(wide: Logits, own: RowValues, norms: Tensor, out_weight: Tensor | None) -> Logits:
-    """Logits that some rows' own norms are added to, less the others', by one more component of queries and keys."""
+    """Return logits with log(own norm / shared norm) added in some rows, as one more component of query and key."""
     batch, heads, rows, _ = wide.shape
     least = torch.finfo(norms.dtype).tiny
     ratio = _norms(own.value.to(norms.dtype), out_weight, heads).clamp_min(least).log() - norms.clamp_min(least).log()
-    more = own.rows[:, None, :, None].to(norms.dtype).expand(batch, heads, rows, 1) / wide.attention.scale
+    component = own.rows[:, None, :, None].to(norms.dtype).expand(batch, heads, rows, 1) / wide.attention.scale
     group = heads // wide.key.shape[1]
     key = wide.key.repeat_interleave(group, 1)
-    return Logits(torch.cat([wide.query, more], -1), torch.cat([key, ratio[..., None]], -1), wide.attention)
+    return Logits(torch.cat([wide.query, component], -1), torch.cat([key, ratio[..., None]], -1), wide.attention)

@@ -1,4 +1,4 @@
-"""A[b, h, rows, cols] by torch's own rules, computing only the entries asked for."""
+"""A[b, h, rows, cols] by torch's indexing rules, computing only the requested entries."""
 
 import math
 import operator
@@ -10,29 +10,29 @@ from torch import Tensor
 from clearhead.errors import PlaceError, TooLargeError
 from clearhead.matrix.logits import BLOCK, NEG_INF, Logits, finite, weigh
 
-LIMIT = 2**28  # bytes of a dense answer that nobody had to ask for twice: 256 MiB
+LIMIT = 2**28  # bytes up to which a dense result needs no explicit permission: 256 MiB
 
 
 def index(logits: Logits, lse: Tensor, key: Any) -> Tensor:
-    """The weights at `key`, shaped as torch would shape `dense[key]`.
+    """Return the weights at `key`, with the shape of `dense[key]` in torch.
 
     Args:
         logits: the matrix, in the dtype to compute in.
-        lse: (B, H, L), its normaliser.
-        key: what stands between the brackets.
+        lse: (B, H, L), the log-sum-exp of its rows.
+        key: the index expression between the brackets.
 
     Raises:
-        PlaceError: torch could not index a tensor of this shape so.
-        TooLargeError: the answer is larger than LIMIT bytes.
+        PlaceError: torch could not index a tensor of this shape with `key`.
+        TooLargeError: the result is larger than LIMIT bytes.
     """
-    # A tensor on the meta device has a shape and no memory: torch itself says what the answer looks like.
+    # Index a tensor on the meta device, which has a shape and no memory, to get the result's shape from torch.
     try:
         parts = tuple(_as_index(part) for part in (key if isinstance(key, tuple) else (key,)))
         _check_masks(parts, logits.shape)
         shape = torch.empty(logits.shape, device="meta")[_on(parts, "meta")].shape
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         raise PlaceError(
-            f"the matrix has shape {logits.shape}, axes B,H,L,S, and cannot be indexed so: {error}. "
+            f"the matrix has shape {logits.shape}, axes B,H,L,S, and cannot be indexed like this: {error}. "
             "Give up to four ints, slices or index tensors, as to a dense tensor."
         ) from error
     guard(shape, logits.query.dtype, LIMIT, "this part of the matrix", "Take fewer heads, rows or columns at a time")
@@ -43,12 +43,12 @@ def index(logits: Logits, lse: Tensor, key: Any) -> Tensor:
 
 
 def outer(logits: Logits, lse: Tensor, axes: list[Tensor]) -> Tensor:
-    """(b, h, rows, cols) at the crossings of four lists of positions."""
+    """Return the weights (b, h, rows, cols) at the outer product of four lists of indices."""
     if any(axis.numel() == 0 for axis in axes):
         return logits.query.new_zeros([axis.numel() for axis in axes])
     rows, cols = (_compact(axis) for axis in axes[2:])
     batches, heads = logits.shape[:2]
-    together = BLOCK // (heads * axes[2].numel() * axes[3].numel())  # batch entries of one table
+    together = BLOCK // (heads * axes[2].numel() * axes[3].numel())  # batch entries per table
     if together and [_compact(axis) for axis in axes[:2]] == [slice(0, batches), slice(0, heads)]:
         parts = [slice(start, min(start + together, batches)) for start in range(0, batches, together)]
         tables = [
@@ -70,10 +70,10 @@ def outer(logits: Logits, lse: Tensor, axes: list[Tensor]) -> Tensor:
 
 
 def whole(logits: Logits) -> tuple[Tensor, Tensor] | None:
-    """All weights and their lse, from logits computed once; None if they are more than BLOCK, or need a gradient."""
+    """Return all weights and their lse from one pass; None for more than BLOCK weights, or if a gradient is needed."""
     attention = logits.attention
-    grows = (logits.query, logits.key, *attention.tensors().values())
-    if math.prod(logits.shape) > BLOCK or (torch.is_grad_enabled() and any(part.requires_grad for part in grows)):
+    tensors = (logits.query, logits.key, *attention.tensors().values())
+    if math.prod(logits.shape) > BLOCK or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
         return None
     every = slice(0, logits.shape[2]), slice(0, logits.shape[3])
     table = logits.table(*every)
@@ -84,33 +84,33 @@ def whole(logits: Logits) -> tuple[Tensor, Tensor] | None:
 
 
 def everything(logits: Logits) -> list[Tensor]:
-    """The axes of the whole matrix, for `outer`."""
+    """Return the indices of the whole matrix, for `outer`."""
     return [torch.arange(size, device=logits.query.device) for size in logits.shape]
 
 
-def guard(shape: tuple[int, ...], dtype: torch.dtype, limit: int | None, subject: str, way_out: str) -> None:
-    """Refuse an answer of more than `limit` bytes; None lets everything pass.
+def guard(shape: tuple[int, ...], dtype: torch.dtype, limit: int | None, subject: str, remedy: str) -> None:
+    """Refuse a result of more than `limit` bytes; None means no limit.
 
     Raises:
-        TooLargeError: says the size, the limit and the way out.
+        TooLargeError: the message has the size, the limit and the remedy.
     """
     size = torch.Size(shape).numel() * dtype.itemsize
     if limit is not None and size > limit:
         raise TooLargeError(
-            f"{subject} takes {_bytes(size)} (shape {tuple(shape)}, {dtype}); the limit is {_bytes(limit)}. {way_out}."
+            f"{subject} takes {_bytes(size)} (shape {tuple(shape)}, {dtype}); the limit is {_bytes(limit)}. {remedy}."
         )
 
 
 def position(name: str, place: Any, size: int) -> int:
-    """The place on an axis, counted from 0, that a whole number says.
+    """Return an index on an axis, counted from 0.
 
     Args:
-        name: the caller's name of it, for the message.
-        place: an int, or an integer tensor or NumPy number of one element; negative counts from the end.
-        size: of the axis.
+        name: the caller's name for the index, for the message.
+        place: an int, or an integer tensor or NumPy number with one element; a negative one counts from the end.
+        size: the size of the axis.
 
     Raises:
-        PlaceError: it is not a whole number, or is outside the axis.
+        PlaceError: `place` is not an integer, or is outside the axis.
     """
     boolean = isinstance(place, bool) or getattr(place, "dtype", None) in (torch.bool, bool)
     try:
@@ -118,30 +118,30 @@ def position(name: str, place: Any, size: int) -> int:
     except TypeError:
         where = None
     if where is None:
-        raise PlaceError(f"{name}={place!r} is not a whole number. Use {_range(size)}.")
+        raise PlaceError(f"{name}={place!r} is not an integer. Use {_range(size)}.")
     if not -size <= where < size:
         raise PlaceError(f"{name}={where} is outside an axis of size {size}. Use {_range(size)}.")
     return where % size
 
 
 def refuse_masked(logits: Logits, query: int, key: int, head: int, batch: int) -> None:
-    """Refuse a pair that the mask forbids: its logit is -inf.
+    """Refuse a pair that the mask excludes, whose logit is -inf.
 
     Raises:
-        PlaceError: says which keys the query may attend.
+        PlaceError: the message has the keys that the query may attend.
     """
     row = logits.block(batch, slice(head, head + 1), slice(query, query + 1), slice(0, logits.shape[3])).flatten()
     if row[key] > NEG_INF:
         return
     free = (row > NEG_INF).nonzero().flatten().tolist()
-    way_out = (
+    remedy = (
         f"Choose one of the {len(free)} keys it may attend, between {free[0]} and {free[-1]}"
         if free
         else ("It may attend no key: choose another query")
     )
     raise PlaceError(
         f"query {query} may not attend key {key} (head {head}, batch {batch}): the mask makes this logit -inf, which "
-        f"has no parts. {way_out}."
+        f"has no parts. {remedy}."
     )
 
 
@@ -150,17 +150,17 @@ def _range(size: int) -> str:
 
 
 def _as_index(part: Any) -> Any:
-    """Lists and arrays become tensors, a tensor of no axes becomes an int; ints, slices, None and ... stay."""
+    """Convert lists and arrays to tensors, and a tensor without axes to an int; ints, slices, None and ... stay."""
     if isinstance(part, (int, slice)) or part is None or part is Ellipsis:
         return part
     tensor = part if isinstance(part, Tensor) else torch.as_tensor(part, device="cpu")
     if tensor.is_floating_point():
-        raise TypeError(f"positions are whole numbers, not {tensor.dtype}")
+        raise TypeError(f"indices must be integers, not {tensor.dtype}")
     return int(tensor) if tensor.dim() == 0 and tensor.dtype != torch.bool else tensor
 
 
 def _check_masks(parts: tuple[Any, ...], shape: tuple[int, ...]) -> None:
-    """Whether each boolean mask has the size of its axes, which `_on` no longer knows."""
+    """Check that each boolean mask has the size of its axes, which is lost once `_on` converts it to positions."""
 
     def axes(part: Any) -> int:
         if isinstance(part, Tensor) and part.dtype == torch.bool:
@@ -177,7 +177,7 @@ def _check_masks(parts: tuple[Any, ...], shape: tuple[int, ...]) -> None:
 
 
 def _on(parts: tuple[Any, ...], device: str) -> tuple[Any, ...]:
-    """The index on another device; a boolean mask as the positions it holds, as a shape must not depend on values."""
+    """Move the index to another device. Boolean masks become positions, because a meta tensor cannot hold values."""
     moved: list[Any] = []
     for part in parts:
         if isinstance(part, Tensor) and part.dtype == torch.bool:
@@ -188,7 +188,7 @@ def _on(parts: tuple[Any, ...], device: str) -> tuple[Any, ...]:
 
 
 def _axes(parts: tuple[Any, ...], logits: Logits) -> list[Tensor]:
-    """The positions each of the four axes is read at, where at most one part is a tensor."""
+    """Return the indices along each of the four axes, for a key with at most one tensor."""
     given = [part for part in parts if part is not None]
     missing = len(logits.shape) - sum(part is not Ellipsis for part in given)
     if not any(part is Ellipsis for part in given):
@@ -206,33 +206,33 @@ def _positions(part: Any, size: int) -> Tensor:
     if isinstance(part, Tensor) and part.dtype == torch.bool:
         return part.nonzero().flatten()
     where = torch.as_tensor(part, device=part.device if isinstance(part, Tensor) else "cpu").flatten().long()
-    _inside(where, size)
+    _check_bounds(where, size)
     return where % size if size else where
 
 
-def _inside(where: Tensor, size: int) -> None:
-    """Bounds of an index tensor: the meta device, where shapes are checked, cannot look at values."""
+def _check_bounds(where: Tensor, size: int) -> None:
+    """Check the bounds of an index tensor, which the meta device cannot do."""
     if where.numel() and not (-size <= int(where.min()) and int(where.max()) < size):
         raise PlaceError(f"an index is outside an axis of size {size}: {where.tolist()[:8]}. Use -{size}..{size - 1}.")
 
 
 def _compact(positions: Tensor) -> "slice | Tensor":
-    """A slice where the positions run without a gap: a slice is a view, a list of positions is a copy."""
+    """Return a slice if the positions are consecutive: indexing with a slice is a view, with a list a copy."""
     first, last = int(positions[0]), int(positions[-1])
     run = last - first + 1 == positions.numel() and bool((positions.diff() == 1).all())
     return slice(first, last + 1) if run else positions
 
 
 def _pointwise(logits: Logits, lse: Tensor, parts: tuple[Any, ...], shape: torch.Size) -> Tensor:
-    """Several index tensors at once: torch pairs them up. Each entry is its own dot product."""
+    """Return the weights for several index tensors, which torch pairs elementwise. Each entry is a dot product."""
     places = []
     for axis, size in enumerate(logits.shape):
-        # A ramp along one axis, stretched without memory over the others; indexing it gives that axis' positions.
+        # A range along one axis, expanded over the others without memory; indexing it gives the indices on that axis.
         view = [1] * len(logits.shape)
         view[axis] = size
-        ramp = torch.arange(size, device="cpu").view(view).expand(logits.shape)
+        indices = torch.arange(size, device="cpu").view(view).expand(logits.shape)
         try:
-            places.append(ramp[_on(parts, "cpu")].flatten().to(logits.query.device))
+            places.append(indices[_on(parts, "cpu")].flatten().to(logits.query.device))
         except IndexError as error:
             raise PlaceError(f"the matrix has shape {logits.shape}, axes B,H,L,S: {error}.") from error
     step = max(BLOCK // logits.query.shape[-1], 1)

@@ -1,4 +1,4 @@
-"""What a matrix was made of, q, k and v, and what its heads give, z: public, with grouped heads or without."""
+"""The inputs of a matrix, q, k and v, and the outputs of its heads, z; with grouped heads or without."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RowValues:
-    """Values that some rows read instead of the others', as Longformer's global tokens do.
+    """Values that some rows use instead of the shared ones, as Longformer's global tokens do.
 
     Attributes:
-        rows: (B, L), True for these rows.
+        rows: (B, L), True for the rows that use them.
         value: (B, H, S, D_v).
     """
 
@@ -28,7 +28,7 @@ class RowValues:
 
 
 class Inputs:
-    """The tensors of an attention, in the letters of the literature. AttentionMatrix inherits it."""
+    """The tensors q, k, v and z of an attention. AttentionMatrix inherits it."""
 
     _logits: Logits
     _value: Tensor | None
@@ -36,25 +36,25 @@ class Inputs:
 
     @property
     def q(self) -> Tensor:
-        """(B, H, L, D): the queries, after rotary positions or anything else the model did before the product."""
+        """The queries, (B, H, L, D), after rotary positions and everything else the model does before the product."""
         return self._logits.query
 
     @property
     def k(self) -> Tensor:
-        """(B, H_kv, S, D): the keys, as grouped as the model has them; see `per_query_head`."""
+        """The keys, (B, H_kv, S, D), grouped as in the model; see `per_query_head`."""
         return self._logits.key
 
     @property
     def v(self) -> Tensor | None:
-        """(B, H_kv, S, D_v): the values, as grouped as the model has them; None if the matrix knows none."""
+        """The values, (B, H_kv, S, D_v), grouped as in the model; None if the matrix has none."""
         return self._value
 
     @property
     def z(self) -> Tensor:
-        """(B, H, L, D_v): each head's output A @ v, before the output projection, in the matrix' dtype.
+        """Each head's output A @ v, (B, H, L, D_v), before the output projection, in the matrix's dtype.
 
         Raises:
-            OptionError: the matrix knows no values.
+            OptionError: the matrix has no values.
 
         Memory: O(B·H·L·D_v). Cost: one forward pass.
 
@@ -66,7 +66,7 @@ class Inputs:
         return z if own is None else (self @ own.value).where(own.rows[:, None, :, None], z)  # type: ignore[operator]
 
     def per_query_head(self, grouped: Tensor) -> Tensor:
-        """Repeat keys or values of grouped heads, (B, H_kv, S, D) -> (B, H, S, D): one head for each query head.
+        """Repeat keys or values of grouped heads, (B, H_kv, S, D) -> (B, H, S, D), one head per query head.
 
         Query head h reads key head h // (H // H_kv), so `A.per_query_head(A.v)[:, h]` are the values of head h.
 
@@ -91,7 +91,7 @@ class Inputs:
 
 
 def weight_per_head(out_weight: Tensor, heads: int, width: int) -> Tensor:
-    """The weight of an output projection as (H, D_v, E), from that or from nn.Linear's (E, H·D_v).
+    """Return the weight of an output projection as (H, D_v, E), given that or nn.Linear's (E, H·D_v).
 
     Raises:
         ShapeError: it has neither shape.
@@ -101,7 +101,7 @@ def weight_per_head(out_weight: Tensor, heads: int, width: int) -> Tensor:
     if out_weight.dim() == 3 and out_weight.shape[:2] == (heads, width):
         return out_weight
     raise ShapeError(
-        f"out_weight has shape {tuple(out_weight.shape)}, expected (E, {heads * width}), as the weight of an nn.Linear "
-        f"over {heads} heads of {width} is, or (H, D_v, E) with H={heads}, D_v={width}. Give o_proj.weight; of a "
-        "Conv1D (GPT-2), c_proj.weight.T."
+        f"out_weight has shape {tuple(out_weight.shape)}, expected (E, {heads * width}), the weight of an nn.Linear "
+        f"over {heads} heads of {width}, or (H, D_v, E) with H={heads}, D_v={width}. Give o_proj.weight; for a Conv1D "
+        "(GPT-2), c_proj.weight.T."
     )

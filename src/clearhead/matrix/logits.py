@@ -1,4 +1,4 @@
-"""What an attention matrix is made of, and any rectangle of its logits, computed where asked for."""
+"""The inputs of an attention matrix, and its logits: any rectangle of them, computed on request."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from clearhead.spec.band import span
 
 NEG_INF = float("-inf")
 
-# Elements of one rectangle in a pass over the whole matrix: 4 MiB of float32, about one core's share of cache.
+# Elements of one block in a pass over the whole matrix: 4 MiB of float32, about one core's share of the cache.
 BLOCK = 2**20
 MIN_ROWS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Logits:
-    """Everything before the softmax, for all pairs of query and key. Validated by AttentionMatrix.
+    """The logits of all pairs of query and key, not stored. Validated by AttentionMatrix.
 
     Attributes:
         query: (B, H, L, D).
@@ -36,7 +36,7 @@ class Logits:
     attention: Attention
 
     def change(self, **fields: Any) -> Logits:
-        """The same with other fields of its attention."""
+        """Return a copy with some fields of its attention replaced."""
         return replace(self, attention=replace(self.attention, **fields))
 
     @property
@@ -47,12 +47,12 @@ class Logits:
 
     @property
     def group(self) -> int:
-        """How many query heads share one key head; 1 where there are no heads."""
+        """How many query heads share one key head; 1 if there are no heads."""
         return divide_heads(self.query.shape[1], self.key.shape[1])
 
     @property
     def has_dense_mask(self) -> bool:
-        """Whether a mask, rule or bias varies along both L and S, so that it is used a few rows at a time."""
+        """Whether a mask, rule or bias varies along both L and S; it is then used a few rows at a time."""
         own = self.attention
         return (
             own.rule is not None
@@ -62,25 +62,25 @@ class Logits:
 
     @property
     def has_dense_bias(self) -> bool:
-        """Whether bias and key_bias, joined, would vary along both L and S."""
+        """Whether the sum of bias and key_bias would vary along both L and S."""
         own = self.attention
         return own.key_bias is not None and own.bias is not None and own.bias.shape[2] > 1
 
     def wide(self) -> Logits:
-        """The same logits in float32 or wider: statistics are computed in it, whatever the model ran in."""
+        """Return the logits in float32 or wider, the dtype of all statistics."""
         dtype = torch.promote_types(self.query.dtype, torch.float32)
         return Logits(self.query.to(dtype), self.key.to(dtype), self.attention.cast(dtype))
 
     def part(self, rows: slice, cols: slice) -> Logits:
-        """The logits of some rows and columns as a matrix of their own."""
+        """Return the logits of some rows and columns, as for a smaller matrix."""
         return Logits(self.query[:, :, rows], self.key[:, :, cols], self.attention.part(rows, cols))
 
     @in_own_dtype
     def block(self, batch: int, heads: slice, rows: slice | Tensor, cols: slice | Tensor) -> Tensor:
-        """The logits of one rectangle.
+        """Compute the logits of one rectangle.
 
         Args:
-            batch: which batch element.
+            batch: index of the batch entry.
             heads: query heads, step 1.
             rows, cols: queries and keys, a slice of step 1 or a 1-D tensor of positions.
 
@@ -95,7 +95,7 @@ class Logits:
 
     @in_own_dtype
     def table(self, rows: slice | Tensor, cols: slice | Tensor) -> Tensor:
-        """The logits of one rectangle in every batch entry and head at once; arguments as of `block`.
+        """Compute the logits of one rectangle in every batch entry and head at once; arguments as in `block`.
 
         Returns:
             (B, H, rows, cols), -inf where masked.
@@ -109,27 +109,27 @@ class Logits:
         return spec.logits(attention, scaled, *indices)
 
     def at(self, batch: Tensor, head: Tensor, row: Tensor, col: Tensor) -> Tensor:
-        """The logits of N pairs, each given by its four positions: all arguments and the result are (N,)."""
+        """Compute the logits of N pairs, each given by its four indices: all arguments and the result are (N,)."""
         product = (self.query[batch, head, row] * self.key[batch, head // self.group, col]).sum(-1)
         scaled = product * self.attention.multiplier_of(head)
         return spec.logits_at(self.attention, scaled, batch, head, row, col, self.shape)
 
     def heads(self, heads: Tensor) -> Logits:
-        """Some query heads, in any order: (B, len(heads), L, S)."""
+        """Return the logits of some query heads, in any order: (B, len(heads), L, S)."""
         return Logits(self.query[:, heads], self.key[:, heads // self.group], self.attention.heads(heads))
 
     def batch(self, entries: slice) -> Logits:
-        """Some batch elements, a slice of step 1."""
+        """Return the logits of some batch entries, a slice of step 1."""
         return Logits(self.query[entries], self.key[entries], self.attention.batch(entries))
 
     def single_head(self, batch: int, head: int) -> Logits:
-        """One head of one batch element, as a matrix of its own: (1, 1, L, S)."""
+        """Return the logits of one head of one batch entry: (1, 1, L, S)."""
         entry, which, key = slice(batch, batch + 1), slice(head, head + 1), head // self.group
         attention = self.attention.batch(entry).heads(which)
         return Logits(self.query[entry, which], self.key[entry, key : key + 1], attention)
 
     def rows_at_once(self, elements: int) -> int:
-        """How many rows to take together, so that a table that varies along L and S has so many elements of them."""
+        """Return how many rows to process at a time, so that their part of a dense mask has `elements` elements."""
         batch, heads, _, keys = self.shape
         own, tables = self.attention, batch * heads
         if own.rule is not None and own.allow is None and own.bias is None:
@@ -137,11 +137,11 @@ class Logits:
         return max(elements // max(tables * keys, 1), 1)
 
     def allowed(self, rows: range) -> Tensor | None:
-        """(B or 1, H or 1, rows or 1, S or 1), bool: what some queries may attend, band aside; None = everything."""
+        """Return what some queries may attend, without the band, (B or 1, H or 1, rows or 1, S or 1); None = all."""
         return spec.allowed(self.attention, self.shape, rows, self.query.device)
 
     def _keys(self, batch: int, heads: slice) -> Tensor:
-        """(heads, S, D): a view for one head or where heads are not shared, else a copy."""
+        """Return the keys of some query heads, (heads, S, D): a view for one head or ungrouped heads, else a copy."""
         if self.group == 1:
             return self.key[batch, heads]
         start, stop, _ = heads.indices(self.shape[1])
@@ -153,7 +153,7 @@ class Logits:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One rectangle on the way through a whole matrix: `logits` is (heads, rows, cols), all columns that matter."""
+    """One rectangle of a pass over the matrix: `logits` is (heads, rows, cols), with all columns inside the band."""
 
     batch: int
     heads: slice
@@ -162,12 +162,12 @@ class Block:
     logits: Tensor
 
     def weights(self, lse: Tensor) -> Tensor:
-        """The rectangle after the softmax, from the (B, H, L) log-sum-exp; 0 in a row that may attend nothing."""
+        """Return the weights of the rectangle, given the lse (B, H, L); 0 in a row that may attend nothing."""
         return weigh(self.logits, lse[self.batch, self.heads, self.rows])
 
 
 def weigh(logits: Tensor, lse: Tensor) -> Tensor:
-    """exp(logits - lse), with 0 where a row is empty (lse = -inf) instead of NaN.
+    """Return exp(logits - lse), with 0 instead of NaN where a row is empty (lse = -inf).
 
     >>> weigh(torch.tensor([[NEG_INF, NEG_INF]]), torch.tensor([NEG_INF]))
     tensor([[0., 0.]])
@@ -176,16 +176,16 @@ def weigh(logits: Tensor, lse: Tensor) -> Tensor:
 
 
 def finite(lse: Tensor) -> Tensor:
-    """The log-sum-exp with 0 instead of -inf, so that an empty row gives exp(-inf - 0) = 0."""
+    """Return the lse with 0 instead of -inf, so that an empty row gives exp(-inf - 0) = 0."""
     return lse.masked_fill(lse == NEG_INF, 0.0)
 
 
 def blocks(logits: Logits, *, least: int = 1) -> Iterator[Block]:
-    """Walk the matrix in rectangles of about BLOCK elements, rows first; keys outside the band are left out.
+    """Iterate over the matrix in rectangles of about BLOCK elements, rows first, without the keys outside the band.
 
     Args:
-        logits: what to walk.
-        least: columns each rectangle has at least (for top-k, that there are k to choose from).
+        logits: the matrix to iterate over.
+        least: the fewest columns of a rectangle (k for top-k).
     """
     batches, heads, rows, keys = logits.shape
     reach = logits.attention.reach
@@ -196,8 +196,8 @@ def blocks(logits: Logits, *, least: int = 1) -> Iterator[Block]:
     if across < keys:
         tall = min(tall, max(width, 8 * MIN_ROWS))
     wide = max(BLOCK // max(tall * across, 1), 1)
-    # In eighths: blocks of many widths, freed between small answers, leave holes nothing fits in (735 MB at 16,384
-    # keys of a causal matrix).
+    # Widths are rounded to eighths of the keys: many different widths fragment the heap (735 MB at 16,384 keys of a
+    # causal matrix).
     coarse = 1 if across < keys else max(-(-keys // 8), 1)
     for batch in range(batches):
         for head in range(0, heads, wide):
@@ -212,7 +212,7 @@ def blocks(logits: Logits, *, least: int = 1) -> Iterator[Block]:
 
 
 def _indices(where: slice | Tensor, size: int, like: Tensor) -> Tensor:
-    """The positions that a slice or a tensor of positions selects."""
+    """Return the indices that a slice or a tensor selects."""
     if isinstance(where, Tensor):
         return where
     start = where.start or 0

@@ -1,4 +1,4 @@
-"""Attention flow: how much of each input token can reach a position, as a maximum flow through the layers."""
+"""Attention flow: the maximum flow from each position of the last layer to each input token."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ LIMIT = 100_000  # edges: six layers of 128 tokens
 def flow(
     matrices: Sequence[AttentionMatrix], positions: Sequence[int], *, residual: float = 0.5, limit: int | None = LIMIT
 ) -> Tensor:
-    """The maximum flow from each position of the last layer to each input token.
+    """Return the maximum flow from some positions of the last layer to each input token.
 
-    Every layer is a set of pipes between positions, as wide as the head-averaged weights mixed with the residual path;
-    what reaches input token j alone, of what position i could draw, is row i's number j.
+    The positions of all layers are the nodes of a network. The capacity of an edge between two layers is the
+    head-averaged weight mixed with the residual path.
 
     Args:
-        matrices: one a layer, in layer order, all (B, H, L, L).
-        positions: of the last layer, which to ask for.
+        matrices: one per layer, in layer order, all (B, H, L, L).
+        positions: positions of the last layer.
         residual: the share of the skip connection, as in `rollout`.
-        limit: the most pipes (layers·L²) to build the network of; None for no limit.
+        limit: the most edges (layers·L²) of the network; None for no limit.
 
     Returns:
         (B, len(positions), L), float64, each row scaled to sum to 1.
@@ -37,16 +37,16 @@ def flow(
         TooLargeError: the network is larger than `limit`; use `rollout` for long texts.
         OptionError, ShapeError: as `rollout`.
 
-    Memory: the whole network, O(layers·L²). Time: a maximum flow for each position and token.
+    Memory: the whole network, O(layers·L²). Time: one maximum flow per position and token.
     Source: Abnar & Zuidema 2020, "Quantifying Attention Flow in Transformers", section 3.
     """
     networkx: Any = import_module("networkx")  # comes with torch; untyped
     batch, length, _ = rollout(matrices, residual=residual).shape
-    pipes = len(matrices) * length * length
-    if limit is not None and pipes > limit:
+    edges = len(matrices) * length * length
+    if limit is not None and edges > limit:
         raise TooLargeError(
-            f"attention flow over {len(matrices)} layers of {length} tokens is a network of {pipes} pipes; the limit "
-            f"is {limit}. Use rollout(...), which has no such limit, a shorter text, or limit={pipes}."
+            f"attention flow over {len(matrices)} layers of {length} tokens is a network of {edges} edges; the limit "
+            f"is {limit}. Use rollout(...), which has no such limit, a shorter text, or limit={edges}."
         )
     out = torch.zeros(batch, len(positions), length, dtype=torch.float64, device="cpu")
     for sample in range(batch):

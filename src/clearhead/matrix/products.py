@@ -1,6 +1,6 @@
-"""A @ X and Aᵀ @ Y through the kernels: memory O((L + S)·W), never L·S.
+"""The products A @ X and Aᵀ @ Y, computed by the attention kernels in O((L + S)·W) memory.
 
-A rectangle of the matrix is an attention of its own; its share of the whole rows is exp(lse_part - lse).
+A rectangle of the matrix is an attention too; its share of the whole rows is exp(lse_part - lse).
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ from clearhead import kernels
 from clearhead.matrix.logits import BLOCK, NEG_INF, Logits, blocks, finite
 from clearhead.spec import repeat_heads
 
-# A kernel's tiles are made for head widths; wider operands go through in pieces.
+# Kernels are tuned for head widths, so wider operands are multiplied in pieces.
 WIDEST = 128
 
 
@@ -23,11 +23,11 @@ def forward(logits: Logits, columns: Tensor, lse: Tensor | None = None) -> tuple
     Args:
         logits: the matrix, in the dtype to compute in.
         columns: (B, H_kv or H, S, W), the same dtype.
-        lse: (B, H, L), the normaliser, where it is known; else it is found on the way, sinks included.
+        lse: (B, H, L), the log-sum-exp of the rows, sinks included; None = computed on the way.
 
     Returns:
-        out (B, H, L, W); lse (B, H, L); mass (B, H, L), what the keys get of each row in all: 1, or less beside
-        sinks, or 0 in an empty row.
+        out (B, H, L, W); lse (B, H, L); mass (B, H, L), the sum of the weights of each row: 1, less with sinks, 0 in an
+        empty row.
     """
     out, bare = _run(logits.change(sinks=None), columns)
     if lse is None:
@@ -39,7 +39,7 @@ def forward(logits: Logits, columns: Tensor, lse: Tensor | None = None) -> tuple
 
 
 def normaliser(logits: Logits) -> Tensor:
-    """(B, H, L): the log-sum-exp of each row, sinks included."""
+    """Return the log-sum-exp of each row, sinks included: (B, H, L)."""
     column = logits.query.new_zeros(1, 1, 1, 1).expand(*logits.key.shape[:3], 1)
     return forward(logits, column)[1]
 
@@ -50,8 +50,8 @@ def partial(logits: Logits, columns: Tensor, lse: Tensor, rows: slice, cols: sli
     Args:
         logits: the whole matrix.
         columns: (B, H_kv or H, cols, W).
-        lse: (B, H, L), the normaliser of the whole rows.
-        rows, cols: which rectangle, each a slice with start and stop.
+        lse: (B, H, L), the log-sum-exp of the whole rows.
+        rows, cols: the rectangle, each a slice with start and stop.
 
     Returns:
         (B, H, rows, W): Σ over the rectangle's keys of weight · column.
@@ -61,14 +61,14 @@ def partial(logits: Logits, columns: Tensor, lse: Tensor, rows: slice, cols: sli
 
 
 def transposed(logits: Logits, lse: Tensor, columns: Tensor) -> Tensor:
-    """Aᵀ @ columns by forward passes alone.
+    """Compute Aᵀ @ columns, by forward passes alone where possible.
 
-    With queries [s·K, 1] and keys [Q, -lse], softmax over the old queries gives out′ and lse′ with
-    Aᵀ Y = exp(lse′) · out′. The keys' attention to queries has the band mirrored.
+    With queries [s·K, 1] and keys [Q, -lse], softmax over the original queries gives out′ and lse′ with
+    Aᵀ Y = exp(lse′) · out′. The band is mirrored.
 
     Args:
         logits: the matrix, float32 or wider.
-        lse: (B, H, L), its normaliser.
+        lse: (B, H, L), the log-sum-exp of its rows.
         columns: (B, H, L, W).
 
     Returns:
@@ -78,16 +78,16 @@ def transposed(logits: Logits, lse: Tensor, columns: Tensor) -> Tensor:
     if not replace(own, alibi=None).is_bilinear or logits.has_dense_mask:
         return _transposed_blockwise(logits, lse, columns)
     heads = logits.shape[1]
-    if own.allow is not None and own.allow.shape[3] == 1:  # rows masked whole have no weights, sinks or not
+    if own.allow is not None and own.allow.shape[3] == 1:  # a fully masked row has no weights, with sinks or without
         lse = lse.masked_fill(~own.allow[..., 0], NEG_INF)
-    # An empty row must weigh nothing: e^-1e7 is 0, and unlike -inf it stays finite inside a product. Of a number much
-    # larger not even the 0 in front of the point is known in float32, and the kernels' exp of it would be anything.
+    # An empty row must have weight 0. exp(-1e7) is 0, and unlike -inf, -1e7 stays finite inside a product. With a much
+    # larger number the rounding error in float32 exceeds 1, and the kernels' exp of it could be anything.
     offsets = torch.where(lse == NEG_INF, -1e7, -lse).unsqueeze(-1)
-    reading = torch.cat([logits.query, offsets.to(logits.query.dtype)], dim=-1)
+    swapped_key = torch.cat([logits.query, offsets.to(logits.query.dtype)], dim=-1)
     key = repeat_heads(logits.key, heads)
-    asking = torch.cat([key * own.multiplier, torch.ones_like(key[..., :1])], dim=-1)
+    swapped_query = torch.cat([key * own.multiplier, torch.ones_like(key[..., :1])], dim=-1)
     mirrored = replace(own, allow=None, sinks=None).transposed().unscaled()
-    out, columns_lse = _run(Logits(asking, reading, mirrored), columns)
+    out, columns_lse = _run(Logits(swapped_query, swapped_key, mirrored), columns)
     out = out * torch.exp(columns_lse).unsqueeze(-1).to(out.dtype)
     if own.allow is not None and own.allow.shape[3] > 1:
         out = out.masked_fill(~own.allow.transpose(2, 3), 0.0)
@@ -110,25 +110,29 @@ def _transposed_blockwise(logits: Logits, lse: Tensor, columns: Tensor) -> Tenso
 
 
 def _run(logits: Logits, columns: Tensor) -> tuple[Tensor, Tensor]:
-    """One attention with `columns` as its values, whatever their width, heads and the mask's size."""
-    if logits.attention.scale <= 0:  # torch's flash operator multiplies a masked -inf by it: NaN (seen in torch 2.13)
+    """Compute one attention with `columns` as its values, for any width, number of heads and mask."""
+    if (
+        logits.attention.scale <= 0
+    ):  # torch's flash operator multiplies a masked -inf by it, which gives NaN (torch 2.13)
         own = logits.attention
         logits = Logits(own.scale_query(logits.query), logits.key, own.unscaled())
     batch, heads, rows, keys = logits.shape
     width, dim = columns.shape[-1], logits.query.shape[-1]
     key = logits.key if columns.shape[1] == logits.key.shape[1] else repeat_heads(logits.key, heads)
-    through = max(dim, min(width, WIDEST))
-    query, key = _widen(logits.query, through), _widen(key, through)
+    piece_width = max(dim, min(width, WIDEST))
+    query, key = _widen(logits.query, piece_width), _widen(key, piece_width)
     step = rows
     if logits.has_dense_mask:
-        # A kernel may make a float of a boolean mask: give it a few rows at a time.
+        # A kernel may convert a boolean mask to float, so pass a few rows at a time.
         step = logits.rows_at_once(BLOCK)
     outs, lses = [], []
     for start in range(0, rows, max(step, 1)):
         piece = replace(logits, query=query, key=key)
         if step < rows:
             piece = piece.part(slice(start, min(start + step, rows)), slice(0, keys))
-        results = [kernels.run(problem(piece, _widen(part, through))) for part in columns.split(through, dim=-1)]
+        results = [
+            kernels.run(problem(piece, _widen(part, piece_width))) for part in columns.split(piece_width, dim=-1)
+        ]
         outs.append(torch.cat([result.out for result in results], dim=-1)[..., :width])
         lses.append(results[0].lse)
     if not outs:
@@ -137,7 +141,7 @@ def _run(logits: Logits, columns: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def problem(logits: Logits, value: Tensor) -> kernels.Problem:
-    """The attention whose weights, before sinks, are the matrix. A rule becomes a table: see `has_dense_mask`."""
+    """Return the problem whose weights, before sinks, are the matrix. A rule becomes a tensor."""
     attention = replace(
         logits.attention.join_biases(), sinks=None, rule=None, allow=logits.allowed(range(logits.shape[2]))
     )
@@ -145,5 +149,5 @@ def problem(logits: Logits, value: Tensor) -> kernels.Problem:
 
 
 def _widen(tensor: Tensor, width: int) -> Tensor:
-    """Zero columns on the right: they change no product, and equal widths let the fastest kernels run."""
+    """Append zero columns, which change no product: equal widths allow the fastest kernels."""
     return tensor if tensor.shape[-1] >= width else F.pad(tensor, (0, width - tensor.shape[-1]))

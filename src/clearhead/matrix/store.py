@@ -1,4 +1,4 @@
-"""Saving a matrix and reading it back: what it is made of, in safetensors. No pickles, nothing of size L·S of ours."""
+"""Save and load attention matrices as safetensors files that hold their inputs, not the L×S weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ READABLE = ("clearhead.attention/1", "clearhead.attention/2", "clearhead.attenti
 
 
 class Saved(dict[str, AttentionMatrix]):
-    """What `load` gives: name -> the last matrix saved under it; `calls(name)` gives all of them, oldest first."""
+    """The result of `load`: name -> the last matrix saved under it. `calls(name)` returns all of them, oldest first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,11 +31,11 @@ class Saved(dict[str, AttentionMatrix]):
         self._places: dict[str, list[Any]] = {}
 
     def calls(self, name: str) -> tuple[AttentionMatrix, ...]:
-        """Every matrix saved under a name, oldest first."""
+        """Return every matrix saved under a name, oldest first."""
         return tuple(self._calls[name])
 
     def places(self, name: str) -> tuple[Any, ...]:
-        """What was saved of where the queries and keys of each call stand; None where nothing was."""
+        """Return the saved positions of the queries and keys of each call; None where none were saved."""
         return tuple(self._places[name])
 
     def _add(self, name: str, matrix: AttentionMatrix, place: Any) -> None:
@@ -45,19 +45,19 @@ class Saved(dict[str, AttentionMatrix]):
 
 
 def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | Path) -> None:
-    """Write matrices to one safetensors file: queries, keys, masks, biases, sinks, values and lse where known.
+    """Write matrices to one safetensors file: queries, keys, masks, biases, sinks, and values and lse if known.
 
     Args:
-        matrices: one matrix, or name -> matrix; of a Record every call of every module, and where its queries and keys
-            stand in the text.
-        path: the file to write; it is replaced. A link is followed, and a device or a pipe is written to.
+        matrices: one matrix, or name -> matrix. For a Record, every call of every module is saved, with the positions
+            of its queries and keys in the text.
+        path: the file to write or replace. A link is followed; a device or a pipe is written to.
 
     Raises:
         ExtraError: safetensors is not installed.
         OptionError: the file cannot be written.
 
-    Memory: a mask or bias that several matrices share is written once, and so are keys that one cache shares over its
-        calls; one stretched along an axis is written small; a rule that is not a band is written as its L×S table.
+    Memory: a mask or bias that several matrices share is written once, as are keys that the calls of one KV cache
+        share. An expanded axis is written once. A rule that is not a band is written as an L×S tensor.
 
     Example:
         >>> import tempfile, torch
@@ -77,7 +77,7 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
     for index, (name, matrix, place) in enumerate(_every(matrices)):
         logits = matrix._logits
         parts: dict[str, Tensor | None] = {"query": logits.query, "key": logits.key, **logits.attention.tensors()}
-        if logits.attention.rule is not None:  # a rule is code: what it allows is written instead
+        if logits.attention.rule is not None:  # a rule is code, so the mask it evaluates to is written instead
             parts["allow"] = logits.allowed(range(logits.shape[2]))
         parts |= {"value": matrix._value, "lse": matrix._lse}
         places = {}
@@ -92,7 +92,7 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
             places[part] = [known, length]
         numbers = logits.attention.saved_numbers()
         entries.append({"name": name, "tensors": places, "options": numbers, "place": place})
-    tensors = {known: _small(tensor.detach()) for known, tensor in whole.values()}
+    tensors = {known: _unexpanded(tensor.detach()) for known, tensor in whole.values()}
     metadata = {"format": FORMAT, "matrices": json.dumps(entries)}
     try:
         # save_file renames a new file into place, which would replace a link or a device such as /dev/full itself.
@@ -105,18 +105,19 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
 
 
 def load(path: str | Path) -> Saved:
-    """Read what `save` wrote: name -> matrix, in the order written. One matrix saved alone has the name "".
+    """Read a file that `save` wrote: name -> matrix, in the order written. A matrix saved alone has the name "".
 
-    Of a name with several calls the last is given, and all by `.calls(name)`; `Record.of` makes a record of them again.
+    For a name with several calls this is the last one; `.calls(name)` returns all. `Record.of` converts the result to a
+    record.
 
     Raises:
-        OptionError: the file is not there, or was not written by `save`.
+        OptionError: the file does not exist, or was not written by `save`.
     """
     with needs("models", "loading a matrix"):
         from safetensors import SafetensorError, safe_open
 
     if not os.path.isfile(path):  # noqa: PTH113 — Path.is_file raises where the name is too long
-        raise OptionError(f"{path} is not there. Give a file that clearhead.matrix.save wrote.")
+        raise OptionError(f"{path} does not exist. Give a file that clearhead.matrix.save wrote.")
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
@@ -142,7 +143,7 @@ def load(path: str | Path) -> Saved:
 
 
 def _attention(tensors: dict[str, Any], options: dict[str, Any]) -> Attention:
-    """The attention of a file, by the names of its fields."""
+    """Return the attention of a file, from its tensors and numbers by field name."""
     if "tilt" in tensors:  # formats 1 to 3
         tensors["key_bias"] = tensors.pop("tilt")
     if "is_causal" in options:  # format 1
@@ -159,7 +160,7 @@ def _attention(tensors: dict[str, Any], options: dict[str, Any]) -> Attention:
 def _every(
     matrices: Mapping[str, AttentionMatrix] | AttentionMatrix,
 ) -> Iterator[tuple[str, AttentionMatrix, Any]]:
-    """Every matrix with its name and, of a record, where it stands; every call, where a name has several."""
+    """Yield every call of every matrix with its name and, for a record, its positions."""
     if isinstance(matrices, AttentionMatrix):
         yield "", matrices, None
         return
@@ -172,7 +173,7 @@ def _every(
 
 
 def _identity(tensor: Tensor) -> tuple[tuple[Any, ...], int]:
-    """What a tensor shares with others that begin as it does along axis 2, and how long it is there."""
+    """Return (a key equal for tensors that are prefixes of one another along axis 2, the length along that axis)."""
     if tensor.dim() != 4:
         return (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype), 0
     batch, heads, length, width = tensor.shape
@@ -180,15 +181,15 @@ def _identity(tensor: Tensor) -> tuple[tuple[Any, ...], int]:
 
 
 def _cut(tensors: Mapping[str, Tensor], place: str | list[Any]) -> Tensor:
-    """A tensor of the file, or the beginning of one that later calls made longer."""
+    """Return a tensor of the file, or the prefix of one that later calls extended."""
     if isinstance(place, str):  # formats 1 and 2
         return tensors[place]
     tensor, length = tensors[place[0]], place[1]
     return tensor[:, :, :length] if tensor.dim() == 4 and tensor.shape[2] > length > 0 else tensor
 
 
-def _small(tensor: Tensor) -> Tensor:
-    """A tensor stretched along an axis (stride 0), unstretched: masks are, and broadcast again when read."""
+def _unexpanded(tensor: Tensor) -> Tensor:
+    """Return a copy in which expanded axes (stride 0) have size 1; it broadcasts again when loaded."""
     for axis, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
         if stride == 0 and size > 1:
             tensor = tensor.narrow(axis, 0, 1)

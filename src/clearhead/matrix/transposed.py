@@ -1,4 +1,4 @@
-"""TransposedMatrix: Aᵀ, as lazy as the matrix."""
+"""`TransposedMatrix`: Aᵀ, also lazy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TransposedMatrix:
-    """Aᵀ, (B, H, S, L): what `A.mT` gives. Multiply with `@`; `.mT` is the matrix again."""
+    """Aᵀ, (B, H, S, L), returned by `A.mT`. Multiply with `@`; its own `.mT` is the matrix again."""
 
     def __init__(self, matrix: AttentionMatrix) -> None:
         self._matrix = matrix
@@ -28,27 +28,27 @@ class TransposedMatrix:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the matrix it transposes."""
+        """The dtype of the transposed matrix."""
         return self._matrix.dtype
 
     @property
     def device(self) -> torch.device:
-        """The device of the matrix it transposes."""
+        """The device of the transposed matrix."""
         return self._matrix.device
 
     @property
     def mT(self) -> AttentionMatrix:
-        """The matrix it transposes."""
+        """The original matrix."""
         return self._matrix
 
     @checked()
     def __matmul__(self, columns: Tensor) -> Tensor:
-        """Aᵀ @ Y, as torch.matmul: Y is (L,), (L, W) or (..., L, W) with leading axes that broadcast to (B, H).
+        """Return Aᵀ @ Y, as torch.matmul: Y is (L,), (L, W) or (..., L, W) with leading axes that broadcast to (B, H).
 
         Returns:
             (B, H, S) or (B, H, S, W), in the wider of the two dtypes.
 
-        Memory: O((L + S)·(D + W)) a head.
+        Memory: O((L + S)·(D + W)) per head.
         """
         matrix = self._matrix
         dtype = torch.promote_types(matrix.dtype, columns.dtype)

@@ -1,4 +1,4 @@
-"""What to compute: the function, the drop-in module, cache and positions. See README.md."""
+"""`attention`, the drop-in module, KV cache, rotary positions and integrations. See README.md."""
 
 from clearhead.multihead.acceleration import accelerate
 from clearhead.multihead.cache import KVCache

@@ -1,4 +1,4 @@
-"""`clearhead.accelerate`: torch's own attention on our CPU kernels, for every model of the process."""
+"""`clearhead.accelerate`: run torch's attention on our CPU kernels, for every model of the process."""
 
 import os
 import threading
@@ -20,10 +20,11 @@ def accelerate() -> "Acceleration":
     """Run torch's attention on our CPU kernels, in the whole process, until `undo()` or the end of a `with` block.
 
     It covers `F.scaled_dot_product_attention`, and with it `nn.MultiheadAttention`, torch's Transformer layers and
-    Hugging Face models. What our kernels do not compute, or torch computes faster (`clearhead.kernels.explain`), runs
-    on torch's own kernel. `CLEARHEAD_ACCELERATE=1` calls it when clearhead is imported.
+    Hugging Face models. A call that our kernels do not support, or that torch computes faster
+    (`clearhead.kernels.explain`), runs on torch's own kernel. `CLEARHEAD_ACCELERATE=1` calls it when clearhead is
+    imported.
 
-    Calls nest: torch's own kernels return when the last of them is undone.
+    Calls nest: torch's own kernels are restored when the last one is undone.
 
     Returns:
         A handle with `undo()`, `is_active` and `counts`; also a context manager.
@@ -49,20 +50,20 @@ class Acceleration:
 
     @property
     def is_active(self) -> bool:
-        """Whether this call is not undone yet."""
+        """Whether this call has not been undone."""
         return self._is_active
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many calls ran where since acceleration was turned on in this process.
+        """How many calls ran on which kernel since acceleration was turned on in this process.
 
-        "forward" and "backward" are calls of scaled_dot_product_attention on our kernels, "module" calls of the C++
-        path of torch's module in evaluation, "torch" calls that torch's own kernels computed.
+        "forward" and "backward" count calls of scaled_dot_product_attention on our kernels, "module" calls of the C++
+        path of torch's module in evaluation, "torch" calls on torch's own kernels.
         """
         return dict(self._counts)
 
     def undo(self) -> None:
-        """Give torch its own kernels back, unless another call of `accelerate` is still active. Twice is once."""
+        """Restore torch's own kernels, unless another call of `accelerate` is active. Further calls do nothing."""
         with _lock:
             if self._is_active:
                 self._is_active = False
@@ -90,7 +91,7 @@ class Acceleration:
 class _Installation:
     """Our functions in torch's dispatcher, on while at least one call of `accelerate` is active.
 
-    They stay there once they are in: another thread may be inside them, and to take them out then crashes (torch 2.13).
+    They stay registered: removing them while another thread is inside one crashes (torch 2.13).
     """
 
     def __init__(self) -> None:
@@ -99,7 +100,7 @@ class _Installation:
         self._overrides: Overrides | None = None
 
     def acquire(self) -> dict[str, int]:
-        """Switch our functions on; the counts of their calls."""
+        """Switch our functions on; return the counts of their calls."""
         if self._users == 0:
             _check()
         if self._overrides is None:
@@ -139,12 +140,12 @@ def _check() -> None:
 
 
 def accelerate_by_environment() -> None:
-    """Do what CLEARHEAD_ACCELERATE says; where that cannot be done, warn, for an import must not fail over it."""
-    asked = os.environ.get(VARIABLE, "")
-    if asked in ("", "0"):
+    """Accelerate if CLEARHEAD_ACCELERATE is 1; if that is not possible, warn, because an import must not fail."""
+    setting = os.environ.get(VARIABLE, "")
+    if setting in ("", "0"):
         return
-    if asked != "1":
-        warnings.warn(f"{VARIABLE}={asked!r} is ignored. Set it to 1 or 0.", RuntimeWarning, stacklevel=2)
+    if setting != "1":
+        warnings.warn(f"{VARIABLE}={setting!r} is ignored. Set it to 1 or 0.", RuntimeWarning, stacklevel=2)
         return
     try:
         accelerate()

@@ -1,4 +1,4 @@
-"""The keys and values of what was read already, so that the next token costs one query."""
+"""`KVCache`: keys and values of the tokens so far, so that decode computes one query per token."""
 
 import torch
 from torch import Tensor
@@ -9,12 +9,12 @@ from clearhead.errors import CacheFullError, OptionError, ShapeError, shape_text
 
 
 class KVCache:
-    """Preallocated keys and values of one attention layer.
+    """A preallocated KV cache of one attention layer.
 
     Args:
         batch: B.
-        num_kv_heads: H_kv, the heads of keys, which may be fewer than those of queries.
-        capacity: how many positions fit. With `window`, how many may be appended in one call; any number in all.
+        num_kv_heads: H_kv, the number of key heads, which may be smaller than H.
+        capacity: how many positions fit. With `window`, how many may be appended in one call, without a total limit.
         head_dim: D of keys.
         value_dim: width of values; default head_dim.
         window: keep only the last `window` positions, for sliding-window attention.
@@ -54,57 +54,57 @@ class KVCache:
         width = head_dim if value_dim is None else value_dim
         self._values = torch.zeros(batch, num_kv_heads, room, width, dtype=dtype, device=device)
         self.capacity, self.window = capacity, window
-        self._start = self._stop = 0  # the positions held lie here in the buffers
+        self._start = self._stop = 0  # the part of the buffers that is in use
         self._seen = 0
 
     @property
     def length(self) -> int:
-        """How many positions were appended in all: the position of the next one."""
+        """How many positions were appended in total; also the position of the next one."""
         return self._seen
 
     @property
     def held(self) -> int:
-        """How many positions are held now."""
+        """How many positions the cache holds now."""
         return self._stop - self._start
 
     @property
     def keys(self) -> Tensor:
-        """(B, H_kv, held, D), a view, in order of position. The next `append` may write to it."""
+        """The keys held, (B, H_kv, held, D), in order of position: a view that the next `append` may overwrite."""
         return self._keys[:, :, self._start : self._stop]
 
     @property
     def values(self) -> Tensor:
-        """(B, H_kv, held, value_dim), a view."""
+        """The values held, (B, H_kv, held, value_dim): a view that the next `append` may overwrite."""
         return self._values[:, :, self._start : self._stop]
 
     @checked()
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Add positions at the end.
+        """Append positions; return views of all keys and values that the new queries may attend.
 
         Args:
-            key: (B, H_kv, n, D), already turned by rotary positions if there are any.
+            key: (B, H_kv, n, D), with rotary positions already applied, if any.
             value: (B, H_kv, n, value_dim).
         Returns:
-            (keys, values): views of all that these n queries may need; with a window, n + window - 1 positions.
+            (keys, values): views; with a window, of the last n + window - 1 positions at most.
         Raises:
-            CacheFullError: n positions do not fit. Nothing was written, nothing is lost.
+            CacheFullError: n positions do not fit. The cache is unchanged.
             ShapeError: key or value does not fit the cache.
-            OptionError: gradients are wanted; a cache is for inference.
+            OptionError: key or value requires a gradient; a cache is for inference.
         """
-        kernels.refuse_tracing("a KVCache, which keeps what it is given")
+        kernels.refuse_tracing("a KVCache, which is written in place")
         self._check(key, value)
         new = key.shape[2]
         if self.window is None:
             if self._stop + new > self.capacity:
                 raise CacheFullError(
-                    f"the cache holds {self.held} of {self.capacity} positions, {new} more do not fit. Nothing was "
-                    f"written. Make a larger one and append cache.keys, cache.values to it, or give it a window."
+                    f"the cache holds {self.held} of {self.capacity} positions, so {new} more do not fit. Nothing "
+                    f"was written. Make a larger cache and append cache.keys, cache.values to it, or give it a window."
                 )
         else:
             if new > self.capacity:
                 raise CacheFullError(
-                    f"{new} positions in one call, the cache takes {self.capacity} (window {self.window}). Nothing was "
-                    f"written. Append in parts of at most {self.capacity}, or make the cache with capacity={new}."
+                    f"{new} positions in one call, but the cache takes {self.capacity} (window {self.window}). Nothing "
+                    f"was written. Append in parts of at most {self.capacity}, or make the cache with capacity={new}."
                 )
             self._roll(new, self.window)
         place = slice(self._stop, self._stop + new)
@@ -114,7 +114,7 @@ class KVCache:
         return self.keys, self.values
 
     def mask(self, new: int) -> masks.Mask:
-        """The mask for the last `new` queries over `keys`: causal by position, and within the window."""
+        """Return the mask for the last `new` queries over `keys`: causal by position, and within the window."""
         rule = masks.causal() if self.window is None else masks.causal() & masks.sliding_window(self.window)
         return rule.shifted(self.held - new)
 
@@ -125,19 +125,19 @@ class KVCache:
     def crop(self, length: int) -> None:
         """Forget the positions from `length` on, as if they had never been appended.
 
-        With a window, what the last call appended can always be taken back, and more while the positions before it,
-        which the next query will see again, have not been written over.
+        With a window, the positions of the last `append` can always be removed; more can be removed as long as the
+        window before `length` has not been overwritten.
 
         Raises:
-            OptionError: `length` is past the end, or the positions before it are gone. Nothing was forgotten.
+            OptionError: `length` is past the end, or the window before it was overwritten. The cache is unchanged.
         """
-        oldest = self._seen - self._stop  # the buffer holds all from here on, those that left the window too
+        oldest = self._seen - self._stop  # the buffer holds every position from here on
         needed = 0 if self.window is None else max(0, length - (self.window - 1))
         if not 0 <= length <= self._seen or needed < oldest:
             least = oldest + self.window - 1 if self.window is not None and oldest else 0
             raise OptionError(
-                f"crop({length}): {self._seen} positions were appended, and the cache can go back to {least} at the "
-                f"furthest. Give a length from {least} to {self._seen}, or reset() it and read the text again."
+                f"crop({length}): {self._seen} positions were appended, and the cache can be cropped to {least} at the "
+                f"shortest. Give a length from {least} to {self._seen}, or call reset() and read the text again."
             )
         self._stop -= self._seen - length
         self._start = min(self._start, needed - oldest)
@@ -145,14 +145,14 @@ class KVCache:
 
     @checked()
     def reorder(self, batch: Tensor) -> None:
-        """Let batch entry b continue what entry batch[b] has read (beam search)."""
+        """Make batch entry b continue from the positions of entry batch[b] (beam search)."""
         self._keys, self._values = self._keys.index_select(0, batch), self._values.index_select(0, batch)
 
     def _roll(self, new: int, window: int) -> None:
-        """Drop what has left the window; move the rest to the front where the end of the buffer is near."""
+        """Drop the positions outside the window; move the rest to the front if the buffer would overflow."""
         self._start = max(self._start, self._stop - (window - 1))
         if self._stop + new > self._keys.shape[2]:
-            held = self.held  # at most window - 1, and the buffer is larger than twice that: no overlap
+            held = self.held  # at most window - 1, less than half the buffer, so source and target do not overlap
             for buffer in (self._keys, self._values):
                 buffer[:, :, :held] = buffer[:, :, self._start : self._stop].clone()
             self._start, self._stop = 0, held
@@ -166,9 +166,11 @@ class KVCache:
                     f"({batch}, {heads}, n, {width}), any n."
                 )
         if key.shape[2] != value.shape[2]:
-            raise ShapeError(f"key brings {key.shape[2]} positions and value {value.shape[2]}; expected the same.")
+            raise ShapeError(
+                f"key has {key.shape[2]} positions and value has {value.shape[2]}; expected the same number."
+            )
         if torch.is_grad_enabled() and (key.requires_grad or value.requires_grad):
             raise OptionError(
-                "the keys to be cached want gradients, and a cache is written in place. Run under torch.no_grad() or "
+                "key or value requires a gradient, but a cache is written in place. Run under torch.no_grad() or "
                 "torch.inference_mode(), or train without a cache."
             )

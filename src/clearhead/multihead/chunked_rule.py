@@ -1,7 +1,7 @@
-"""Attention under a rule (one of clearhead.masks) too large to be made a tensor: a block of queries at a time.
+"""Attention under a rule (one of clearhead.masks) too large to be a tensor, one block of queries at a time.
 
-Keys that the rule says are EMPTY for a block of queries are never read: where they lie between others, as between a
-prefix and a window, the others are gathered. No mask of size L×S is made or kept for backward.
+Keys that are EMPTY for a block of queries are never read. If they are between other keys, as between a prefix and a
+window, the other keys are gathered. No L×S mask is made, or kept for backward.
 """
 
 from collections.abc import Callable
@@ -15,18 +15,18 @@ from clearhead.masks import BlockState, Mask
 from clearhead.masks.lower import split_alibi
 from clearhead.spec import Attention
 
-ROWS = 256  # queries a block
-COLUMNS = 64  # the fewest keys that are looked at together for whether any query of a block may attend them
+ROWS = 256  # queries per block
+COLUMNS = 64  # the smallest block of keys whose state is checked
 
 
 def run(problem: kernels.Problem, kernel: str | None = None) -> kernels.Result:
-    """Compute a problem under a rule.
+    """Compute a problem under a rule, one block of queries at a time.
 
     Args:
-        problem: its rule is a Mask: where queries may attend, and what is added to the logits.
+        problem: its rule is a Mask, with a bias or without.
     Returns:
-        out and lse, differentiable to query, key, value, sinks and whatever the mask's biases hold.
-    Memory: O(inputs + outputs + B·H·ROWS·S); backward computes each block once more instead of keeping it.
+        out and lse, differentiable with respect to query, key, value, sinks and the parameters of the mask's biases.
+    Memory: O(inputs + outputs + B·H·ROWS·S); backward recomputes each block instead of keeping it.
     """
     mask, rest = cast(Mask, problem.attention.rule), problem.change(rule=None)
     compute = _recomputed if torch.is_grad_enabled() else _block
@@ -46,24 +46,24 @@ def _recomputed(problem: kernels.Problem, mask: Mask, rows: range, kernel: str |
 
 
 def _block(problem: kernels.Problem, mask: Mask, rows: range, kernel: str | None) -> tuple[Tensor, Tensor]:
-    """Output and lse of one block of queries, over the keys it may attend."""
+    """Compute output and lse of one block of queries over the keys it may attend."""
     runs, full = _live(mask, rows, problem.key.shape[2])
-    if problem.attention.dropout_p > 0:  # gathered keys would have other positions, and other weights dropped
+    if problem.attention.dropout_p > 0:  # gathering would change key positions, and so the dropout pattern
         runs, full = [range(runs[0].start, runs[-1].stop)], full and len(runs) == 1
     device = problem.query.device
     rule = None if full else mask.allow
-    allow = None if rule is None else _beside(runs, lambda cols: rule.block(rows, cols, device=device))
+    allow = None if rule is None else _concatenate(runs, lambda cols: rule.block(rows, cols, device=device))
     slopes, offset, added = split_alibi(mask.bias)
-    if len(runs) > 1 and slopes is not None:  # gathered keys are not as far apart as their positions
+    if len(runs) > 1 and slopes is not None:  # distances between gathered keys differ from those of their positions
         slopes, added = None, mask.bias
-    bias = None if added is None else _beside(runs, lambda cols: added.bias_block(rows, cols, device=device))
+    bias = None if added is None else _concatenate(runs, lambda cols: added.bias_block(rows, cols, device=device))
     slopes = None if slopes is None else slopes.to(device)
     own = Attention.of(allow=allow, bias=bias, alibi=slopes, first_query=offset + rows.start, first_key=runs[0].start)
     queries = slice(rows.start, rows.stop)
     block = kernels.Problem(
         problem.query[:, :, queries],
-        _gathered(problem.key, runs),
-        _gathered(problem.value, runs),
+        _gather(problem.key, runs),
+        _gather(problem.value, runs),
         problem.attention.part(queries, slice(runs[0].start, None)).under(own),
     )
     result = kernels.run(block, kernel)
@@ -71,7 +71,7 @@ def _block(problem: kernels.Problem, mask: Mask, rows: range, kernel: str | None
 
 
 def _live(mask: Mask, rows: range, keys: int) -> tuple[list[range], bool]:
-    """The runs of keys that some of these queries may attend, at least one; and whether they may attend all of them."""
+    """Return the runs of keys that some of these queries may attend, and whether every pair in them is allowed."""
     runs: list[range] = []
     full = True
     waiting = [range(keys)]
@@ -82,7 +82,7 @@ def _live(mask: Mask, rows: range, keys: int) -> tuple[list[range], bool]:
             continue
         if state is BlockState.MIXED and len(cols) > COLUMNS:
             middle = cols.start + (len(cols) // 2 + COLUMNS - 1) // COLUMNS * COLUMNS
-            waiting += [range(middle, cols.stop), range(cols.start, middle)]  # the first half is looked at next
+            waiting += [range(middle, cols.stop), range(cols.start, middle)]  # the first half is checked next
             continue
         full = full and state is BlockState.FULL
         if runs and runs[-1].stop == cols.start:
@@ -91,16 +91,16 @@ def _live(mask: Mask, rows: range, keys: int) -> tuple[list[range], bool]:
     return runs or [range(0)], full
 
 
-def _gathered(tensor: Tensor, runs: list[range]) -> Tensor:
-    """The rows of key or value, (B, H, S, D), in these runs; a view where there is one run."""
+def _gather(tensor: Tensor, runs: list[range]) -> Tensor:
+    """Return the rows of key or value, (B, H, S, D), in these runs; a view if there is one run."""
     if len(runs) == 1:
         return tensor[:, :, runs[0].start : runs[0].stop]
     places = torch.cat([torch.arange(run.start, run.stop, device=tensor.device) for run in runs])
     return tensor.index_select(2, places)
 
 
-def _beside(runs: list[range], block: Callable[[range], Tensor]) -> Tensor:
-    """A mask's or bias's blocks of these runs of keys, side by side."""
+def _concatenate(runs: list[range], block: Callable[[range], Tensor]) -> Tensor:
+    """Return the blocks of a mask or bias for these runs of keys, concatenated."""
     parts = [block(run) for run in runs]
     if len(runs) == 1:
         return parts[0]

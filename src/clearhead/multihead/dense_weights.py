@@ -1,4 +1,4 @@
-"""The dense weights, for callers who ask for them by name. This is the one place here that makes an L×S tensor."""
+"""Dense weights, for callers who request them. No other file of this room allocates an L×S tensor."""
 
 import torch
 import torch.nn.functional as F
@@ -10,16 +10,16 @@ from clearhead.kernels import Problem, modes
 
 
 def dense(problem: Problem, average: bool = False) -> tuple[Tensor, Tensor]:
-    """Compute output and weights: on the native kernel, or in plain torch, differentiable through both.
+    """Compute output and dense weights, on the native kernel or in plain torch; both are differentiable.
 
     Args:
-        problem: without sinks, which the module does not have. Dropout is applied to the weights with torch's
-            generator, as torch does.
-        average: give the mean of the weights over heads.
+        problem: has no sinks, because the module has none. Dropout is applied to the weights with torch's generator, as
+            in torch.
+        average: return the mean of the weights over heads.
     Returns:
         out (B, H, L, E) and weights (B, H, L, S), or (B, L, S) averaged, after dropout; 0 in a row that may attend
         nothing.
-    Memory: O(B·H·L·S); O(B·L·S) on the native kernel if averaged.
+    Memory: O(B·H·L·S); O(B·L·S) if averaged on the native kernel.
     """
     if has_torch_function_unary(problem.query) and not torch.compiler.is_compiling():
         return handle_torch_function(dense, (problem.query,), problem, average)
@@ -38,25 +38,25 @@ def dense(problem: Problem, average: bool = False) -> tuple[Tensor, Tensor]:
 
 @kernels.untraced
 def _may_be_empty(problem: Problem) -> bool:
-    """Whether some row may have nothing to attend."""
+    """Return whether some row may have no key to attend."""
     attention = problem.attention
     only_causal = attention.is_causal and not attention.tensors()  # each query may attend its own key
     return (attention.is_masked and not only_causal) or problem.key.shape[2] == 0
 
 
 def logits(problem: Problem, key: Tensor) -> Tensor:
-    """Scaled, capped, biased and masked (with -inf): (B, H, L, S). `key` has as many heads as the query."""
-    # Scaled before the product, which would overflow in float16. ONNX's older exporter has no .mT.
+    """Return the logits (B, H, L, S): scaled, capped, biased, and -inf where masked. `key` has H heads."""
+    # Scaled before the product, which could overflow in float16. ONNX's older exporter does not support .mT.
     scaled = problem.attention.scale_query(problem.query) @ key.transpose(-2, -1)
     return spec.logits(problem.attention, scaled)
 
 
 def softmax(x: Tensor, *, masked: bool = True) -> Tensor:
-    """Softmax over the last axis that gives zeros, and zero gradient, for a row of -inf.
+    """Return the softmax over the last axis, with zeros and zero gradient for a row of -inf.
 
     Args:
         x: (B, H, L, S) logits.
-        masked: whether a row may be empty; if not, two copies are saved.
+        masked: whether a row may be -inf throughout; False saves two copies.
 
     >>> softmax(torch.tensor([[0.0, 0.0], [-torch.inf, -torch.inf]])[None, None])[0, 0].tolist()
     [[0.5, 0.5], [0.0, 0.0]]

@@ -1,4 +1,4 @@
-"""`clearhead.attention`: torch's scaled_dot_product_attention, argument for argument, and what it cannot say."""
+"""`clearhead.attention`: a drop-in for torch's scaled_dot_product_attention with further options."""
 
 from typing import Any
 
@@ -39,19 +39,19 @@ def attention(
 
     Args:
         query: (B, H, L, D), float64, float32, float16 or bfloat16.
-        key: (B, H, S, D), or (B, H_kv, S, D) with `enable_gqa`, where H_kv divides H.
+        key: (B, H, S, D), or (B, H_kv, S, D) with `enable_gqa`; H_kv divides H.
         value: (B, H, S, E), or (B, H_kv, S, E).
         attn_mask: broadcastable to (B, H, L, S). Bool: True = may attend. Float: added to the logits; gradients flow.
             Or one of clearhead.masks, which needs no L×S tensor.
-        dropout_p: probability that a weight is dropped, the rest scaled by 1/(1-p). Applied whenever it is not 0.
+        dropout_p: probability that a weight is dropped; the rest are scaled by 1/(1-p). Applied whenever it is not 0.
         is_causal: query i may attend keys 0..i (top-left, also where L ≠ S).
-        scale: logit multiplier, no unit; default 1/sqrt(D).
+        scale: logit multiplier, no unit; default 1/sqrt(D). Or a tensor (H,), one per query head (QK-norm); it learns.
         enable_gqa: let each key head serve H / H_kv query heads.
         softcap: logits become softcap·tanh(logits / softcap) before the mask (Gemma 2).
-        sinks: (H,) logits that take weight and give no value (gpt-oss; "attention is off by one").
+        sinks: (H,) one extra logit per head that takes weight and has no value (gpt-oss; "attention is off by one").
         return_lse: also return the natural log of each row's sum of exp(logits), sinks included.
         return_matrix: also return the weights as an AttentionMatrix, which is never stored.
-        kernel: force one of clearhead.kernels ("native", "torch", "reference"); None = choose.
+        kernel: force one of clearhead.kernels ("native", "torch", "reference"); None = chosen by the plan.
 
     Returns:
         out (B, H, L, E) in query's dtype; or a tuple (out[, lse][, matrix]). lse is (B, H, L), float32 or wider. The
@@ -60,7 +60,7 @@ def attention(
 
     Raises:
         ShapeError, DtypeError, DeviceError, OptionError: also of the type torch raises for the same mistake.
-        KernelError: the kernel asked for cannot compute this.
+        KernelError: the forced kernel cannot compute this call.
 
     Memory: O(B·H·(L+S)·D); the L×S weights are never stored.
 
@@ -77,7 +77,7 @@ def attention(
     """
     if attn_mask is not None and not is_causal and is_causal_rule(attn_mask):
         attn_mask, is_causal = None, True
-    # kernels.calls.prepare.is_simple, without its call: here each call costs 3 parts in 100 of a small attention.
+    # kernels.calls.prepare.is_simple, inlined: a Python call costs 3 % of a small attention.
     simple = type(dropout_p) in (int, float) and dropout_p == 0 and softcap is None and sinks is None and kernel is None
     if simple and not (return_matrix or isinstance(attn_mask, Mask)):
         attend = kernels.attend_with_lse if return_lse else kernels.attend
@@ -91,7 +91,7 @@ def attention(
     }  # fmt: skip
     if not (torch.compiler.is_compiling() or are_plain(query, key, value, attn_mask, sinks, scale)):
         call = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
-        return _take(attention, call, options)
+        return _handle(attention, call, options)
     dropout_p, scale = checks.number("dropout_p", dropout_p), checks.number("scale", scale)
     checks.tensors(query, key, value)
     if query.is_nested or key.is_nested or value.is_nested:
@@ -113,7 +113,7 @@ def attention(
     return tuple(part for part in (out, layout.outward(lse) if return_lse else None, matrix) if part is not None)
 
 
-_take = arguments.Taking(
+_handle = arguments.ArgumentHandler(
     attention,
     nested=("query", "key", "value"),
     convert={"attn_mask": from_causal_bias},
@@ -123,5 +123,5 @@ torchscript.define(attention)
 
 
 def are_plain(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> bool:
-    """Whether a call has nothing to be understood, asked or refused. Query, key and value may be nested."""
+    """Return whether no argument has to be converted, dispatched or refused. Query, key and value may be nested."""
     return arguments.are_plain(*others) and arguments.are_plain(query, key, value, nested=True)

@@ -1,4 +1,4 @@
-"""Run a problem through the path that its plan names: the one way from this room to the kernels."""
+"""Run a problem on the path that its plan chose. Every attention of this room is computed here."""
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from clearhead.spec import Attention
 
 
 def fused(problem: kernels.Problem, kernel: str | None = None) -> kernels.Result:
-    """Run a problem as planned.
+    """Compute a problem on the path its plan chose; return output and lse.
 
     The dropout pattern's seed comes from torch's generator, so torch.manual_seed governs it.
     """
@@ -24,7 +24,7 @@ def fused(problem: kernels.Problem, kernel: str | None = None) -> kernels.Result
         result = fused(problem.change(dropout_p=0.0), kernel)
         return kernels.Result(result.out * 0, result.lse)
     if has_torch_function_unary(problem.query) and not torch.compiler.is_compiling():
-        # A TorchFunctionMode is active: it has to see this call.
+        # A TorchFunctionMode is active: it must see this call.
         return handle_torch_function(fused, (problem.query,), problem, kernel)
     planned = plan(problem, kernel)
     if planned.path == TORCH_STEPS:
@@ -41,7 +41,7 @@ def fused(problem: kernels.Problem, kernel: str | None = None) -> kernels.Result
 
 
 def matrix_of(problem: kernels.Problem, lse: Tensor) -> AttentionMatrix:
-    """The weights of a problem as an AttentionMatrix, from the lse that is known."""
+    """Return the weights of a problem as an AttentionMatrix, given the lse of its forward pass."""
     attention = problem.attention.change(dropout_p=0.0, seed=0)
     mask = attention.rule
     if isinstance(mask, Mask):

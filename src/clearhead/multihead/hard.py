@@ -1,4 +1,4 @@
-"""Hard attention: each query takes the value of one key. Three ways to train through that choice."""
+"""Hard attention: each query takes the value of one key. Three estimators train through that choice."""
 
 import dataclasses
 from typing import Any, Literal, get_args
@@ -35,17 +35,17 @@ def hard_attention(
     return_index: bool = False,
     return_log_prob: bool = False,
 ) -> Any:
-    """Let each query take the value of exactly one key.
+    """Compute hard attention: each query takes the value of exactly one key.
 
     Args:
         query, key, value, attn_mask, is_causal, scale, enable_gqa: as in `attention`.
-        method: how the position is chosen, and how gradients reach query and key.
-            "straight_through": the largest logit; gradients as if the weights had been soft (Bengio et al. 2013).
+        method: how the key is chosen, and how gradients reach query and key.
+            "straight_through": the largest logit; gradients as if the weights were soft (Bengio et al. 2013).
             "gumbel": a sample by the Gumbel-max trick; gradients of the softmax of the noisy logits at `temperature`
             (Jang et al. 2017; Maddison et al. 2017).
             "reinforce": a sample from the softmax; no gradient by itself: add `reinforce(log_prob, reward)` to the
             loss (Williams 1992; Xu et al. 2015).
-        temperature: positive, no unit; only for "gumbel". Low: little bias, much variance.
+        temperature: positive, no unit; only for "gumbel". A low one has little bias and much variance.
         return_index: also return the chosen keys, (B, H, L) int64, -1 for a query that may attend nothing.
         return_log_prob: also return the log-probability of each choice under the softmax, (B, H, L), differentiable;
             0 for a query that may attend nothing.
@@ -54,10 +54,10 @@ def hard_attention(
         out (B, H, L, E), each row one row of value (0 for a query that may attend nothing); or a tuple
         (out[, index][, log_prob]). Choices are drawn with torch's generator.
 
-    Memory: as `attention` for "straight_through" and "reinforce"; O(B·H·L·S) for "gumbel", whose noise is as large.
+    Memory: as `attention` for "straight_through" and "reinforce"; O(B·H·L·S) for the noise of "gumbel".
 
-    Example: three values, -1, 1 and 0.2, and the task to come close to 0. Soft attention reaches it by mixing -1 and 1,
-    and its argmax is off by 1. Hard attention learns to choose 0.2.
+    Example: the values are -1, 1 and 0.2, and the output should be close to 0. Soft attention reaches 0 by mixing -1
+    and 1, but its argmax is off by 1. Hard attention learns to choose 0.2.
         >>> values = torch.tensor([[-1.0], [1.0], [0.2]])
         >>> def train(step):
         ...     _ = torch.manual_seed(0)
@@ -93,9 +93,9 @@ def hard_attention(
     if method == "gumbel":
         out, index = _gumbel(problem, temperature)
     else:
-        # What the choice needs is a soft pass; its output carries gradients only for straight-through.
-        still = dataclasses.replace(problem, value=problem.value.detach())
-        result = fused(still)
+        # The choice needs the lse of a soft pass, whose output is used only for straight-through gradients.
+        detached = dataclasses.replace(problem, value=problem.value.detach())
+        result = fused(detached)
         index = _largest(problem, result) if method == "straight_through" else _sampled(problem, result)
         out = _gather(problem, index)
         if method == "straight_through":
@@ -113,12 +113,12 @@ def hard_attention(
 
 @checked()
 def reinforce(log_prob: Tensor, reward: Tensor, baseline: Tensor | float | None = None) -> Tensor:
-    """The REINFORCE loss: its gradient is that of minus the expected reward (Williams 1992, eq. 4).
+    """Return the REINFORCE loss, whose gradient estimates that of minus the expected reward (Williams 1992, eq. 4).
 
     Args:
-        log_prob: of the choices, any shape; from `hard_attention(..., return_log_prob=True)`.
-        reward: what the choices earned, broadcastable to it; no gradient flows through it.
-        baseline: what was to be expected; it lowers the variance and does not move the mean. Default: the mean of the
+        log_prob: log-probability of each choice, any shape; from `hard_attention(..., return_log_prob=True)`.
+        reward: the reward of each choice, broadcastable to `log_prob`; no gradient flows through it.
+        baseline: the expected reward, which lowers the variance and leaves the mean unchanged. Default: the mean of the
             other rewards (Kool et al. 2019), or 0 for a single one.
     Returns:
         A scalar to minimise.
@@ -136,7 +136,7 @@ def reinforce(log_prob: Tensor, reward: Tensor, baseline: Tensor | float | None 
 
 
 def _largest(problem: kernels.Problem, result: kernels.Result) -> Tensor:
-    """(B, H, L): the key with the largest logit; -1 for an empty row."""
+    """Return the key with the largest logit, (B, H, L); -1 for an empty row."""
     keys = problem.key.shape[2]
     if keys == 0:
         return torch.full(result.lse.shape, -1, device=result.lse.device)
@@ -146,7 +146,7 @@ def _largest(problem: kernels.Problem, result: kernels.Result) -> Tensor:
 
 
 def _sampled(problem: kernels.Problem, result: kernels.Result) -> Tensor:
-    """(B, H, L): a key drawn from the weights, a block of queries at a time; -1 for an empty row."""
+    """Draw a key from the weights, one block of queries at a time: (B, H, L); -1 for an empty row."""
     empty = result.lse == -torch.inf
     if problem.key.shape[2] == 0:
         return torch.full(empty.shape, -1, device=empty.device)
@@ -155,13 +155,13 @@ def _sampled(problem: kernels.Problem, result: kernels.Result) -> Tensor:
         drawn = []
         for start in range(0, empty.shape[2], ROWS):
             block = matrix[:, :, start : start + ROWS].float()
-            block[..., 0] += empty[:, :, start : start + ROWS]  # something to draw; it is marked below
+            block[..., 0] += empty[:, :, start : start + ROWS]  # multinomial needs a positive sum; marked -1 below
             drawn.append(torch.multinomial(block.flatten(0, 2), 1).view(block.shape[:3]))
     return torch.cat(drawn, 2).masked_fill(empty, -1) if drawn else empty.long()
 
 
 def _gumbel(problem: kernels.Problem, temperature: float) -> tuple[Tensor, Tensor]:
-    """A sample by the Gumbel-max trick, hard forward and soft backward."""
+    """Return output and index of a sample by the Gumbel-max trick, hard in forward and soft in backward."""
     key, value = (_heads(x, problem) for x in (problem.key, problem.value))
     logits = dense_weights.logits(problem, key)
     if logits.shape[-1] == 0:
@@ -175,28 +175,28 @@ def _gumbel(problem: kernels.Problem, temperature: float) -> tuple[Tensor, Tenso
 
 
 def _gather(problem: kernels.Problem, index: Tensor) -> Tensor:
-    """(B, H, L, E): the chosen values; zeros where nothing was chosen."""
+    """Return the chosen values, (B, H, L, E); zeros where nothing was chosen."""
     value = _heads(problem.value, problem)
     if value.shape[2] == 0:
         return value.sum(2, keepdim=True).expand(*index.shape, value.shape[3])
-    place = index.clamp(min=0)[..., None].expand(*index.shape, value.shape[3])
-    return value.gather(2, place).masked_fill((index < 0)[..., None], 0)
+    at = index.clamp(min=0)[..., None].expand(*index.shape, value.shape[3])
+    return value.gather(2, at).masked_fill((index < 0)[..., None], 0)
 
 
 def _log_prob(problem: kernels.Problem, index: Tensor, lse: Tensor) -> Tensor:
-    """(B, H, L): logit of the chosen key minus lse, differentiable through both."""
+    """Return the logit of the chosen key minus lse, (B, H, L), differentiable through both."""
     key = _heads(problem.key, problem)
     if key.shape[2] == 0:
         return lse.masked_fill(lse == lse, 0.0)
-    place = index.clamp(min=0)[..., None]
-    chosen = key.gather(2, place.expand(*index.shape, key.shape[3]))
+    at = index.clamp(min=0)[..., None]
+    chosen = key.gather(2, at.expand(*index.shape, key.shape[3]))
     batch, head, row = torch.meshgrid(*(torch.arange(n, device=index.device) for n in index.shape), indexing="ij")
     scaled = (problem.query * problem.attention.multiplier * chosen).sum(-1).to(lse.dtype)
-    logit = spec.logits_at(problem.attention, scaled, batch, head, row, place[..., 0], problem.shape)
+    logit = spec.logits_at(problem.attention, scaled, batch, head, row, at[..., 0], problem.shape)
     unchosen = index < 0
     return torch.where(unchosen, 0.0, logit - lse.masked_fill(unchosen, 0.0))
 
 
 def _heads(tensor: Tensor, problem: kernels.Problem) -> Tensor:
-    """Key or value with as many heads as the query."""
+    """Repeat key or value heads to as many heads as the query."""
     return tensor.repeat_interleave(problem.group, 1)

@@ -1,4 +1,4 @@
-"""Rotary positions: turn each pair of numbers of a head by an angle that grows with position."""
+"""Rotary position embedding: rotate each pair of numbers of a head by an angle proportional to its position."""
 
 import math
 from collections.abc import Mapping
@@ -15,20 +15,20 @@ from clearhead.kernels import untraced
 
 @dataclass(frozen=True)
 class Rotary:
-    """Rotary position embedding (RoPE): logits then depend on the distance between query and key alone.
+    """Rotary position embedding (RoPE), which makes logits depend only on the distance between query and key.
 
     Args:
         head_dim: D, even.
-        base: the slowest pair turns once in about 2π·base positions.
+        base: the slowest pair rotates once in about 2π·base positions.
         layout: "half" pairs i with i + D/2 (Llama, GPT-NeoX); "interleaved" pairs 2i with 2i + 1 (RoFormer, GPT-J).
-        width: turn only the first `width` numbers of each head (partial rotary); default all.
+        width: rotate only the first `width` numbers of each head (partial rotary); default all.
         scaling: None, or a mapping with "type" (or "rope_type") and "factor", as in Hugging Face configurations:
             "linear" (Chen et al. 2023), "ntk" (base stretched by factor^(D/(D-2))), "llama3" (Llama 3.1; also
             "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"), "yarn" (Peng et al. 2023; also
             "original_max_position_embeddings", "beta_fast", "beta_slow", "attention_factor").
 
     Raises:
-        OptionError: an odd head_dim, or a layout or scaling that is not known.
+        OptionError: head_dim is odd, or the layout or scaling is unknown.
 
     Source: Su et al. 2021, eq. 34.
 
@@ -46,14 +46,14 @@ class Rotary:
     layout: Literal["half", "interleaved"] = "half"
     width: int | None = None
     scaling: Mapping[str, Any] | None = None
-    _turns: Tensor = field(init=False, repr=False, compare=False)  # of each pair, a position
+    _turns: Tensor = field(init=False, repr=False, compare=False)  # rotations per position, for each pair
     _magnitude: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         width = self.head_dim if self.width is None else self.width
         if width % 2 or not 0 < width <= self.head_dim:
             raise OptionError(
-                f"Rotary turns pairs: head_dim is {self.head_dim} and width is {width}; expected an even width of at "
+                f"Rotary rotates pairs: head_dim is {self.head_dim} and width is {width}; expected an even width of at "
                 f"most head_dim."
             )
         if self.layout not in ("half", "interleaved"):
@@ -65,23 +65,23 @@ class Rotary:
 
     @checked()
     def __call__(self, x: Tensor, *, start: int = 0, positions: Tensor | None = None) -> Tensor:
-        """Turn queries or keys.
+        """Rotate queries or keys by their positions.
 
         Args:
             x: (B, H, L, D).
             start: the position of x's first row.
             positions: instead of `start`, the position of each row: (L,) or (B, L).
         Returns:
-            (B, H, L, D) in x's dtype. Whole turns are taken off the angles in float64 where the device has it: in
-            float32 an angle at position 100,000 is off by up to 0.004.
+            (B, H, L, D) in x's dtype. Angles are reduced modulo 2π in float64 where the device has it: in float32 an
+            angle at position 100,000 is off by up to 0.004.
         Raises:
-            ShapeError: x is not of this width, or positions are not one a row.
+            ShapeError: x does not have this head_dim, or positions does not have one entry per row.
         """
         self._check(x, positions)
         wide = torch.promote_types(x.dtype, torch.float32)
         if positions is None:
             positions = torch.arange(start, start + x.shape[-2], device=x.device)
-        exact = torch.float32 if x.device.type == "mps" else torch.float64  # which that device does not have
+        exact = torch.float32 if x.device.type == "mps" else torch.float64  # mps has no float64
         turns = positions.to(exact)[..., None] * self._turns.to(x.device, exact)
         angles = ((turns - turns.round()) * (2 * math.pi)).to(wide)  # within half a turn: (L, W/2) or (B, L, W/2)
         if angles.dim() == 3:
@@ -107,7 +107,7 @@ class Rotary:
         lengths = x.shape[-2:-1]
         if positions is not None and positions.shape not in (lengths, (*x.shape[:1], *lengths), (1, *lengths)):
             raise ShapeError(
-                f"positions has shape {tuple(positions.shape)}; expected one a row, (L,) or (B, L) "
+                f"positions has shape {tuple(positions.shape)}; expected one position per row, (L,) or (B, L) "
                 f"({shape_text('x', x.shape)})."
             )
 
@@ -119,7 +119,7 @@ _NEEDED = {
 
 
 def _scaled(frequencies: Tensor, base: float, scaling: dict[str, Any]) -> tuple[Tensor, float]:
-    """Stretch the frequencies: (frequencies, what cos and sin are multiplied with)."""
+    """Scale the frequencies; return (frequencies, the factor on cos and sin)."""
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     factor = float(scaling.get("factor", 1.0))
     if kind == "default":
@@ -142,13 +142,13 @@ def _scaled(frequencies: Tensor, base: float, scaling: dict[str, Any]) -> tuple[
         magnitude = scaling.get("attention_factor") or (0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0)
         return _yarn(frequencies, base, factor, scaling), float(magnitude)
     raise OptionError(
-        f"scaling type is {kind!r}; expected one of default, linear, ntk, llama3, yarn. Others: turn queries and keys "
-        f"yourself before calling attention."
+        f"scaling type is {kind!r}; expected one of default, linear, ntk, llama3, yarn. For others, rotate query and "
+        f"key before calling attention."
     )
 
 
 def _llama3(frequencies: Tensor, factor: float, scaling: dict[str, Any]) -> Tensor:
-    """Slow pairs are stretched, fast ones left, those between blended."""
+    """Divide low frequencies by the factor, keep high ones, and interpolate between."""
     low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
     turns = scaling["original_max_position_embeddings"] * frequencies / (2 * math.pi)  # in the original context
     blend = ((turns - low) / (high - low)).clamp(0, 1)
@@ -156,14 +156,14 @@ def _llama3(frequencies: Tensor, factor: float, scaling: dict[str, Any]) -> Tens
 
 
 def _yarn(frequencies: Tensor, base: float, factor: float, scaling: dict[str, Any]) -> Tensor:
-    """The same idea, blended over pair numbers instead of frequencies (Peng et al. 2023, section 3.2)."""
+    """As `_llama3`, interpolated over pair indices instead of frequencies (Peng et al. 2023, section 3.2)."""
     width, context = 2 * len(frequencies), scaling["original_max_position_embeddings"]
 
-    def pair_that_turns(times: float) -> float:
+    def pair_with_rotations(times: float) -> float:
         return width * math.log(context / (times * 2 * math.pi)) / (2 * math.log(base))
 
-    first = max(math.floor(pair_that_turns(scaling.get("beta_fast") or 32)), 0)
-    last = min(math.ceil(pair_that_turns(scaling.get("beta_slow") or 1)), width - 1)
+    first = max(math.floor(pair_with_rotations(scaling.get("beta_fast") or 32)), 0)
+    last = min(math.ceil(pair_with_rotations(scaling.get("beta_slow") or 1)), width - 1)
     ramp = (
         (torch.arange(len(frequencies), dtype=torch.float64, device="cpu") - first) / max(last - first, 0.001)
     ).clamp(0, 1)

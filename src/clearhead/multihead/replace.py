@@ -1,4 +1,4 @@
-"""`replace_attention`: give a model our attention instead of torch's."""
+"""`replace_attention`: replace torch's attention modules in a model with ours."""
 
 from dataclasses import dataclass, field
 from typing import cast
@@ -11,11 +11,11 @@ from clearhead.multihead.layer.module import MultiheadAttention
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """What `replace_attention` did. Its text says it in words.
+    """Which modules `replace_attention` replaced, and which it left. `str()` lists both.
 
     Attributes:
-        replaced: names of the modules that are ours now.
-        left: name -> why it was left as it is.
+        replaced: names of the replaced modules.
+        left: name -> why the module was left unchanged.
     """
 
     replaced: list[str] = field(default_factory=list)
@@ -29,14 +29,14 @@ class Replacement:
 
 
 def replace_attention(model: torch.nn.Module) -> Replacement:
-    """Turn every torch.nn.MultiheadAttention of a model into clearhead.MultiheadAttention, in place.
+    """Replace every torch.nn.MultiheadAttention of a model with clearhead.MultiheadAttention, in place.
 
-    Parameters, hooks, names and the module objects themselves stay: an optimiser made before goes on working.
+    Parameters, hooks, names and the module objects themselves stay, so an existing optimiser keeps working.
 
     Args:
-        model: any module; itself may be one.
+        model: any module, including a torch.nn.MultiheadAttention itself.
     Returns:
-        What was replaced, and what was left and why (subclasses with a forward of their own, parametrized weights).
+        What was replaced, and what was left and why (subclasses with their own forward, parametrized weights).
     Memory: none.
 
     Example:
@@ -49,7 +49,7 @@ def replace_attention(model: torch.nn.Module) -> Replacement:
         if not isinstance(module, torch.nn.MultiheadAttention):
             continue
         if isinstance(module, MultiheadAttention):
-            done.left[name] = "it is ours already"
+            done.left[name] = "it is already ours"
         elif is_parametrized(module):
             done.left[name] = "its weights are parametrized, as part of its class; replace first, then parametrize"
         elif type(module) is not torch.nn.MultiheadAttention:

@@ -1,7 +1,7 @@
-"""What torch's attention operators call on the CPU while `accelerate` is on: our kernel, or torch's own.
+"""The CPU implementations of torch's attention operators while `accelerate` is on: our kernel, or torch's own.
 
-These functions run below autograd, autocast, torch.func and torch.compile, so they meet plain tensors. A call that
-`kernels/plan.py` does not give to the native kernel goes to the kernel that was there before, with the same arguments.
+These functions run below autograd, autocast, torch.func and torch.compile, so they receive plain tensors. A call that
+`kernels/plan.py` does not send to the native kernel goes to torch's kernel, with the same arguments.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from clearhead.kernels.native.cpu_targets import index_of, is_forced
 from clearhead.kernels.native.library import library
 from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, match, needs_gradients
 from clearhead.kernels.portable.blockwise import EMPTY
-from clearhead.kernels.portable.torch_sdpa import is_asked
+from clearhead.kernels.portable.torch_sdpa import is_torchs_own
 from clearhead.kernels.projection import project
 
 FORWARD = "_scaled_dot_product_flash_attention_for_cpu"
@@ -24,15 +24,16 @@ BACKWARD = "_scaled_dot_product_flash_attention_for_cpu_backward"
 MODULE = "_native_multi_head_attention"
 
 _OURS = (NATIVE, NATIVE_GRADIENTS)
-# Below this many multiply-adds a gradient takes torch's kernel, for ours gains less than its Python costs (13 tokens of
-# 8 heads, thread time on a Xeon with AVX-512: torch 118 µs; accelerated, 144 µs on torch's kernel and 162 µs on ours).
+# Below this many multiply-adds a call with gradients uses torch's kernel, because ours saves less than the Python
+# overhead (13 tokens of 8 heads, thread time on a Xeon with AVX-512: torch 118 µs; accelerated, 144 µs on torch's
+# kernel and 162 µs on ours).
 FEW = 1 << 20
 _OWN_CLASSES = (Tensor, torch.nn.Parameter)
-_SOURCE, _PADDING = 0, 1  # mask_type of torch's module: (L, S), (B, S), and any other (B, H, L, S)
+_SOURCE, _PADDING = 0, 1  # mask_type of torch's module: (L, S), (B, S); any other is (B, H, L, S)
 
 
 class Overrides:
-    """Functions for torch's dispatcher, each with the kernel that it replaces, and how often either ran.
+    """Functions for torch's dispatcher, the kernels they replace, and how often each ran.
 
     Attributes:
         is_on: whether our functions run.
@@ -45,34 +46,34 @@ class Overrides:
         self._torchs = {name: torch.library.get_kernel(f"aten::{name}", "CPU") for name in (FORWARD, BACKWARD, MODULE)}
 
     def functions(self) -> dict[str, Callable[..., Any]]:
-        """Operator -> the function that replaces its CPU kernel: ours while it is on, else torch's."""
+        """Return operator -> the function that replaces its CPU kernel, and calls it while `is_on` is False."""
         return {FORWARD: self.forward, BACKWARD: self.backward, MODULE: self.module}
 
     def turn_on(self) -> None:
-        """Let our functions run, and count from 0."""
+        """Let our functions run, and reset the counts."""
         self.is_on, self.counts = True, {"forward": 0, "backward": 0, "module": 0, "torch": 0}
 
     def forward(
         self, keyset: Any, query: Tensor, key: Tensor, value: Tensor, dropout_p: float = 0.0, is_causal: bool = False,
         *, attn_mask: Tensor | None = None, scale: float | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Output (B, H, L, E) and lse (B, H, L), float32 or wider, 0 for a row that may attend nothing, as torch's."""
+        """Return output (B, H, L, E) and lse (B, H, L), float32 or wider; as in torch, 0 for an empty row."""
         if (
             not self.is_on
             or dropout_p != 0
             or query.dim() != 4
-            or is_asked()
-            or _learn_little(query, key, value)
+            or is_torchs_own()
+            or _is_small_with_gradients(query, key, value)
             or match(query, key, value, is_causal, scale, attn_mask, True, watched=False) not in _OURS
         ):
             call = (query, key, value, dropout_p, is_causal)
             return self._torch(FORWARD, keyset, *call, attn_mask=attn_mask, scale=scale)
         self.counts["forward"] += 1
         batch, heads, length, _ = query.shape
-        # The layout that torch's kernel gives, which compiled programs rely on.
+        # The strides that torch's kernel returns, which compiled programs rely on.
         lse = torch.empty_permuted((batch, heads, length), (0, 2, 1), dtype=wide(query.dtype))
         out = native_forward(query, key, value, is_causal, scale, attn_mask, True, lse)
-        if attn_mask is not None:  # torch's backward pass, which may run later, makes NaN of -inf
+        if attn_mask is not None:  # torch's backward pass, which may run later, turns -inf into NaN
             lse.masked_fill_(lse == -torch.inf, 0)
         return out, lse
 
@@ -80,14 +81,14 @@ class Overrides:
         self, keyset: Any, grad_out: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, logsumexp: Tensor,
         dropout_p: float, is_causal: bool, *, attn_mask: Tensor | None = None, scale: float | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """Gradients of query, key and value, each of its shape."""
-        # A hook on saved tensors may lay them out again, and torch's kernel reads rows alone.
-        query, key, value, out = _in_rows(query), _in_rows(key), _in_rows(value), _in_rows(out)
+        """Return the gradients of query, key and value."""
+        # A hook on saved tensors may change their strides; torch's kernel requires contiguous rows.
+        query, key, value, out = (_contiguous_rows(tensor) for tensor in (query, key, value, out))
         if (
             not self.is_on
             or dropout_p != 0
-            or is_asked()
-            or _are_few(query, key)
+            or is_torchs_own()
+            or _is_small(query, key)
             or not _fit(query, grad_out, out, logsumexp)
             or match(query, key, value, is_causal, scale, attn_mask, True, learns=True, watched=False) not in _OURS
         ):
@@ -96,7 +97,7 @@ class Overrides:
         self.counts["backward"] += 1
         if attn_mask is not None:
             logsumexp = _with_empty_rows(logsumexp, attn_mask)
-        # Laid out (B, L, H, D), as torch's kernel does it.
+        # Memory layout (B, L, H, D), as in torch's kernel.
         grads = [torch.empty_permuted(t.shape, (0, 2, 1, 3), dtype=t.dtype) for t in (query, key, value)]
         library.fast_backward(
             index_of(query.dtype), torch.get_num_threads(), query, key, value, attn_mask, True, is_causal,
@@ -109,12 +110,12 @@ class Overrides:
         qkv_bias: Tensor, proj_weight: Tensor, proj_bias: Tensor, mask: Tensor | None = None, need_weights: bool = True,
         average_attn_weights: bool = True, mask_type: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        """nn.MultiheadAttention and nn.TransformerEncoderLayer in evaluation: (B, L, embed_dim), and no weights."""
+        """Compute nn.MultiheadAttention and nn.TransformerEncoderLayer in evaluation: (B, L, embed_dim), no weights."""
         arguments = (
             query, key, value, embed_dim, num_head, qkv_weight, qkv_bias, proj_weight, proj_bias, mask, need_weights,
             average_attn_weights, mask_type,
         )  # fmt: skip
-        if not self.is_on or need_weights or not (query is key is value) or is_asked():
+        if not self.is_on or need_weights or not (query is key is value) or is_torchs_own():
             return self._torch(MODULE, keyset, *arguments)
         if not _are_layer(query, embed_dim, num_head, *arguments[5:9]) or (mask is not None and mask_type is None):
             return self._torch(MODULE, keyset, *arguments)
@@ -135,16 +136,16 @@ class Overrides:
         return self._torchs[name].call_boxed(keyset, *arguments, **options)
 
 
-def _learn_little(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    return needs_gradients(query, key, value) and _are_few(query, key)
+def _is_small_with_gradients(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    return needs_gradients(query, key, value) and _is_small(query, key)
 
 
-def _are_few(query: Tensor, key: Tensor) -> bool:
+def _is_small(query: Tensor, key: Tensor) -> bool:
     return 2 * query.numel() * key.shape[-2] < FEW and not is_forced()
 
 
 def _fit(query: Tensor, grad_out: Tensor, out: Tensor, lse: Tensor) -> bool:
-    """Whether what the forward pass left, and what comes from above, can be read beside a query."""
+    """Return whether the saved tensors and the incoming gradient fit the query."""
     return (
         query.dim() == 4
         and type(grad_out) in _OWN_CLASSES and type(out) in _OWN_CLASSES and type(lse) in _OWN_CLASSES
@@ -154,10 +155,10 @@ def _fit(query: Tensor, grad_out: Tensor, out: Tensor, lse: Tensor) -> bool:
 
 
 def _with_empty_rows(lse: Tensor, mask: Tensor) -> Tensor:
-    """The lse with -inf, as our backward pass takes it, for each row that may attend nothing.
+    """Return the lse with -inf for each empty row, as our backward pass expects it.
 
-    It is 0 from either forward pass, or the mask's lowest number from torch's. Which pass ran is not known: a compiled
-    program plans the two apart, and acceleration may begin or end between them.
+    Both forward passes store 0 there, and torch's also the mask's lowest number. Which pass ran is not known: a
+    compiled program schedules forward and backward separately, and acceleration may begin or end between them.
     """
     lse = lse.masked_fill(lse < EMPTY, -torch.inf)
     is_zero = lse == 0
@@ -166,14 +167,14 @@ def _with_empty_rows(lse: Tensor, mask: Tensor) -> Tensor:
     return lse.masked_fill(is_zero & (mask.to(lse.dtype) < EMPTY).all(-1), -torch.inf)
 
 
-def _in_rows(tensor: Tensor) -> Tensor:
+def _contiguous_rows(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 def _are_layer(
     x: Tensor, embed_dim: int, heads: int, qkv_weight: Tensor, qkv_bias: Tensor, proj_weight: Tensor, proj_bias: Tensor
 ) -> bool:
-    """Whether sizes and dtypes are those of a layer; torch's kernel has the words for what is wrong with others."""
+    """Return whether sizes and dtypes are those of a layer; if not, torch's kernel raises the error."""
     tensors = (x, qkv_weight, qkv_bias, proj_weight, proj_bias)
     return (
         all(type(tensor) in _OWN_CLASSES and tensor.dtype is x.dtype for tensor in tensors)
@@ -184,7 +185,7 @@ def _are_layer(
 
 
 def _allow(mask: Tensor, mask_type: int | None) -> Tensor:
-    """True = may attend, broadcastable to (B, H, L, S). Torch's module hides every key whose mask is not 0."""
+    """Return the mask with True = may attend, broadcastable to (B, H, L, S). In torch's module, not 0 = masked."""
     allow = mask == 0
     if mask_type == _SOURCE:
         return allow[None, None]

@@ -17,8 +17,8 @@ from clearhead.masks.kinds import from_causal_bias
 from clearhead.multihead.functional import attention
 
 NAME = "clearhead"
-# What some function of the interface understands and this one does not. Anything else that models pass along
-# (positions, cache bookkeeping, flags for other layers) is not about attention.
+# Arguments that other functions of the interface handle and this one does not. Everything else that models pass
+# (positions, cache bookkeeping, flags for other layers) does not change attention.
 _NOT_HANDLED = {
     "cache": "a paged cache (continuous batching)",
     "cu_seq_lens_q": "packed sequences given by cu_seq_lens",
@@ -31,22 +31,22 @@ _NOT_HANDLED = {
 def register_with_transformers(*, distributed: Any = None, placement: str = "contiguous") -> None:
     """Make `attn_implementation="clearhead"` work in Hugging Face transformers, in forward and in generate.
 
-    Masks are registered too: Clearhead is given the same boolean masks as torch's SDPA. Soft caps, sinks, position
-    biases, grouped heads, values of another width and sliding windows are handled. With `output_attentions=True` each
-    layer's entry is an AttentionMatrix, which is never stored.
+    Masks are registered too: Clearhead gets the same boolean masks as torch's SDPA. Soft caps, sinks, position biases,
+    grouped heads, values of another width and sliding windows are supported. With `output_attentions=True` each layer's
+    entry is an AttentionMatrix, which is never stored.
 
-    Calling it again changes nothing but `distributed`.
+    A second call only changes `distributed` and `placement`.
 
     Args:
         distributed: a DeviceMesh of one axis or a process group over whose ranks the sequence is sharded. Each rank
             calls the model with its own part of the tokens and with their `position_ids`, without padding; see
-            clearhead.distributed.shard. None = the whole sequence is here.
-        placement: which positions a rank holds, as clearhead.distributed.attention has it.
+            clearhead.distributed.shard. None = the sequence is not sharded.
+        placement: which positions a rank holds, as in clearhead.distributed.attention.
 
     Raises:
         ExtraError: transformers is not installed (an ImportError too).
-        OptionError: later, where a model's attention does not go through the interface (setting the name would
-            silently change nothing), or asks for something that is not handled.
+        OptionError: later, if a model's attention does not use the interface (setting the name would silently change
+            nothing), or a call needs something that is not supported.
 
     Example:
         >>> register_with_transformers()
@@ -76,8 +76,8 @@ def register_with_transformers(*, distributed: Any = None, placement: str = "con
     def checked(self: Any, requested_attention: str | None, *args: Any, **options: Any) -> str:
         if requested_attention == NAME and not type(self)._can_set_attn_implementation():
             raise OptionError(
-                f"{type(self).__name__} computes its attention itself and does not look at attn_implementation, so "
-                f"attn_implementation={NAME!r} would change nothing. Use its own, or another model."
+                f"{type(self).__name__} computes its own attention and ignores attn_implementation, so "
+                f"attn_implementation={NAME!r} would change nothing. Use its default, or another model."
             )
         return original(self, requested_attention, *args, **options)
 
@@ -101,32 +101,32 @@ def forward(
     output_attentions: bool = False,
     **others: Any,
 ) -> tuple[Tensor, Any]:
-    """One call of the interface.
+    """Compute attention for a transformers model: the function behind attn_implementation="clearhead".
 
     Args:
         query, key, value: (B, H, L, D), (B, H_kv, S, D), (B, H_kv, S, E).
-        attention_mask: broadcastable to (B, H, L, S), bool (True = may attend) or float; None = causal where the
-            module is, or everything.
-        position_bias: float, added to the logits besides the mask.
+        attention_mask: broadcastable to (B, H, L, S), bool (True = may attend) or float; None = causal if the
+            module is, else everything.
+        position_bias: float, added to the logits as well as the mask.
         s_aux: (H,) sinks.
     Returns:
-        out (B, L, H, E), and an AttentionMatrix if asked for, else None.
+        out (B, L, H, E), and an AttentionMatrix if requested, else None.
     Raises:
-        OptionError: names what is not handled.
+        OptionError: names the argument that is not supported.
     """
-    for name, words in _NOT_HANDLED.items():
+    for name, feature in _NOT_HANDLED.items():
         if others.get(name) is not None:
-            raise OptionError(f"attn_implementation={NAME!r} does not handle {words}. Use 'sdpa' or 'eager' for it.")
+            raise OptionError(f"attn_implementation={NAME!r} does not support {feature}. Use 'sdpa' or 'eager' for it.")
     if attention_mask is not None and not isinstance(attention_mask, Tensor | Mask):
         raise OptionError(
-            f"attn_implementation={NAME!r} does not handle a {type(attention_mask).__name__} as a mask. "
+            f"attn_implementation={NAME!r} does not support a {type(attention_mask).__name__} as a mask. "
             f"Pass a tensor broadcastable to (B, H, L, S)."
         )
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    # As the interface's other functions have it: no mask means causal, but for a single query, which is the last.
+    # As in the interface's other functions, no mask means causal, except for a single query, which is the last.
     causal = query.shape[2] > 1 and attention_mask is None and bool(causal)
     mask = _with_bias(attention_mask, position_bias, causal, query, key)
-    wants_matrix = output_attentions or _collects_attentions()
+    return_matrix = output_attentions or _collects_attentions()
     out = attention(
         query,
         key,
@@ -138,9 +138,9 @@ def forward(
         enable_gqa=key.shape[1] != query.shape[1],
         softcap=softcap,
         sinks=s_aux,
-        return_matrix=wants_matrix,
+        return_matrix=return_matrix,
     )
-    out, matrix = out if wants_matrix else (out, None)
+    out, matrix = out if return_matrix else (out, None)
     return out.transpose(1, 2).contiguous(), matrix
 
 
@@ -162,20 +162,22 @@ def sharded_forward(
     output_attentions: bool = False,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """One call of the interface by a model whose sequence is sharded over the ranks of a mesh.
+    """Compute attention for a transformers model whose sequence is sharded over the ranks of a mesh.
 
-    Args, Raises: as `forward`. A mask of this rank's tokens alone means nothing, and is refused.
+    Args, Raises: as `forward`. A mask is refused, because it would cover only this rank's tokens.
     """
-    for name, words in (_NOT_HANDLED | {"attention_mask": "a mask tensor", "position_bias": "a position bias"}).items():
+    for name, feature in (
+        _NOT_HANDLED | {"attention_mask": "a mask tensor", "position_bias": "a position bias"}
+    ).items():
         given = {**others, "attention_mask": attention_mask, "position_bias": position_bias}.get(name)
         if given is not None:
             raise OptionError(
-                f"attn_implementation={NAME!r} does not handle {words} where the sequence is sharded. "
+                f"attn_implementation={NAME!r} does not support {feature} if the sequence is sharded. "
                 f"Call the model without it."
             )
     if output_attentions or _collects_attentions():
         raise OptionError(
-            "output_attentions=True asks each rank for weights of the whole sequence. Call "
+            "output_attentions=True needs weights of the whole sequence, which no rank has. Call "
             "clearhead.distributed.attention with return_matrix=True on the layer's query and key."
         )
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
@@ -190,19 +192,19 @@ def sharded_forward(
 
 
 def _refuse_padding(*_args: Any, attention_mask: Tensor | None = None, **_options: Any) -> None:
-    """What stands for a mask where the sequence is sharded: none, for each rank knows its own tokens alone."""
+    """Return no mask for a sharded sequence, because each rank knows only its own tokens; refuse padding."""
     if attention_mask is not None and not bool(attention_mask.all()):
         raise OptionError(
-            "attention_mask has padding, which a sharded sequence cannot have. Pack the batch, or pad at the end and "
-            "leave those rows out of the loss."
+            "attention_mask has padding, which is not supported for a sharded sequence. Pack the batch, or pad at the "
+            "end and leave those rows out of the loss."
         )
 
 
 def _collects_attentions() -> bool:
-    """Whether the model around this call collects attention weights from its layers' outputs.
+    """Return whether the model around this call collects attention weights from its layers' outputs.
 
-    GPT-2, OPT, GPT-BigCode, SigLIP and others do not pass `output_attentions` on to the interface: transformers'
-    hooks take the weights from what the attention module returns.
+    GPT-2, OPT, GPT-BigCode, SigLIP and others do not pass `output_attentions` to the interface: transformers' hooks
+    take the weights from the output of the attention module.
     """
     try:
         from transformers.utils.output_capturing import _active_collector
@@ -215,7 +217,7 @@ def _collects_attentions() -> bool:
 def _with_bias(
     mask: Tensor | Mask | None, bias: Tensor | None, causal: bool, query: Tensor, key: Tensor
 ) -> Tensor | Mask | None:
-    """Join a mask, a position bias and causality into one mask; a mask longer than the keys is cut to them."""
+    """Combine a mask, a position bias and causality into one mask, cut to the keys if it is longer."""
     keys = key.shape[2]
     if isinstance(mask, Mask):
         if bias is None:

@@ -1,4 +1,4 @@
-"""Sequences of different lengths without padding: packed with offsets, or as torch's nested tensors."""
+"""Variable-length sequences without padding: packed with offsets, or as torch's nested tensors."""
 
 import math
 from typing import Any
@@ -30,10 +30,10 @@ def attention_varlen(
     return_lse: bool = False,
     kernel: str | None = None,
 ) -> Any:
-    """Compute attention within each of several sequences that lie one after the other.
+    """Compute attention within each of several sequences packed one after the other.
 
     Args:
-        query: (T, H, D), all sequences' queries.
+        query: (T, H, D), the queries of all sequences.
         key: (U, H_kv, D); H_kv divides H.
         value: (U, H_kv, E).
         offsets: (N + 1,) integers from 0 to T: sequence n is query[offsets[n]:offsets[n + 1]].
@@ -43,8 +43,8 @@ def attention_varlen(
     Returns:
         out (T, H, E), or (out, lse).
     Raises:
-        ShapeError: the offsets do not start at 0, descend, or do not end at the length.
-    Memory: O(T·H·D): nothing is padded.
+        ShapeError: the offsets do not ascend from 0 to the length.
+    Memory: O(T·H·D), without padding.
 
     Example:
         >>> q, k, v = torch.randn(3, 7, 2, 8)
@@ -54,7 +54,7 @@ def attention_varlen(
         >>> torch.allclose(out[:3], first, atol=1e-6)
         True
     """
-    kernels.refuse_tracing("attention_varlen, whose sequences are where its offsets say")
+    kernels.refuse_tracing("attention_varlen, whose slices depend on the values of its offsets")
     checks.tensors(query, key, value)
     query, key, value = kernels.autocast(query, key, value)
     checks.inputs(query, key, value)
@@ -75,7 +75,9 @@ def attention_varlen(
         else _bounds("key_offsets", offsets if key_offsets is None else key_offsets, key.shape[0])
     )
     if len(rows) != len(cols):
-        raise ShapeError(f"offsets name {len(rows) - 1} sequences, key_offsets {len(cols) - 1}; expected as many.")
+        raise ShapeError(
+            f"offsets give {len(rows) - 1} sequences, key_offsets {len(cols) - 1}; expected the same number."
+        )
     scale = scale if scale is not None else 1 / math.sqrt(query.shape[-1] or 1)
     outs, lses = [query.new_empty(0, query.shape[1], value.shape[2])], [query.new_empty(0, query.shape[1])]
     lses[0] = lses[0].to(torch.promote_types(query.dtype, torch.float32))
@@ -91,25 +93,25 @@ def attention_varlen(
 
 
 def _bounds(name: str, offsets: Tensor, total: int) -> list[int]:
-    """The offsets as numbers, checked."""
+    """Check the offsets; return them as numbers."""
     if not isinstance(offsets, Tensor) or offsets.dim() != 1 or offsets.is_floating_point() or offsets.is_complex():
         given = f"{offsets.dtype} of shape {tuple(offsets.shape)}" if isinstance(offsets, Tensor) else repr(offsets)
         raise ShapeError(f"{name} is {given}; expected a tensor of N + 1 integers, torch.tensor([0, ..., {total}]).")
     bounds = [int(bound) for bound in offsets.tolist()]
     if not bounds or bounds[0] != 0 or bounds[-1] != total or bounds != sorted(bounds):
         raise ShapeError(
-            f"{name} is {bounds}; expected numbers that ascend from 0 to {total}, one more than there are sequences. "
+            f"{name} is {bounds}; expected N + 1 numbers for N sequences, ascending from 0 to {total}. "
             f"From lengths: torch.nn.functional.pad(lengths.cumsum(0), (1, 0))."
         )
     return bounds
 
 
 def attention_nested(query: Tensor, key: Tensor, value: Tensor, call: Any, options: dict[str, Any]) -> Any:
-    """`attention` on nested tensors (N, H, j, D): each sequence by itself, the answers nested again.
+    """Compute `attention` on nested tensors (N, H, j, D), one sequence at a time; the output is nested too.
 
     Args:
-        call: the function for plain tensors.
-        options: what else it takes. A mask, lse or matrix has no nested form and is refused.
+        call: `attention` for plain tensors.
+        options: its other arguments. A mask, lse or matrix has no nested form and is refused.
     """
     kernels.refuse_tracing("attention on nested tensors")
     for name in ("attn_mask", "return_lse", "return_matrix"):
@@ -122,7 +124,7 @@ def attention_nested(query: Tensor, key: Tensor, value: Tensor, call: Any, optio
     components = zip(query.unbind(), key.unbind(), value.unbind(), strict=True)
     outs = [call(q, k, v, **{**options, "enable_gqa": True}) for q, k, v in components]
     if query.layout == torch.jagged:
-        # Jagged tensors carry their ragged axis next to the batch: (N, j, H, E), seen as (N, H, j, E).
+        # Jagged tensors store their ragged axis next to the batch, (N, j, H, E); this one is a view (N, H, j, E).
         values = torch.cat([out.transpose(0, 1) for out in outs])
         nested = torch.nested.nested_tensor_from_jagged(values, query.transpose(1, 2).offsets())  # type: ignore[attr-defined]
         return nested.transpose(1, 2)
@@ -130,7 +132,7 @@ def attention_nested(query: Tensor, key: Tensor, value: Tensor, call: Any, optio
 
 
 def to_padded(nested: Tensor) -> tuple[Tensor, Tensor, list[int]]:
-    """A nested (N, j, E) as padded (N, L, E), its key_padding_mask (N, L) with True = padding, and its lengths."""
+    """Pad a nested (N, j, E): return (N, L, E), its key_padding_mask (N, L), True = padding, and the lengths."""
     lengths = [len(part) for part in nested.unbind()]
     padded = torch.nested.to_padded_tensor(nested, 0.0)
     places = torch.arange(padded.shape[1], device=padded.device)
@@ -138,6 +140,6 @@ def to_padded(nested: Tensor) -> tuple[Tensor, Tensor, list[int]]:
 
 
 def to_nested(padded: Tensor, lengths: list[int], layout: torch.layout) -> Tensor:
-    """The way back from `to_padded`."""
+    """Invert `to_padded`: drop the padding and nest the rows."""
     parts = [row[:length] for row, length in zip(padded, lengths, strict=True)]
     return torch.nested.as_nested_tensor(parts, layout=layout)

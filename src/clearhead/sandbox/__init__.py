@@ -1,4 +1,4 @@
-"""Run programs of others, confined: no network, no files but their own, bounded time, memory and output."""
+"""Run untrusted programs, confined: no network, no files but their own, bounded time, memory and output."""
 
 import secrets
 import socket
@@ -44,17 +44,17 @@ def run(
 
     Args:
         source: Python, or chunks that run one after another in one namespace.
-        files: (name, content) put into its empty folder, which is also its working folder.
-        want: (name, format spec) of variables to bring back as text, in `Outcome.values`.
-        preload: modules the warm worker has imported already: a torch program starts in milliseconds, not seconds.
+        files: (name, content) of files to put into the program's working folder, which is otherwise empty.
+        want: (name, format spec) of variables to return as text, in `Outcome.values`.
+        preload: modules that the warm worker has already imported: a torch program starts in milliseconds, not seconds.
         salt: seeds Python's hashes and whatever the program does not seed, so that runs with two salts can be compared.
         name: a back end of `available()` by name; None is the best.
-        owner: whose program it is. Owners take turns where programs wait for room: see `capacity`.
+        owner: whose program it is. Owners take turns when programs wait for room: see `capacity`.
     Returns:
-        Outcome. A program that fails, or is stopped, is an outcome, not an exception. One that is killed from outside
-        is run again, once.
+        Outcome. A program that fails or is stopped is an outcome, not an exception. A program that is killed from
+        outside runs once more.
     Raises:
-        SandboxError: this machine cannot confine, the worker does not start, or it was killed twice.
+        SandboxError: this machine cannot confine programs, the worker does not start, or the program was killed twice.
 
     >>> run("print(6 * 7)").stdout
     '42\\n'
@@ -76,7 +76,7 @@ def run(
 
 
 def warm(preload: Sequence[str] = (), salts: Sequence[int] = (1,)) -> None:
-    """Start the workers for these now, in parallel, so that the first program does not wait for them one by one."""
+    """Start the workers for these modules and salts now, in parallel, so that the first program need not wait."""
     for salt in salts:
         starter(preload, salt)
 
@@ -91,15 +91,15 @@ def run_each(
     name: str | None = None,
     owner: str = "",
 ) -> list[Outcome] | None:
-    """Run programs of one author one after another in one confined process: ten times as fast as a process each.
+    """Run programs of one author one after another in one confined process, ten times as fast as with `run`.
 
     Args:
-        limits: of all of them together.
-        time_each: seconds that each of them may take; None: as long as all together.
+        limits: for all of them together.
+        time_each: seconds that each of them may take; None: the time limit of all together.
     Returns:
-        An Outcome a program, or None if one of them ended the process, met a limit or replaced something of Python's or
-        torch's own: then run them one by one. A program may still see what an earlier one left behind; if that
-        matters, compare with the opposite order.
+        One Outcome per program, or None if a program ended the process, reached a limit or replaced something of
+        Python or torch: then run them one by one. A program may see what an earlier one left behind; if that matters,
+        compare with the opposite order.
 
     >>> [outcome.stdout for outcome in run_each([Program((Chunk("print(1)"),)), Program((Chunk("print(2)"),))])]
     ['1\\n', '2\\n']
@@ -129,11 +129,11 @@ class Judged:
 
     @property
     def passed(self) -> bool:
-        """Every test passed, and there was one."""
+        """Whether there was at least one test, and every test passed."""
         return bool(self.tests) and all(test.passed for test in self.tests)
 
 
-# Messages for a learner whose program, or its tests, were stopped.
+# Outcome.stopped -> the message for a learner whose program or tests were stopped.
 _WHY = {
     "time": "It was stopped after {limits.seconds:g} seconds. Is there a loop that never ends?",
     "memory": "It was stopped: it asked for too much memory.",
@@ -154,14 +154,14 @@ def judge(
     name: str | None = None,
     owner: str = "",
 ) -> Judged:
-    """Test a program that may try to deceive: it and its tests run in two confined processes.
+    """Test a program that may try to deceive: the program and its tests run in two confined processes.
 
     Args:
-        program: what is tested; it may print, define functions and classes, and set variables.
+        program: the program to test; it may print, define functions and classes, and set variables.
         tests: Python with `test_…` functions, run in order. They reach the program as `learner.name`; `close(actual,
             expected, tolerance)` asserts a tensor, shape first; `with raises(ValueError, "scale"):` an exception.
     Returns:
-        Judged. Values travel as plain data, so the program can answer wrongly and no more.
+        Judged. The processes exchange plain data, so the program can return wrong values but cannot forge the verdict.
 
     >>> judge("def double(x): return 2 * x", "assert learner.double(3) == 6").passed
     True
@@ -191,10 +191,10 @@ def judge_each(
 
     Args:
         cases: (program, its tests), as for `judge`.
-        limits: of all of them together.
+        limits: for all of them together.
     Returns:
-        A Judged a program, with the outcomes of the two processes they shared; or None, as `run_each` does: then judge
-        them one by one.
+        One Judged per program, with the outcomes of the two processes they shared; or None, in the same cases as
+        `run_each`: then judge them one by one.
 
     >>> tests = [Chunk("assert double(3) == 6")]
     >>> cases = [([Chunk(f"def double(x): return {n} * x")], tests) for n in (2, 3)]
@@ -216,7 +216,7 @@ def _two_sides(
     given: tuple[Sequence[Chunk] | Sequence[Program], Sequence[Chunk] | Sequence[Program]], roles: tuple[str, str],
     limits: Limits, preload: Sequence[str], salt: int, name: str | None, owner: str,
 ) -> tuple[Side, Side]:  # fmt: skip
-    """Run two processes that share a channel; the outcome of each, and its reports where it ran several programs."""
+    """Run two processes that share a channel. Return each one's outcome, and its reports if it ran several programs."""
 
     def once(last: bool) -> tuple[Side, Side]:
         how, confined = starter(preload, salt, name)
@@ -229,7 +229,7 @@ def _two_sides(
                         program, limits=limits, stdin="", files=(), want=(), salt=salt, role=role, channel=end.fileno(),
                         confined=confined,
                     )  # fmt: skip
-                    launched.callback(side.abandon)  # nothing is left to do where it was finished
+                    launched.callback(side.abandon)  # does nothing after `finish`
                     side.launch(how)
                     sides.append(side)
             sides[0].partner, sides[1].partner = sides[1], sides[0]
@@ -247,7 +247,7 @@ def _two_sides(
 
 
 def _again_if_interrupted(once: Callable[[bool], R]) -> R:
-    """Run programs, and once more where a process of theirs was killed from outside; whatever comes of that counts."""
+    """Run programs, and once more if one of their processes was killed from outside; the second result counts."""
     try:
         return once(False)
     except watch.Interrupted:

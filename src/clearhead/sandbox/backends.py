@@ -1,7 +1,7 @@
-"""Choose how to confine programs on this machine, and what happens if it offers no way.
+"""Choose the back end that confines programs on this machine.
 
-Without one, nothing is run until the person at this machine consents to running packs and their own code unconfined
-(`consent`). A studio that other people use must not take that consent: it refuses to start.
+Without a back end nothing runs, until the person at this machine consents to run packs and their own code unconfined
+(`consent`). A studio that other people use must not rely on this consent: it refuses to start.
 """
 
 import os
@@ -19,7 +19,7 @@ UNCONFINED = Backend("unconfined", True, "programs run as you, with a limit of t
 
 
 def available() -> tuple[Backend, ...]:
-    """Return the ways this machine can confine programs, best first."""
+    """Return the back ends that work on this machine, best first."""
     offered = []
     if seccomp.supported() and landlock.abi() >= landlock.OLDEST:
         about = f"Landlock ABI {landlock.abi()} and a system call filter, without root"
@@ -30,21 +30,21 @@ def available() -> tuple[Backend, ...]:
 
 
 def backend() -> Backend | None:
-    """Return how programs are confined here; None if there is no way and the user has not consented to go without."""
+    """Return the back end in use; None if there is none and the user has not consented to run without one."""
     return next(iter(available()), UNCONFINED if _consented else None)
 
 
 def consent() -> None:
-    """Record the user's consent to run programs unconfined, until this process ends, if they cannot be confined."""
+    """Record the user's consent to run programs unconfined if this machine has no back end, until this process ends."""
     global _consented
     _consented = True
 
 
 def must_confine() -> None:
-    """Raise an error if programs cannot be confined. For services that others use; consent does not count there.
+    """Raise an error if programs cannot be confined. For services that others use, where consent does not count.
 
     Raises:
-        SandboxError: this machine cannot confine.
+        SandboxError: this machine has no back end.
     """
     if not available():
         raise SandboxError(
@@ -97,12 +97,12 @@ _USER = {
 
 
 def starter(preload: Sequence[str], salt: int, name: str | None = None) -> tuple["Worker | Cold", bool]:
-    """Return what starts a program, and whether it is confined.
+    """Return a starter for programs, and whether it confines them.
 
     Args:
         name: a back end by name; None is the best.
     Raises:
-        SandboxError: there is none, or not this one.
+        SandboxError: there is no back end, or none of this name.
     """
     chosen = next((offered for offered in available() if offered.name == name), None) if name else backend()
     if chosen is None:

@@ -1,11 +1,11 @@
-"""The types of a run: limits, programs, outcomes."""
+"""Types of a sandbox run: limits, programs, outcomes."""
 
 import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 MIB = 1 << 20
-THREAD = MIB  # what a thread counts as: the kernel's part of one, 30 KiB, is in no count, and process ids are few
+THREAD = MIB  # bytes that a thread counts as: its 30 KiB in the kernel are in no other count, and process ids are few
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Limits:
         seconds: wall time, and processor time rounded up.
         memory: bytes on top of what the interpreter (with what it preloaded) already maps; a thread counts as 1 MiB.
         output: bytes of stdout, stderr and report together.
-        disk: bytes of files in its own empty folder; 0 = it can write nothing.
+        disk: bytes of files in its own folder, initially empty; 0: it can write nothing.
     """
 
     seconds: float = 10.0
@@ -44,7 +44,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """An exception a program let through. `line` is in the chunk's own file; `kinds` are its classes, nearest first."""
+    """An uncaught exception. `line` is in the chunk's own file; `kinds` are its classes, nearest first."""
 
     type: str
     message: str
@@ -60,7 +60,7 @@ def no_memory(raised: Raised) -> bool:
 
 
 def disk_is_full(raised: Raised) -> bool:
-    """Return whether this exception means that the disk limit was reached, if the kernel keeps it."""
+    """Return whether this exception means that the disk limit was reached, where the kernel enforces it."""
     return "OSError" in raised.kinds and raised.message.startswith(f"[Errno {errno.ENOSPC}]")
 
 
@@ -79,12 +79,12 @@ class Outcome:
     """The outcome of a run.
 
     Attributes:
-        exit_code: 0, or 1 after an exception, or what the program chose; negative: minus the signal that ended it.
-        stopped: None, or why it was stopped: "time", "memory", "output", "disk", "start", or "report" where the
-            program damaged what its process reports.
-        raised: the exception it let through, if any. A program that sets out to deceive can forge it, and `values`.
-        values: the names asked for in `want`, as text.
-        tests: what the tests found (`judge` only).
+        exit_code: 0, or 1 after an exception, or the program's own; negative: minus the signal that ended it.
+        stopped: None, or why it was stopped: "time", "memory", "output", "disk", "start", or "report" if the program
+            damaged its report.
+        raised: the uncaught exception, if any. A malicious program can forge it, and `values` too.
+        values: the variables named in `want`, as text.
+        tests: the results of the tests (`judge` only).
         seconds: wall time from launch to end.
     """
 
@@ -99,13 +99,13 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether it ran to its end without an uncaught exception."""
+        """Whether the program ran to its end without an uncaught exception."""
         return self.exit_code == 0 and self.stopped is None and self.raised is None
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A way to confine. `warm`: a program starts in milliseconds, with what was preloaded already imported."""
+    """A way to confine programs. `warm`: a program starts in milliseconds, with its preloads already imported."""
 
     name: str
     warm: bool

@@ -1,4 +1,4 @@
-"""What an attention does between Q·Kᵀ and its weights, described once for every room above. See README.md."""
+"""The one description of an attention, everything between Q·Kᵀ and the weights, for every room above. See README.md."""
 
 from clearhead.spec.attention import ARGUMENTS, FIELDS, LEARNABLE, TENSORS, Attention, four_axes
 from clearhead.spec.band import CAUSAL, EVERYWHERE, Band

@@ -1,4 +1,4 @@
-"""`Attention`: everything between Q·Kᵀ and the weights, in one value. Its fields are one table, which all else uses."""
+"""`Attention`: everything between Q·Kᵀ and the weights, in one value. Slicing and saving follow from its fields."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from clearhead.spec.rule import Rule
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """softcap(Q Kᵀ · scale) + bias + key_bias - alibi·distance, masked: the logits, and what the softmax does to them.
+    """Describe the logits, softcap(Q Kᵀ · scale) + bias + key_bias - alibi·distance, masked, and their softmax.
 
-    Query i of a computation has position first_query + i, and key j has position first_key + j. So a shard, a chunk or
-    the queries after a cache are described as what they are: a part of a larger attention.
+    Query i of a computation has position first_query + i, and key j has position first_key + j. A shard, a chunk or the
+    queries after a KV cache are described this way, as a part of a larger attention.
 
     Attributes:
         scale: logit multiplier, no unit.
-        head_scale: (H,) what multiplies the scale in each query head, as QK-norm has it (Henry et al. 2020); None = 1.
+        head_scale: (H,) a factor on `scale` for each query head, as in QK-norm (Henry et al. 2020); None = 1.
         band_low, band_high: a query may attend a key only where band_low <= key position - query position <= band_high;
             None = no limit on that side. A causal mask is (None, 0), a sliding window of w is (1 - w, 0).
         allow: bool, broadcastable to (B, H, L, S), True = may attend; None = everything.
-        rule: where queries may attend besides, as a rule that is evaluated in pieces; None = everything.
+        rule: a further mask, given as a rule that is evaluated in pieces; None = everything.
         bias: float, broadcastable to (B, H, L, S), added to the logits; None = nothing.
-        key_bias: float, broadcastable to (B, H, 1, S), added too; apart from `bias`, because the sum of the two may be
-            an L×S tensor that neither of them is. None = nothing.
+        key_bias: float, broadcastable to (B, H, 1, S), added to the logits too. It is separate from `bias` because the
+            sum may be an L×S tensor even where neither of them is. None = nothing.
         alibi: (H,) slopes: slope · |query position - key position| is subtracted from a logit, after the soft cap
             (Press et al. 2022); None = nothing.
         softcap: logits become softcap·tanh(logits / softcap) before bias and mask; None = off.
-        sinks: (H,) extra logits that take weight and give no value; None = none.
+        sinks: (H,) one extra logit per head, which takes weight and has no value; None = none.
         dropout_p: probability in [0, 1) that a weight is dropped; the rest are multiplied by 1/(1 - p).
-        seed: names the dropout pattern; an int, or an integer tensor of no axes. The pattern is drawn for each batch
-            entry, head, query position and key position, so that rows and keys may be computed apart.
+        seed: selects the dropout pattern; an int, or an integer tensor without axes. The pattern depends on batch
+            entry, head, query position and key position, so rows and keys can be computed separately.
         first_query, first_key: the positions of query 0 and of key 0.
     """
 
@@ -70,9 +70,9 @@ class Attention:
         first_query: int = 0,
         **others: Any,
     ) -> Attention:
-        """The attention in a caller's words: `is_causal`, `reach` and a rule count queries and keys from 0 each.
+        """Return the attention of a caller's arguments: `is_causal`, `reach` and a rule count queries and keys from 0.
 
-        A scale of shape (H,) is one for each query head.
+        A scale of shape (H,) has one factor for each query head.
 
         Example:
             >>> Attention.of(0.5, is_causal=True, first_query=3).band
@@ -86,19 +86,19 @@ class Attention:
         return cls(scale=float(scale), band_low=low, band_high=high, first_query=first_query, **others)
 
     def __eq__(self, other: object) -> bool:
-        """Whether the numbers are equal and the tensors are the same objects, as the hash has it.
+        """Return whether the numbers are equal and the tensors are the same objects, which is what the hash compares.
 
-        Python 3.13 compares the fields of a dataclass with == alone, which is ambiguous for tensors.
+        The `__eq__` of a dataclass in Python 3.13 uses == alone, which is ambiguous for tensors.
         """
         if not isinstance(other, Attention):
             return NotImplemented
         return all(_same(getattr(self, name), getattr(other, name)) for name in FIELDS)
 
     def change(self, **fields: Any) -> Attention:
-        """The same with other values of some fields."""
+        """Return a copy with some fields replaced."""
         return replace(self, **fields)
 
-    # What it says
+    # Derived properties
 
     @property
     def band(self) -> Band:
@@ -107,12 +107,12 @@ class Attention:
 
     @property
     def reach(self) -> Band:
-        """The band where queries and keys are counted from 0 each: limits on j - i."""
+        """The band on indices instead of positions: limits on j - i."""
         return bands.shift((self.band_low, self.band_high), self.first_query - self.first_key)
 
     @property
     def is_causal(self) -> bool:
-        """Whether the band is that of torch's is_causal: query i may attend keys 0..i."""
+        """Whether the band equals torch's is_causal: query i may attend keys 0..i."""
         return self.band_low is None and self.band_high == self.first_key - self.first_query
 
     @property
@@ -122,15 +122,15 @@ class Attention:
 
     @property
     def multiplier(self) -> float | Tensor:
-        """What a product q·k is multiplied by: a number, or (H, 1, 1)."""
+        """The factor on q·k: a number, or a tensor (H, 1, 1)."""
         return self.scale if self.head_scale is None else (self.scale * self.head_scale)[:, None, None]
 
     def scale_query(self, query: Tensor) -> Tensor:
-        """A query (B, H, L, D) times the multiplier, in its own dtype; see `unscaled`."""
+        """Return query (B, H, L, D) times the multiplier, in its own dtype; see `unscaled`."""
         return (query * self.multiplier).to(query.dtype)
 
     def multiplier_of(self, head: Tensor) -> float | Tensor:
-        """The multiplier of single pairs, by their query heads."""
+        """Return the multiplier of single pairs, given their query heads."""
         return self.scale if self.head_scale is None else self.scale * self.head_scale[head]
 
     @property
@@ -140,36 +140,39 @@ class Attention:
 
     @property
     def is_masked(self) -> bool:
-        """Whether something may keep a query from a key: a mask, a rule, a band or a bias."""
+        """Whether a mask, a rule, a band or a bias may exclude a pair of query and key."""
         return not (self.allow is None and self.rule is None and self.bias is None and self.band == EVERYWHERE)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors it holds, by the names of their fields."""
+        """Return the tensors that are set, by field name."""
         return {name: value for name, value in zip(TENSORS, self.tensor_list(), strict=True) if value is not None}
 
     def tensor_list(self) -> list[Tensor | None]:
-        """The same as a list with None for what is missing, in the order of TENSORS."""
+        """Return the tensors in the order of TENSORS, with None for those that are not set."""
         return [getattr(self, name) for name in TENSORS]
 
     def learning(self) -> list[str]:
-        """The fields to which gradients flow."""
+        """Return the names of the tensors that require a gradient."""
         return [name for name, value in self.tensors().items() if FIELDS[name].learns and value.requires_grad]
 
-    # Parts of it
+    # Slices
 
     def part(self, rows: slice, keys: slice) -> Attention:
-        """Some queries over some keys, each a slice of step 1: with their positions, and the same dropout pattern."""
+        """Return the attention of some queries over some keys, slices of step 1; positions and dropout stay theirs."""
         pairs = self.pairs(rows, keys)
         return pairs.change(
             first_query=self.first_query + (rows.start or 0), first_key=self.first_key + (keys.start or 0)
         )
 
     def pairs(self, rows: slice | Tensor, keys: slice | Tensor) -> Attention:
-        """The same with its tensors cut to some queries and keys, in any order; positions stay as they are."""
+        """Return a copy whose tensors are indexed by some queries and keys, in any order; positions do not change."""
         return self._map_pairs(lambda t: _cut(_cut(t, 2, rows), 3, keys))
 
     def select_rows(self, rows: Tensor, keys: int) -> Attention:
-        """Some queries in any order over S keys: band and slopes become tensors, for positions no longer follow."""
+        """Return the attention of some queries, in any order, over S keys.
+
+        The positions are no longer consecutive, so the band and the ALiBi slopes become tensors.
+        """
         part = self.pairs(rows, slice(None))
         query = rows[:, None] + self.first_query
         key = torch.arange(keys, device=rows.device) + self.first_key
@@ -183,10 +186,10 @@ class Attention:
         return part.change(**fields)
 
     def heads(self, heads: slice | Tensor) -> Attention:
-        """Some query heads: positions in any order, or a slice of step 1 with a stop.
+        """Return the attention of some query heads: indices in any order, or a slice of step 1 with a stop.
 
         Raises:
-            OptionError: with dropout, whose pattern is drawn for the number of a head.
+            OptionError: it has dropout, whose pattern depends on the index of a head.
         """
         self._refuse_dropout("heads")
         cut = self._map_pairs(lambda t: _cut(t, 1, heads))
@@ -201,26 +204,26 @@ class Attention:
         return cut.change(**own) if own else cut
 
     def batch(self, entries: slice) -> Attention:
-        """Some batch entries, a slice of step 1.
+        """Return the attention of some batch entries, a slice of step 1.
 
         Raises:
-            OptionError: with dropout, whose pattern is drawn for the number of an entry.
+            OptionError: it has dropout, whose pattern depends on the index of an entry.
         """
         self._refuse_dropout("batch entries")
         cut = self._map_pairs(lambda t: _cut(t, 0, entries))
         return cut.change(rule=rules.part(cut.rule, first_batch=entries.start or 0)) if cut.rule is not None else cut
 
     def transposed(self) -> Attention:
-        """The attention of keys to queries: the same logit for each pair, with the roles exchanged.
+        """Return the attention with queries and keys exchanged: each pair keeps its logit.
 
         Raises:
-            OptionError: it has sinks, dropout or a rule, which belong to queries.
+            OptionError: it has sinks, dropout or a rule, which are defined per query.
         """
         queries_own = [name for name in ("sinks", "rule") if getattr(self, name) is not None]
         if queries_own or self.dropout_p:
             owned = " and ".join([*queries_own, *["dropout"] * bool(self.dropout_p)])
             raise OptionError(
-                f"an attention with {owned} cannot be transposed. Remove it first, with dataclasses.replace."
+                f"an attention with {owned} cannot be transposed. Remove {owned} first, with dataclasses.replace."
             )
         low, high = self.band
         bias = self.bias
@@ -236,10 +239,10 @@ class Attention:
             first_key=self.first_query,
         )
 
-    # The same in another form
+    # Conversions
 
     def cast(self, dtype: torch.dtype) -> Attention:
-        """The same with its floating-point tensors in a dtype."""
+        """Return a copy with its floating-point tensors in a dtype."""
         changed = {
             name: value.to(dtype)
             for name, value in self.tensors().items()
@@ -248,11 +251,15 @@ class Attention:
         return self.change(**changed) if changed else self
 
     def with_four_axes(self) -> Attention:
-        """The same with all four axes at each mask and bias, as (B, H, L, S)."""
+        """Return a copy in which each mask and bias has all four axes (B, H, L, S)."""
         return self._map_pairs(lambda mask: mask)
 
     def under(self, other: Attention) -> Attention:
-        """The same under the masks and biases of another of the same queries and keys, besides its own."""
+        """Return a copy with the masks and biases of another attention of the same queries and keys added to its own.
+
+        Raises:
+            OptionError: both have ALiBi slopes, and they count distances from different positions.
+        """
         mine, theirs = self.tensors(), other.tensors()
         joint: dict[str, Any] = {}
         for name in ("allow", "bias", "key_bias", "alibi"):
@@ -270,11 +277,11 @@ class Attention:
         )
 
     def unscaled(self) -> Attention:
-        """The same for queries or keys that are multiplied by `multiplier` already."""
+        """Return a copy with scale 1, for queries or keys that are already multiplied by `multiplier`."""
         return self.change(scale=1.0, head_scale=None)
 
     def join_biases(self) -> Attention:
-        """The same with `key_bias` as a part of `bias`.
+        """Return a copy with `key_bias` added into `bias`.
 
         Memory: O(L·S) where both are given and `bias` varies by row.
         """
@@ -283,26 +290,26 @@ class Attention:
         return self.change(bias=self.key_bias if self.bias is None else self.bias + self.key_bias, key_bias=None)
 
     def with_tensors(self, tensors: Sequence[Tensor | None]) -> Attention:
-        """The same with other tensors, in the order of TENSORS."""
+        """Return a copy with other tensors, given in the order of TENSORS."""
         return self.change(**dict(zip(TENSORS, tensors, strict=True)))
 
     def without_tensors(self) -> Attention:
-        """Its numbers alone."""
+        """Return a copy with its numbers alone."""
         return self.change(**_NO_TENSORS)
 
-    # As a file holds it, and as an operator takes it
+    # Files and custom operators
 
     def saved_numbers(self) -> dict[str, float | int | None]:
-        """The numbers that a file holds beside `tensors()`."""
+        """Return the numbers that a file stores in addition to `tensors()`."""
         return {name: getattr(self, name) for name, row in FIELDS.items() if row.saved and not row.is_tensor}
 
     def arguments(self) -> list[Any]:
-        """Every field that an operator takes, in the order of ARGUMENTS."""
+        """Return every field that the custom operator takes, in the order of ARGUMENTS."""
         return [_as_argument(name, getattr(self, name)) for name in ARGUMENTS]
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Attention:
-        """The attention of an operator's arguments, by name."""
+        """Return the attention of the custom operator's arguments, given by name."""
         own = {name: arguments[name] for name in ARGUMENTS}
         own["seed"] = 0 if own["seed"] is None else own["seed"]
         return cls(**own)
@@ -317,7 +324,10 @@ class Attention:
 
     def _refuse_dropout(self, parts: str) -> None:
         if self.dropout_p:
-            raise OptionError(f"the dropout pattern of some {parts} is not that of the whole. Set dropout_p=0 first.")
+            raise OptionError(
+                f"an attention with dropout_p={self.dropout_p} cannot be cut to some {parts}: the dropout pattern "
+                f"depends on their index. Set dropout_p=0 first."
+            )
 
     def _device(self) -> torch.device | None:
         return next((value.device for value in self.tensors().values()), None)
@@ -330,12 +340,12 @@ def _same(value: Any, other: Any) -> bool:
 
 
 def four_axes(mask: Tensor) -> Tensor:
-    """A tensor that broadcasts to (B, H, L, S), with all four axes."""
+    """Return a tensor that broadcasts to (B, H, L, S) with all four axes, the missing ones of size 1."""
     return mask[(None,) * (4 - mask.dim())]
 
 
 def _cut(mask: Tensor, axis: int, where: slice | Tensor) -> Tensor:
-    """Some positions of an axis; an axis of size 1 serves every position."""
+    """Index one axis; an axis of size 1 broadcasts, and stays."""
     if mask.shape[axis] == 1 or (isinstance(where, slice) and where == slice(None)):
         return mask
     return mask[(slice(None),) * axis + (where,)]

@@ -9,18 +9,18 @@ CAUSAL: Band = (None, 0)
 
 
 def intersect(band: Band, other: Band) -> Band:
-    """The band that both allow.
+    """Return the band that both allow.
 
     >>> intersect((None, 0), (-3, 3))
     (-3, 0)
     """
     lows = [low for low in (band[0], other[0]) if low is not None]
     highs = [high for high in (band[1], other[1]) if high is not None]
-    return max(lows) if lows else None, min(highs) if highs else None  # torch.compile knows no `default`
+    return max(lows) if lows else None, min(highs) if highs else None  # torch.compile does not support max(default=)
 
 
 def shift(band: Band, by: int) -> Band:
-    """The band with both limits moved.
+    """Return the band with both limits moved.
 
     >>> shift((None, 0), 4)
     (None, 4)
@@ -30,7 +30,7 @@ def shift(band: Band, by: int) -> Band:
 
 
 def outside(band: Band, query: Tensor, key: Tensor) -> Tensor:
-    """Whether a key is outside a query's band, for positions that broadcast: bool.
+    """Return whether each key is outside the query's band, bool; positions broadcast.
 
     >>> outside((-1, 0), torch.tensor([[0], [2]]), torch.arange(4)).tolist()
     [[False, True, True, True], [True, False, False, True]]
@@ -43,7 +43,7 @@ def outside(band: Band, query: Tensor, key: Tensor) -> Tensor:
 
 
 def span(band: Band, rows: slice, cols: slice) -> slice:
-    """The keys of `cols` that some of the rows may attend: from the first to behind the last.
+    """Return the slice of `cols` that contains every key some row may attend.
 
     >>> span((-2, 0), slice(4, 6), slice(0, 100))
     slice(2, 6, None)

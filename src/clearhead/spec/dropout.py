@@ -1,4 +1,4 @@
-"""Which weights are dropped: a counter-based pattern, the same in every kernel and in forward and backward.
+"""The dropout pattern: counter-based, the same in every kernel and in forward and backward.
 
 Weight (b, h, i, j) is dropped where a 32-bit hash of (seed, b·H + h, query position, key position) is under p·2³². No
 pattern is stored and no generator state moves. The mixing function is "lowbias32" of Wellons' hash prospector (2018),
@@ -27,21 +27,21 @@ def mix(x: Tensor) -> Tensor:
 
 
 def threshold(p: float) -> int:
-    """The hash below which a weight is dropped: p·2³², at most 2³²-1."""
+    """Return the hash below which a weight is dropped: p·2³², at most 2³²-1."""
     return min(int(p * 2**32), _WORD)
 
 
 def head_words(attention: Attention, heads: int, device: torch.device) -> Tensor:
-    """The hash of the seed and each of B·H heads, from which those of its rows and weights follow: int64."""
+    """Return the hash of the seed and each of B·H heads, from which the hashes of rows and weights derive: int64."""
     seed = int(attention.seed)
     low, high = seed & _WORD, (seed >> 32) & _WORD
     return mix(mix(torch.arange(heads, device=device) ^ low) ^ high)
 
 
 def kept(attention: Attention, full: tuple[int, int, int, int]) -> Tensor:
-    """Which weights of an attention over (B, H, L, S) are kept: bool of that shape, on the CPU.
+    """Return which weights of an attention over (B, H, L, S) are kept: bool of that shape, on the CPU.
 
-    Example: the pattern of some rows and keys is that part of the whole one.
+    Example: the pattern of some rows and keys is a part of the whole pattern.
         >>> whole = Attention(dropout_p=0.5, seed=7)
         >>> part = whole.part(slice(2, 5), slice(1, 4))
         >>> torch.equal(kept(part, (1, 2, 3, 3)), kept(whole, (1, 2, 6, 6))[:, :, 2:5, 1:4])

@@ -1,4 +1,4 @@
-"""The columns of the table that describes an attention: what kind of thing each field is, declared once beside it."""
+"""What each field of `Attention` declares about itself: axes, operator schema, gradients, whether a file stores it."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -13,7 +13,7 @@ class Axes(Enum):
     HEADS = "(H,): a number for each query head"
     PAIRS = "broadcastable to (B, H, L, S)"
     KEYS = "broadcastable to (B, H, 1, S)"
-    RULE = "evaluated where it is needed"
+    RULE = "a rule, evaluated in pieces"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Field:
         schema: its type in the schema of a custom operator; None for a field that an operator cannot take.
         boolean: whether a tensor holds booleans instead of floating-point numbers.
         learns: whether gradients flow to it.
-        saved: whether a file of matrices holds it.
+        saved: whether a saved attention matrix stores it.
         name: the field's name; the same in the operator's schema, in the file and in native/arguments.h.
     """
 

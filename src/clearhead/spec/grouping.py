@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def divide_heads(heads: int, kv_heads: int) -> int:
-    """How many query heads share a key head: 1 if there are no heads at all, -1 if kv_heads does not divide heads.
+    """Return how many query heads share a key head: 1 if there are no heads, -1 if kv_heads does not divide heads.
 
     >>> divide_heads(6, 3), divide_heads(0, 0), divide_heads(0, 3), divide_heads(6, 4), divide_heads(6, 0)
     (2, 1, 0, -1, -1)
@@ -15,5 +15,5 @@ def divide_heads(heads: int, kv_heads: int) -> int:
 
 
 def repeat_heads(key: Tensor, heads: int) -> Tensor:
-    """Keys or values (B, H_kv, S, D) with a head for each query head, (B, H, S, D)."""
+    """Return keys or values (B, H_kv, S, D) with each head repeated for its query heads, (B, H, S, D)."""
     return key if key.shape[1] == heads else key.repeat_interleave(divide_heads(heads, key.shape[1]), dim=1)

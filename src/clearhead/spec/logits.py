@@ -11,13 +11,12 @@ from clearhead.spec.band import EVERYWHERE, outside
 def logits(
     attention: Attention, scaled: Tensor, rows: Tensor | None = None, keys: Tensor | None = None
 ) -> Tensor:  # fmt: skip
-    """The logits of an attention, or of a rectangle of it, -inf where masked.
+    """Return the logits of an attention, or of a rectangle of it, -inf where masked.
 
     Args:
-        attention: what to do to the products; its tensors broadcast to theirs (see `Attention.pairs`) and are in their
-            dtype.
+        attention: its tensors broadcast to the products (see `Attention.pairs`) and have their dtype.
         scaled: (B, H, L, S), q·k times `attention.multiplier`.
-        rows, keys: which query and key of the attention each row and column is; None = all, in order.
+        rows, keys: the query index of each row and the key index of each column; None = all, in order.
 
     Example:
         >>> logits(Attention(band_high=0, softcap=2.0), torch.full((1, 1, 2, 2), 100.0))[0, 0].tolist()
@@ -48,10 +47,10 @@ def logits(
 def logits_at(
     attention: Attention, scaled: Tensor, batch: Tensor, head: Tensor, row: Tensor, key: Tensor, full: tuple[int, ...]
 ) -> Tensor:
-    """The logits of single pairs, each given by its batch entry, query head, query and key.
+    """Return the logits of single pairs, each given by its batch entry, query head, query and key.
 
     Args:
-        scaled: q·k times the multiplier, of the indices' joint shape, as is the result.
+        scaled: q·k times the multiplier, in the indices' broadcast shape, like the result.
         full: (B, H, L, S) of the attention.
     """
     x = scaled
@@ -73,7 +72,7 @@ def logits_at(
 
 
 def cap_slope(attention: Attention, scaled: Tensor) -> Tensor | None:
-    """The derivative of the soft cap at scaled products; None without a cap."""
+    """Return the derivative of the soft cap at scaled products; None without a cap."""
     if attention.softcap is None:
         return None
     tanh = torch.tanh(scaled / attention.softcap)
@@ -81,17 +80,19 @@ def cap_slope(attention: Attention, scaled: Tensor) -> Tensor | None:
 
 
 def distances(attention: Attention, length: int, keys: int, device: torch.device) -> Tensor:
-    """(L, S), int64: how far each key's position is from each query's, as ALiBi counts."""
+    """Return |query position - key position|, the distance ALiBi uses: int64, (L, S)."""
     rows = torch.arange(length, device=device)[:, None] + attention.offset
     return (rows - torch.arange(keys, device=device)).abs()
 
 
 def allowed(attention: Attention, full: tuple[int, int, int, int], rows: range, device: torch.device) -> Tensor | None:
-    """(B or 1, H or 1, rows or 1, S or 1), bool: where some queries may attend, the band aside; None = everywhere.
+    """Return where some queries may attend by mask and rule, without the band; None = everywhere.
 
     Args:
         full: (B, H, L, S) of the attention.
-        rows: which of its queries.
+        rows: indices of the queries.
+    Returns:
+        bool, (B or 1, H or 1, rows or 1, S or 1).
     """
     allow = None if attention.allow is None else four_axes(attention.allow)
     if allow is not None and allow.shape[2] > 1:

@@ -1,4 +1,4 @@
-"""Masks that stay rules: what a rule answers, and the part of one that belongs to some heads or batch entries."""
+"""Masks as rules that are evaluated in blocks, and a rule restricted to some heads, batch entries or positions."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-PIECE = 1 << 18  # entries of a rule that are evaluated at a time
+PIECE = 1 << 18  # how many entries of a rule are evaluated at a time
 Sizes = tuple[int | None, int | None, int | None, int | None]
 
 
 class BlockState(Enum):
-    """What a mask says of a block of queries × keys. MIXED is always a true answer; the others save work."""
+    """How much of a block of queries × keys is allowed. MIXED is always correct; EMPTY and FULL save work."""
 
     EMPTY = "empty"
     FULL = "full"
@@ -23,20 +23,20 @@ class BlockState(Enum):
 
 
 class Rule(Protocol):
-    """Where queries may attend, by positions. clearhead.masks.Mask is one."""
+    """Where queries may attend, as a function of positions. clearhead.masks.Mask implements it."""
 
     def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        """Whether query q may attend key k, for index tensors that broadcast: bool, of their joint shape or less."""
+        """Return whether query q may attend key k: bool, of the indices' broadcast shape or one that expands to it."""
 
     def state(self, rows: range, cols: range) -> BlockState:
-        """Say of a block whether it is EMPTY, FULL or MIXED, for every batch entry and head at once."""
+        """Return whether a block is EMPTY, FULL or MIXED over every batch entry and head."""
 
     def sizes(self) -> Sizes:
-        """The B, H, L, S the rule was made for; None where any will do."""
+        """Return the B, H, L, S that the rule requires; None where any size is accepted."""
 
     @property
     def bias(self) -> Any:
-        """What the rule adds to the logits; None for most."""
+        """The bias that comes with the rule; None for most rules."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,9 +45,9 @@ class RulePart:
 
     Attributes:
         whole: the rule.
-        heads: int64, which of its heads each head here is; None = the same.
-        first_batch: which of its batch entries entry 0 here is.
-        shift: what its query positions are ahead of the positions here.
+        heads: int64, for each head here its index in the whole; None = the same.
+        first_batch: the index in the whole of batch entry 0 here.
+        shift: position in the whole minus position here, for queries.
     """
 
     whole: Rule
@@ -71,7 +71,7 @@ class RulePart:
 
 
 def part(rule: Rule | None, *, heads: Tensor | None = None, first_batch: int = 0, shift: int = 0) -> Rule | None:
-    """The rule as seen from some query heads, in any order, from a later batch entry, or at other query positions."""
+    """Return the rule for some query heads, in any order, from a later batch entry, or at other query positions."""
     if rule is None or (heads is None and first_batch == 0 and shift == 0):
         return rule
     own = rule if isinstance(rule, RulePart) else RulePart(rule)
@@ -106,18 +106,18 @@ def block(
 
 
 def tables(rule: Rule, sizes: tuple[int, int]) -> int:
-    """How many L×S tables a rule is: 1, or one for each batch entry, head or both."""
+    """Return how many L×S tables the rule evaluates to: 1, or one for each batch entry, head or both."""
     of_batch, of_heads, *_ = rule.sizes()
     return (1 if of_batch is None else sizes[0]) * (1 if of_heads is None else sizes[1])
 
 
 def in_pieces(rule: Callable[[Tensor], Tensor], q: Tensor, entries: int) -> Tensor:
-    """Evaluate a rule some queries at a time: positions take eight times the memory of the answer.
+    """Evaluate a rule a few queries at a time, because int64 positions take eight times the memory of the bool result.
 
     Args:
-        rule: gives the answer for queries (1, 1, n, 1).
-        q: (1, 1, L, 1), all of them.
-        entries: how many answers there are for one query.
+        rule: returns the mask of queries (1, 1, n, 1).
+        q: (1, 1, L, 1), all query positions.
+        entries: how many mask entries one query has.
     Returns:
         bool, four axes; the third has size 1 where the rule does not depend on queries.
     """

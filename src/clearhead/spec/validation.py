@@ -1,4 +1,4 @@
-"""The one check of an attention against the sizes of what it is computed from."""
+"""Validation of an attention against the sizes of query and key."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ def validate(attention: Attention, full: Sequence[int], device: torch.device) ->
 
 
 def broadcasts(shape: Sequence[int], full: Sequence[int]) -> bool:
-    """Whether each axis of a mask, counted from the last, has its full size or 1."""
+    """Return whether each axis of a mask, counted from the last, has its full size or 1."""
     return len(shape) <= 4 and all(
         size in (1, whole) for size, whole in zip(reversed(shape), reversed(full), strict=False)
     )
@@ -59,6 +59,6 @@ def _check_pairs(row: Field, tensor: Tensor, full: Sequence[int]) -> None:
 def _check_heads(row: Field, tensor: Tensor, heads: int) -> None:
     if tensor.shape != (heads,) or not tensor.is_floating_point():
         raise ShapeError(
-            f"{row.name} must be floating point, one a query head, shape ({heads},) "
+            f"{row.name} must be floating point with one number per query head, shape ({heads},) "
             f"({shape_text(row.name, tensor.shape, 'H')}, {tensor.dtype})."
         )

@@ -1,4 +1,4 @@
-"""From a model and a corpus to what each head does, over how many texts. See README.md."""
+"""Measure what each head of a model does over a corpus, and on how many texts. See README.md."""
 
 from clearhead.survey.asks import ASKS, STATISTICS, checked_asks
 from clearhead.survey.corpus.opening import open_corpus

@@ -11,14 +11,14 @@ from clearhead.errors import OptionError
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
-    """One number a text and head.
+    """A statistic: one number per text and head.
 
     Attributes:
-        name: how tables name it.
-        asks: the asks that bring it.
-        about: what it says, for the head of a column.
+        name: its name in tables.
+        asks: the asks that include it.
+        about: what it means, for the heading of a column.
         does: what a head does whose value reaches the threshold, as the end of "this head …"; "" if it names no role.
-        threshold: the value from which a text counts in the share of texts; None if no share is given.
+        threshold: a text with at least this value counts in the share of texts; None if there is no share.
         bounded: whether it is between 0 and 1, so that a histogram of it is kept.
     """
 
@@ -98,6 +98,6 @@ def checked_asks(asks: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def statistics_of(asks: Iterable[str]) -> tuple[Statistic, ...]:
-    """Return the statistics that some asks bring, in the order of `STATISTICS`."""
+    """Return the statistics of some asks, in the order of `STATISTICS`."""
     chosen = set(asks)
     return tuple(statistic for statistic in STATISTICS if chosen.intersection(statistic.asks))

@@ -1,4 +1,4 @@
-"""SurveyFolder: what a survey has written, and whose survey it is. One process at a time works in it."""
+"""SurveyFolder: the folder that a survey writes to. One process at a time works in it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clearhead.survey.parquet import write_whole
 from clearhead.survey.part_files import is_part_of, name_of
 from clearhead.survey.settings import FORMAT
 
-flock: Any  # None where this is not a Unix system: two processes in one folder are not told apart there
+flock: Any  # None on other systems than Unix, where two processes in one folder are not detected
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
 except ImportError:
@@ -43,7 +43,7 @@ class SurveyFolder:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What `survey.json` says.
+        """Return the content of `survey.json`.
 
         Raises:
             ModelError: there is none, or it cannot be read.
@@ -61,14 +61,18 @@ class SurveyFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder if it is not there, and keep other surveys out of it meanwhile.
+        """Create the folder if necessary, and lock it against other surveys inside the block.
 
         Raises:
-            OptionError: another survey works in it, it cannot be made, or it has files that are no survey's.
+            OptionError: another survey is writing to it, it cannot be created, or it holds other files.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDONLY)
+        except FileExistsError as error:
+            raise OptionError(
+                f"{self.path} is a file, expected a folder. Give an empty or a new one: --out."
+            ) from error
         except OSError as error:
             raise unwritable(self.path, error) from error
         try:
@@ -84,13 +88,13 @@ class SurveyFolder:
             os.close(descriptor)
 
     def begin(self, identity: dict[str, Any]) -> str:
-        """Say whose survey this is, or check that it is the one that began here; return the digest of its settings.
+        """Write the identity of a new survey, or check that the folder holds the same one; return its digest.
 
         Args:
-            identity: everything that decides its numbers, as `survey.identity` gives it.
+            identity: everything that decides its numbers, from `survey.identity`.
 
         Raises:
-            OptionError: the folder holds another survey, and the message says what differs; or other files.
+            OptionError: the folder holds another survey (the message says what differs), or other files.
         """
         if (self.path / MANIFEST).is_file():
             before = self.manifest["identity"]
@@ -110,36 +114,40 @@ class SurveyFolder:
         return digest_of(identity)
 
     def write(self, identity: dict[str, Any], result: dict[str, Any]) -> None:
-        """Write `survey.json`: whose survey this is and, when it is done, what came of it."""
+        """Write `survey.json`: the identity of the survey and, when it is done, its counts."""
         data = {"format": FORMAT, "identity": identity, "result": result}
         write_whole(self.path / MANIFEST, json.dumps(data, indent=1, ensure_ascii=False).encode())
 
     def left(self, parts: list[Part], digest: str) -> list[Part]:
-        """Return the parts that are not written yet. A damaged file does not count as written."""
+        """Return the parts that are not written yet. A damaged file counts as not written."""
         return [part for part in parts if not is_part_of(self.part_path(part.number), digest)]
 
     def part_path(self, number: int) -> Path:
         return self.path / "parts" / name_of(number)
 
     def add(self, files: dict[str, bytes]) -> None:
-        """Write the files of a part, in their order: the last says that it is done."""
+        """Write the files of a part in order. The last file marks the part as done."""
         for name, content in files.items():
             write_whole(self.path / name, content)
 
     def tidy(self) -> None:
-        """Remove the drafts that a killed process left."""
+        """Remove unfinished files that a killed process left."""
         for draft in self.path.rglob(".*.draft"):
             with suppress(OSError):
                 draft.unlink()
 
 
 def digest_of(identity: dict[str, Any]) -> str:
-    """Return a digest of what decides a survey's numbers."""
+    """Return a digest of everything that decides a survey's numbers."""
     return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], place: str = "") -> Iterator[str]:
-    """What differs between two identities, in words."""
+    """Yield texts that say what differs between two identities; of another model its name alone."""
+    if before.get("digest") != now.get("digest") and "name" in now:
+        names = f" ({before.get('name')}, and now {now['name']})" if before.get("name") != now["name"] else ""
+        yield f"another {place.strip()}{names}"
+        return
     for name in before | now:
         was, is_now = before.get(name), now.get(name)
         if isinstance(was, dict) and isinstance(is_now, dict):

@@ -1,4 +1,4 @@
-"""Parquet files: written whole or not at all, and from the same numbers always the same bytes."""
+"""Write Parquet files atomically; the same numbers always give the same bytes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_table(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also if the machine stops meanwhile.
+    """Write a file atomically: it appears complete or not at all, even if the machine stops meanwhile.
 
     Raises:
         OptionError: it cannot be written.

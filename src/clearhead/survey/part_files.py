@@ -1,4 +1,4 @@
-"""What is written of a part: the moments of every head, and tables of its texts if they are kept."""
+"""The files of a part: the moments of every head, and tables of its texts if they are kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clearhead.survey.measuring.moments import Moments
 from clearhead.survey.measuring.worker import Measured
 from clearhead.survey.parquet import read_table, table_bytes
 
-WHOLE = ("count", "above", "histogram", "example_texts")  # the columns of whole numbers
+WHOLE = ("count", "above", "histogram", "example_texts")  # columns of integers
 
 
 def name_of(part: int) -> str:
@@ -26,10 +26,10 @@ def name_of(part: int) -> str:
 
 
 def contents(measured: Measured, layout: Layout, digest: str) -> dict[str, bytes]:
-    """Return the files of a part, by their paths in the survey's folder; the last is the one that says it is done.
+    """Return the files of a part by their path in the survey's folder. The last one marks the part as done.
 
     Args:
-        digest: of the survey's settings, kept in the file.
+        digest: the digest of the survey's settings, kept in the file.
     """
     number = measured.part.number
     files = {}
@@ -75,7 +75,7 @@ def read_part(path: Path) -> tuple[dict[str, Moments], dict[str, str]]:
 
 
 def is_part_of(path: Path, digest: str) -> bool:
-    """Whether a file is a whole part of a survey with these settings."""
+    """Whether a file is a complete part of a survey with these settings."""
     try:
         _, notes = read_table(path)
     except (OSError, ValueError):

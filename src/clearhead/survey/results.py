@@ -1,9 +1,8 @@
-"""The results of a survey: one row a head and statistic, in Parquet partitioned by layer; and the texts of examples."""
+"""The results of a survey: one row per head and statistic, in Parquet partitioned by layer, and the example texts."""
 
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -12,18 +11,18 @@ import numpy as np
 
 from clearhead.survey.asks import BY_NAME, statistics_of
 from clearhead.survey.folder import SurveyFolder
+from clearhead.survey.intervals import of_mean, of_share
 from clearhead.survey.measuring.moments import Moments
 from clearhead.survey.parquet import read_table, table_bytes, write_whole
 from clearhead.survey.part_files import read_part
 from clearhead.survey.running.job import Job
 
 HEADS, EXAMPLES = "heads", "examples.parquet"
-Z = 1.959963984540054  # of a 95% interval: the normal distribution's 97.5% quantile
 Tell = Callable[[int, int], None]
 
 
 def merge(folder: SurveyFolder, job: Job, parts: int, tell: Tell) -> tuple[dict[str, Moments], dict[str, Any]]:
-    """Return the moments of all parts, merged in their order, and what was counted on the way."""
+    """Return the moments of all parts, merged in order, and the summed counts."""
     moments: dict[str, Moments] = {}
     counts: dict[str, int] = {}
     missed: dict[tuple[str, str], int] = dict.fromkeys(job.layout.missed, job.total)
@@ -60,7 +59,7 @@ def _strings(values: list[str]) -> Any:
 
 
 def _rows(job: Job, moments: dict[str, Moments], layer: int) -> dict[str, Any]:
-    """The columns of one layer's table: a row for each statistic and head."""
+    """Return the columns of one layer's table, with a row for each statistic and head."""
     import pyarrow
 
     heads, span = job.layout.heads[layer], job.layout.span(layer)
@@ -96,43 +95,30 @@ def _row(part: Moments, head: int, threshold: float | None) -> dict[str, Any]:
     count = int(part.count[head])
     mean = float(part.mean[head]) if count else None
     variance = float(part.squares[head]) / (count - 1) if count > 1 else None
-    half = None if variance is None else Z * math.sqrt(variance / count)
+    mean_low, mean_high = (None, None) if mean is None or variance is None else of_mean(mean, variance, count)
     above = int(part.above[head])
-    low, high = wilson(above, count) if threshold is not None and count else (None, None)
+    share_low, share_high = of_share(above, count) if threshold is not None and count else (None, None)
     texts = [int(text) for text in part.example_texts[head] if text >= 0]
     return {
         "texts": count,
         "mean": mean,
         "variance": variance,
-        "mean_low": None if mean is None or half is None else mean - half,
-        "mean_high": None if mean is None or half is None else mean + half,
+        "mean_low": mean_low,
+        "mean_high": mean_high,
         "least": float(part.least[head]) if count else None,
         "most": float(part.most[head]) if count else None,
         "threshold": threshold,
         "share": None if threshold is None or not count else above / count,
-        "share_low": low,
-        "share_high": high,
+        "share_low": share_low,
+        "share_high": share_high,
         "histogram": [int(n) for n in part.histogram[head]] if part.histogram[head].any() else [],
         "example_texts": texts,
         "example_values": [float(value) for value in part.example_values[head][: len(texts)]],
     }
 
 
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95% interval of a share. Source: Wilson 1927, "Probable Inference, the Law of Succession".
-
-    >>> [round(bound, 4) for bound in wilson(5, 10)]
-    [0.2366, 0.7634]
-    """
-    share, square = successes / trials, Z * Z
-    middle = share + square / (2 * trials)
-    half = Z * math.sqrt(share * (1 - share) / trials + square / (4 * trials * trials))
-    scale = 1 + square / trials
-    return max((middle - half) / scale, 0.0), min((middle + half) / scale, 1.0)
-
-
 def read_results(folder: SurveyFolder) -> tuple[list[dict[str, Any]], dict[int, str]]:
-    """Return the rows of all layers, each with its layer, and the examples' texts by number."""
+    """Return the rows of all layers, each with its layer, and the example texts by number."""
     rows = []
     layers = [(int(place.name.removeprefix("layer=")), place) for place in (folder.path / HEADS).glob("layer=*")]
     for layer, place in sorted(layers):
@@ -144,5 +130,5 @@ def read_results(folder: SurveyFolder) -> tuple[list[dict[str, Any]], dict[int, 
 
 
 def does(name: str) -> str:
-    """Return what a head does whose value of a statistic is large, in words; "" where it is no role."""
+    """Return what a head with a large value of a statistic does; "" if the statistic names no role."""
     return BY_NAME[name].does

@@ -1,4 +1,4 @@
-"""What decides the numbers of a survey: kept in its folder, so that it goes on as it began."""
+"""The settings that decide the numbers of a survey. They are kept in its folder, so that it resumes unchanged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from clearhead.errors import OptionError
 from clearhead.survey.asks import DEFAULT
 
-FORMAT = 2  # of the folder; a change of any number a survey would give raises it
+FORMAT = 3  # version of the folder; increase it with any change of a survey's numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +16,13 @@ class Settings:
     """What to ask of which texts.
 
     Attributes:
-        asks: of `asks.ASKS`.
-        sample: how many texts the ask "ablation" takes, evenly over all.
-        max_length: tokens of a text that are read; None is what the model takes.
-        limit: how many texts are surveyed; None is all.
+        asks: some of `asks.ASKS`.
+        sample: number of texts for the ask "ablation", spread evenly.
+        max_length: tokens of a text that are read; None: the model's maximum.
+        limit: number of texts to survey; None: all.
         part_texts: texts that are computed and written together.
         batch_tokens: positions in a forward pass, padding included.
-        threads: of one worker. Their number decides how torch adds up, so it is the same for all workers.
+        threads: torch threads of a worker, the same for all workers, because torch's order of summation depends on it.
         keep_texts: whether the numbers of each text are written too.
     """
 
@@ -42,7 +42,7 @@ class Settings:
                 raise OptionError(f"{name} is {value!r}, expected a whole number of 1 or more.")
 
     def as_data(self) -> dict[str, Any]:
-        """Return the settings as JSON has them."""
+        """Return the settings as JSON types."""
         return asdict(self) | {"asks": list(self.asks)}
 
     def is_sampled(self, text: int, total: int) -> bool:

@@ -1,4 +1,4 @@
-"""survey(): the head statistics of a model over a corpus, part by part, into a folder that can go on after a kill."""
+"""survey(): compute the head statistics of a model over a corpus, part by part, resuming after a kill."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Tell = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What came of a survey.
+    """The result of a survey.
 
     Attributes:
-        folder: where it is.
-        computed: how many parts were computed now, and `parts` how many it has.
+        folder: the folder it was written to.
+        computed: number of parts computed in this call. parts: number of parts in all.
         counts: texts, empty ones, cut ones, tokens, positions with padding, batches, ablated texts.
         missed: layers that were not surveyed in some texts, each {"layer", "reason", "texts"}.
     """
@@ -44,7 +44,7 @@ class Survey:
 
 
 class StoppedSurveyError(KeyboardInterrupt):
-    """Ctrl-C while a survey ran: `done` of `parts` parts are written, and the same call goes on there."""
+    """Ctrl-C stopped a survey: `done` of `parts` parts are written, and the same call resumes there."""
 
     def __init__(self, done: int, parts: int) -> None:
         super().__init__(f"{done} of {parts} parts are written; the same command goes on there")
@@ -63,25 +63,25 @@ def survey(
     address: str | None = None,
     progress: Tell = lambda _doing, _done, _total: None,
 ) -> Survey:
-    """Survey the heads of a model over a corpus, and write what each does into a folder.
+    """Survey the heads of a model over a corpus, and write the statistics of each head to a folder.
 
-    Part after part is computed and written. After Ctrl-C, a kill or an error the same call goes on with the parts that
-    are not written yet. The files are the same bit for bit, for any workers, any order and any kills, on one kind of
-    CPU.
+    Parts are computed and written one after another. After Ctrl-C, a kill or an error, the same call resumes with the
+    parts that are not written yet. On one kind of CPU the files are the same bit for bit, for any number of workers,
+    any order and any number of kills.
 
     Args:
-        model: as of `capture.load`.
+        model: as in `capture.load`.
         corpus: from `open_corpus`.
         out: the folder; new, empty, or of the same survey.
         settings: what to ask.
-        trust_remote_code: as of `capture.load`.
-        workers: how many compute; None is one for each core (each `settings.threads` cores).
-        ray: whether they are actors on Ray; None: if Ray is installed.
-        address: of a Ray cluster; None starts Ray on this machine, or takes RAY_ADDRESS.
-        progress: called with what is being done, how much of it is done, and of how much.
+        trust_remote_code: as in `capture.load`.
+        workers: number of workers; None: one per `settings.threads` cores.
+        ray: whether the workers are Ray actors; None: if Ray is installed.
+        address: the address of a Ray cluster; None: RAY_ADDRESS, or a new cluster on this machine.
+        progress: called with the current task, how much of it is done, and how much there is.
 
     Raises:
-        OptionError: an option is wrong, or the folder holds something else.
+        OptionError: an option is invalid, or the folder holds something else.
         ModelError, CaptureError: the model cannot be surveyed.
         ExtraError: pyarrow, or Ray where it was asked for, is not installed.
         StoppedSurveyError: Ctrl-C.
@@ -116,7 +116,7 @@ def survey(
 def _compute(
     folder: SurveyFolder, job: Job, parts: list[Part], left: list[Part], runner: Iterator[Files], progress: Tell
 ) -> None:
-    """Compute the parts that are left and write each as it is done."""
+    """Compute the remaining parts and write each as it finishes."""
     total = sum(part.count for part in parts)
     done = total - sum(part.count for part in left)
     sizes = {f"parts/{folder.part_path(part.number).name}": part.count for part in left}
@@ -143,7 +143,7 @@ def _on_ray(job: Job, parts: list[Part], workers: int, address: str | None) -> I
 
 
 def check_installed(on_ray: bool | None = None) -> None:
-    """Check that the libraries of a survey are installed, before anything is read.
+    """Check that the libraries of a survey are installed, before reading anything.
 
     Raises:
         ExtraError: pyarrow is not, or Ray where it was asked for.
@@ -163,7 +163,7 @@ def has_ray() -> bool:
 
 
 def identity(loaded: Loaded, model_digest: str, layout: Layout, corpus: Corpus, settings: Settings) -> dict[str, Any]:
-    """Return everything that decides a survey's numbers, and names for people."""
+    """Return everything that decides a survey's numbers, and display names."""
     import torch
     import transformers
 

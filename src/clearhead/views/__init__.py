@@ -1,6 +1,6 @@
 """Pictures of attention: terminal, one HTML file, the studio, notebooks and papers. See README.md.
 
-Each module is imported when it is first touched, for each needs libraries of its own.
+Each module is imported on first access, because each needs its own libraries.
 """
 
 from importlib import import_module

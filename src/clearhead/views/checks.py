@@ -1,4 +1,4 @@
-"""Checks of readings before they are drawn: errors that tell why not, and what to do."""
+"""Check readings before they are drawn, with errors that say what is wrong and what to do."""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ def check_not_empty(reading: "Reading") -> None:
     """Check that a head was captured.
 
     Raises:
-        ModelError: none was; the message tells what was missed and why, or which models have no attention.
+        ModelError: none was; the message says what was missed and why, or which models have no attention.
     """
     if len(reading.record):
         return
@@ -45,7 +45,7 @@ def check_same_tokens(first: "Reading", second: "Reading") -> None:
     """Check that two readings are of the same tokens, apart from upper case and the marks of a tokenizer.
 
     Raises:
-        OptionError: they are not, so their maps cannot be compared; the message tells the first difference.
+        OptionError: they are not, so their maps cannot be compared; the message names the first difference.
     """
     _check_same_decoder_tokens(first, second)
     if len(first.tokens) != len(second.tokens):
@@ -60,7 +60,7 @@ def check_same_tokens(first: "Reading", second: "Reading") -> None:
             )
         )
     for place, (ours, theirs) in enumerate(zip(first.tokens, second.tokens, strict=True)):
-        added = first.special[place] and second.special[place]  # each has names of its own for these
+        added = first.special[place] and second.special[place]  # special tokens have different names in each
         if not added and _piece(ours) != _piece(theirs):
             raise OptionError(
                 message(
@@ -77,7 +77,7 @@ def check_same_tokens(first: "Reading", second: "Reading") -> None:
 
 def _check_same_decoder_tokens(first: "Reading", second: "Reading") -> None:
     ours, theirs = ([] if side is None else side.tokens for side in (first.decoder, second.decoder))
-    if list(map(_piece, ours[1:])) != list(map(_piece, theirs[1:])):  # each starts with a token of its own
+    if list(map(_piece, ours[1:])) != list(map(_piece, theirs[1:])):  # each starts with its own start token
         raise OptionError(
             message(
                 "the decoders of %(first)s and %(second)s read other tokens (%(ours)s and %(theirs)s of them): their "
@@ -91,7 +91,7 @@ def _check_same_decoder_tokens(first: "Reading", second: "Reading") -> None:
 
 
 def _piece(token: str) -> str:
-    """A token without what a tokenizer writes for a space, or for the middle of a word."""
+    """Return a token without the tokenizer's mark for a space, or for the middle of a word."""
     return token.removeprefix("##").removesuffix("</w>").strip("Ġ▁ ").casefold()
 
 

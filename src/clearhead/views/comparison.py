@@ -1,4 +1,4 @@
-"""Two models over one text: which heads attend alike, which differ, and where."""
+"""Compare two models over one text: which heads attend alike, which differ, and where."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,8 @@ class Comparison:
     Attributes:
         first, second: one text through two models, tokenised alike.
         heads: (layer, head) of the first model, row by row of `alike`; `others`: of the second, column by column.
-        alike: (heads, others), 0 to 1: the cosine of two heads' rows of weights, mean over queries; NaN for heads that
-            attend between other tokens, as an encoder's and a decoder's do.
+        alike: (heads, others), 0 to 1: the cosine of two heads' rows of weights, mean over queries; NaN for heads over
+            different tokens, such as an encoder's and a decoder's.
         nats: (heads, others), the Kullback-Leibler divergence Σⱼ aⱼ·log(aⱼ / bⱼ) of a head from another, mean over
             queries; infinite where the second gives no weight to a key that the first attends to, NaN where `alike` is.
     """
@@ -38,7 +38,7 @@ class Comparison:
     nats: Array
 
     def same_place(self) -> list[tuple[float, float, int, int]]:
-        """(likeness, divergence, layer, head) of the heads that both models have, least alike first."""
+        """Return (likeness, divergence, layer, head) of the heads that both models have, least alike first."""
         place = {name: column for column, name in enumerate(self.others)}
         cells = [
             (row, place[name], name)
@@ -48,7 +48,7 @@ class Comparison:
         return sorted((float(self.alike[row, col]), float(self.nats[row, col]), *name) for row, col, name in cells)
 
     def best(self) -> list[tuple[float, tuple[int, int], tuple[int, int]]]:
-        """For each head of the first, the most similar of the second: (likeness, head, other), most similar first."""
+        """Return, for each head of the first, the most similar of the second: (likeness, head, other), best first."""
         columns = np.where(np.isnan(self.alike), -1.0, self.alike).argmax(1)
         pairs = [
             (float(self.alike[row, column]), self.heads[row], self.others[column])
@@ -86,7 +86,7 @@ def compare(first: "Reading", second: "Reading") -> Comparison:
 
 
 def between(comparison: Comparison, layer: int, head: int, cells: int) -> Array:
-    """(r, c): the first model's map less the second's, at most `cells` a side.
+    """Return (r, c): the first model's map minus the second's, at most `cells` a side.
 
     Raises:
         OptionError: one of the models has no such head.
@@ -104,7 +104,7 @@ def between(comparison: Comparison, layer: int, head: int, cells: int) -> Array:
 
 
 def listing(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as JSON-ready data."""
+    """Return the comparison as JSON-ready data."""
     return {
         "format": FORMAT,
         "models": [comparison.first.model_name, comparison.second.model_name],
@@ -142,7 +142,7 @@ Kind = tuple[Any, ...]  # the sequences and positions of queries and keys
 
 
 def _rows(reading: "Reading") -> dict[Kind, _Heads]:
-    """All heads' weights, by what they attend between."""
+    """Return the weights of all heads, grouped by the tokens that they attend between."""
     matrices = list(reading.record.values())
     size = sum(int(np.prod(matrix.shape[1:])) for matrix in matrices)
     if size > MOST_NUMBERS:
@@ -161,7 +161,7 @@ def _rows(reading: "Reading") -> dict[Kind, _Heads]:
 
 
 def _sorted(ours: dict[Kind, _Heads], theirs: dict[Kind, _Heads], *tables: Array) -> list[Array]:
-    """The tables with rows and columns in the order of layers and heads, not of groups."""
+    """Return the tables with rows and columns in the order of layers and heads, not of groups."""
     orders = [
         sorted(range(len(places)), key=places.__getitem__)
         for places in ([place for group in groups.values() for place in group.places] for groups in (ours, theirs))
@@ -170,13 +170,13 @@ def _sorted(ours: dict[Kind, _Heads], theirs: dict[Kind, _Heads], *tables: Array
 
 
 def _unit(weights: Array) -> Array:
-    """The same with rows of length 1; an empty row stays empty."""
+    """Normalise rows to length 1; an empty row stays empty."""
     lengths = np.sqrt((weights**2).sum(-1, keepdims=True))
     return weights / np.where(lengths > 0, lengths, 1.0)
 
 
 def _divergence(ours: Array, theirs: Array) -> Array:
-    """(heads, others): Σ a·log a - Σ a·log b, both sums as products of matrices; infinite where b is 0 and a is not."""
+    """Return (heads, others): Σ a·log a - Σ a·log b, as two matrix products; infinite where b is 0 and a is not."""
     a, b = (weights.reshape(len(weights), -1) for weights in (ours, theirs))
     own = (a * np.log(np.where(a > 0, a, 1.0))).sum(-1)
     cross = a @ np.log(np.where(b > 0, b, 1.0)).T
@@ -185,10 +185,12 @@ def _divergence(ours: Array, theirs: Array) -> Array:
 
 
 def divergences(reading: "Reading", second: "Reading", *, few: int | None = None) -> list[list[float | None]]:
-    """How far each head is from the second model's in the same place: [layer][head], nats a query, None for infinite.
+    """Return each head's divergence from the second model's at the same place: [layer][head], nats per query.
+
+    Infinite values are None.
 
     Args:
-        few: how many runs of queries to look at, for an outline; all queries where None.
+        few: number of runs of queries to use, for an outline; None: all queries.
     """
     pairs = zip(reading.record.values(), second.record.values(), strict=False)
     return [_divergences_of_layer(ours, theirs, few) for ours, theirs in pairs if ours.shape[2:] == theirs.shape[2:]]

@@ -1,4 +1,4 @@
-"""Tokens put together into words or lines: the same reading between larger units, which every view can draw."""
+"""Group tokens into words or lines: the same reading between larger units, which every view can draw."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 UNITS: Final = ("tokens", "words", "lines")
 MOST: Final = 2**25  # weights between units, of all heads together: 134 MB
-BLOCK: Final = 2**22  # weights in memory at a time while tokens are put together
+BLOCK: Final = 2**22  # weights in memory at a time while tokens are grouped
 
 _UNSPACED = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # Thai, kana, Chinese characters
 _PARTS = re.compile(r"(.)\[1/(\d)\](?:\1\[\d/\2\])+", re.DOTALL)
@@ -43,16 +43,16 @@ class GroupedMatrix:
         return self._weights
 
     def heads(self, heads: Any) -> "GroupedMatrix":
-        """Some heads alone."""
+        """Return some heads."""
         return GroupedMatrix(self._weights[:, heads])
 
     def pooled(self, rows: int, cols: int, *, region: tuple[slice, slice] | None = None) -> Tensor:
-        """(1, H, rows, cols): means over tiles of all of it or of a region."""
+        """Return (1, H, rows, cols): means over tiles of the whole matrix or of a region."""
         down, across = region or (slice(None), slice(None))
         return torch.nn.functional.adaptive_avg_pool2d(self._weights[:, :, down, across], (rows, cols))
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        """The k largest of each row and their places, both (1, H, G, k)."""
+        """Return the k largest weights of each row and their places, both (1, H, G, k)."""
         values, places = self._weights.topk(k, dim=-1)
         return values, places
 
@@ -61,7 +61,7 @@ class GroupedMatrix:
         return torch.special.entr(self._weights).sum(-1)
 
     def visible(self) -> Tensor:
-        """(1, H, G): how many groups each takes weight from."""
+        """Return (1, H, G): how many groups each row gives weight to."""
         return (self._weights > 0).sum(-1)
 
     def mean_distance(self, *, offset: int = 0) -> Tensor:
@@ -70,7 +70,7 @@ class GroupedMatrix:
         return (self._weights * (rows[:, None] + offset - cols).abs()).sum(-1)
 
     def kl(self, other: "GroupedMatrix") -> Tensor:
-        """(1, H, G), nats a row: Σⱼ aⱼ·log(aⱼ / bⱼ); infinite where b is 0 and a is not."""
+        """Return (1, H, G), nats per row: Σⱼ aⱼ·log(aⱼ / bⱼ); infinite where b is 0 and a is not."""
         ours, theirs = self._weights, other._weights
         return (ours * (ours / theirs).log()).masked_fill(ours == 0, 0.0).sum(-1)
 
@@ -79,7 +79,7 @@ class GroupedMatrix:
 
 
 class GroupedRecord(Mapping[str, GroupedMatrix]):
-    """A record of matrices between groups of tokens, with what the first record missed."""
+    """A record of matrices between groups of tokens, with the `missed` of the original record."""
 
     def __init__(self, units: str, missed: Any) -> None:
         self.units, self.missed = units, missed
@@ -91,11 +91,11 @@ class GroupedRecord(Mapping[str, GroupedMatrix]):
         self._matrices[name], self._positions[name] = matrix, positions
 
     def positions(self, name: str) -> tuple[Positions]:
-        """The positions of the rows and columns of a layer, counted in groups."""
+        """Return the positions of the rows and columns of a layer, counted in groups."""
         return (self._positions[name],)
 
     def release_model(self) -> None:
-        """Do nothing, as a record that holds no model."""
+        """Do nothing, because this record holds no model."""
 
     def __getitem__(self, name: str) -> GroupedMatrix:
         return self._matrices[name]
@@ -108,15 +108,15 @@ class GroupedRecord(Mapping[str, GroupedMatrix]):
 
 
 def grouped(reading: "Reading", units: str, *, progress: Callable[[int, int], None] | None = None) -> Any:
-    """The same reading between words or lines instead of tokens, for any view.
+    """Return the same reading between words or lines instead of tokens, for any view.
 
     Args:
         reading: one text through one model, or its rollout.
         units: "words", "lines", or "tokens" for the reading itself.
-        progress: called after each layer: (how many are done, of how many).
+        progress: called after each layer with (layers done, layers in all).
 
     Raises:
-        OptionError: the reading is of a picture, its words are too many, or there is no such unit.
+        OptionError: the reading is of a picture, it has too many words, or there is no such unit.
 
     Memory: the weights between units, at most 134 MB.
     """
@@ -160,9 +160,9 @@ def grouped(reading: "Reading", units: str, *, progress: Callable[[int, int], No
 def groups(
     pieces: Sequence[str], special: Sequence[bool], units: str, segments: Sequence[int] | None = None
 ) -> list[range]:
-    """The places of a text in words or lines. Special tokens, and two texts, are never put together.
+    """Return the ranges of tokens that form words or lines. Special tokens, and two texts, are never joined.
 
-    A word ends at white space; in scripts without it, each token is one.
+    A word ends at white space. In scripts without it, each token is a word.
 
     Args:
         pieces: the text of each token, with the space before it.
@@ -180,7 +180,7 @@ def groups(
         apart = place == 0 or special[place] or special[place - 1]
         if segments is not None and place:
             apart = apart or segments[place] != segments[place - 1]
-        before = piece[: len(piece) - len(piece.lstrip())]  # a piece of white space alone ends what is before it
+        before = piece[: len(piece) - len(piece.lstrip())]  # a piece of only white space ends the group before it
         if units == "lines":
             apart = apart or "\n" in text.lstrip() or ("\n" in before and before != piece)
         else:
@@ -194,7 +194,7 @@ def groups(
 
 
 def spaced(tokens: Sequence[str], special: Sequence[bool]) -> list[str]:
-    """The tokens with their spaces: WordPiece writes none, but "##" inside a word.
+    """Return the tokens with their spaces: WordPiece writes none, but "##" inside a word.
 
     >>> spaced(["un", "##related", "words"], [False] * 3)
     [' un', 'related', ' words']
@@ -206,7 +206,7 @@ def spaced(tokens: Sequence[str], special: Sequence[bool]) -> list[str]:
 
 
 def _names(tokens: Sequence[str], pieces: Sequence[str], special: Sequence[bool], places: list[range]) -> list[str]:
-    """The text of each group; a special token keeps its name."""
+    """Return the text of each group. A special token keeps its name."""
     names = []
     for group in places:
         text = tokens[group[0]] if special[group[0]] else "".join(pieces[place] for place in group)
@@ -215,7 +215,7 @@ def _names(tokens: Sequence[str], pieces: Sequence[str], special: Sequence[bool]
 
 
 def _axes(where: Positions, sides: Mapping[str, list[range]]) -> tuple[tuple[Tensor, Axis], tuple[Tensor, Axis]]:
-    """For the queries and for the keys: which group each entry is in, and the groups' positions."""
+    """Return, for queries and for keys, the group of each entry and the groups' positions."""
     return _axis(where.queries, sides), _axis(where.keys, sides)
 
 
@@ -255,7 +255,7 @@ def _check_size(reading: "Reading", axes: Mapping[str, Any]) -> None:
 
 
 def _together(matrix: Any, rows: Tensor, cols: Tensor) -> Tensor:
-    """(1, H, G, K): the weights between groups; a block of queries at a time."""
+    """Return (1, H, G, K): the weights between groups, computed for a block of queries at a time."""
     _, heads, length, keys = matrix.shape
     down, across = int(rows.max()) + 1, int(cols.max()) + 1
     total = torch.zeros(heads, down, across)

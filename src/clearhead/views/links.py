@@ -1,4 +1,4 @@
-"""The strongest links: of a token, of a head, between words; and the link to open first."""
+"""Find the strongest links: of a token, of a head, between words; and the link to open first."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ BLOCK = 1_000_000  # weights in memory at a time
 
 @dataclass(frozen=True, slots=True)
 class StrongestLinks:
-    """The strongest links of every `stride`-th query, largest first: weights and their keys, both (H, rows, 8)."""
+    """Return the strongest links of every `stride`-th query, largest first: weights and keys, both (H, rows, 8)."""
 
     weights: NDArray[np.float64]
     keys: NDArray[np.int64]
@@ -42,7 +42,7 @@ class Link:
 def strongest(
     matrix: "AttentionMatrix", head: int, count: int, *, layer: int = 0, query: int | None = None
 ) -> list[Link]:
-    """The `count` largest weights of one head (of one query's row, where given), largest first."""
+    """Return the `count` largest weights of one head, or of one query's row, largest first."""
     values, keys = matrix.topk(min(count, matrix.shape[-1]))
     weights, places = numbers(values)[0, head], keys[0, head].cpu().numpy()
     rows = range(len(weights)) if query is None else [query]
@@ -56,9 +56,9 @@ def strongest(
 
 
 def between_words(reading: "Reading", count: int) -> list[Link]:
-    """The largest weights of all heads between two different words: special tokens and a token itself left out.
+    """Return the largest weights between two different words, over all heads; special tokens do not count.
 
-    One link a head, so that a single sharp head does not fill the list.
+    There is one link per head, so that a single sharp head does not fill the list.
     """
     kept = [strongest_links(matrix) for matrix in reading.record.values()]
     links = [link for link in _between_words(kept, _axes(reading), least=1) if link.weight > 0]
@@ -68,7 +68,7 @@ def between_words(reading: "Reading", count: int) -> list[Link]:
 def strongest_links(matrix: "AttentionMatrix", stride: int = 1) -> StrongestLinks:
     """The strongest links of every `stride`-th query; fewer than 8 where there are fewer keys.
 
-    Memory: with a stride, 4 MB of weights at a time. Cost: that of the queries looked at alone.
+    Memory: with a stride, 4 MB of weights at a time. Cost: that of the queries used.
     """
     count = min(LINKS, matrix.shape[-1])
     if stride == 1:
@@ -82,16 +82,16 @@ def strongest_links(matrix: "AttentionMatrix", stride: int = 1) -> StrongestLink
 
 
 def _topk(weights: "Tensor", count: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The largest of each row and their places, (rows, count), in memory of their own."""
+    """Return the largest weights of each row and their places, (rows, count), as copies."""
     values, places = weights.topk(count)
     return numbers(values), places.cpu().numpy().copy()
 
 
 def first_link(reading: "Reading", links: list[StrongestLinks] | None = None) -> Link:
-    """The link to open first: the strongest between two words that are not neighbours.
+    """Return the link to open first: the strongest between two words that are not neighbours.
 
-    At least four tokens apart, where the text has such a pair, else the nearest to that. `links` are those of every
-    layer, where they are known already.
+    The words are at least four tokens apart if the text has such a pair, else as near to that as possible. `links`: the
+    strongest links of every layer, if they are already known.
     """
     links = links or [strongest_links(matrix) for matrix in reading.record.values()]
     axes = _axes(reading)
@@ -107,7 +107,7 @@ def _axes(reading: "Reading") -> list[tuple[TokenAxis, TokenAxis]]:
 
 
 def _between_words(kept: list[StrongestLinks], axes: list[tuple[TokenAxis, TokenAxis]], *, least: int) -> list[Link]:
-    """Each head's strongest link between two words, at least `least` tokens apart where both are of one text."""
+    """Yield each head's strongest link between two words, at least `least` tokens apart if they are in one text."""
     links = []
     for layer, (layer_links, (queried, keyed)) in enumerate(zip(kept, axes, strict=True)):
         weights, keys = layer_links.weights, layer_links.keys

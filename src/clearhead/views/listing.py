@@ -1,4 +1,4 @@
-"""The numbers of the pictures as lists: what `clearhead see --json` prints."""
+"""List the numbers of the pictures, which `clearhead see --json` prints."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from clearhead.matrix import AttentionMatrix
 
 FORMAT = "clearhead.listing/1"
-ALL_WEIGHTS = 1_000_000  # one named head is listed whole up to this many weights
+ALL_WEIGHTS = 1_000_000  # a named head with at most this many weights is listed in full
 
 
 def listing(reading: "Reading", *, layer: int | None = None, head: int | None = None) -> dict[str, Any]:
-    """List a reading for programs.
+    """Return the numbers of a reading as JSON-ready data.
 
     Args:
         reading: one text through one model.
-        layer, head: only these; all where None.
+        layer, head: only these; None: all.
     Returns:
-        `format`, `model`, `tokens`, `decoder_tokens` (of an encoder-decoder with a target), `note` (what is not shown),
-        `missed`, `layers`: for each its `name` and the tokens and positions of its `queries` and `keys`; and `heads`:
-        for each its `layer`, `name`, `head`, `scores` (see scores.py) and `links`, for each query its strongest keys as
-        `[key, weight]`, largest first, keys counted along that layer's own keys. One head asked
-        for by both numbers also has `weights`, rows of the whole matrix, where they are at most a million.
+        `format`, `model`, `tokens`, `decoder_tokens` (for an encoder-decoder with a target), `note` (what is not
+        shown), `missed`; `layers`, each with its `name` and the tokens and positions of its `queries` and `keys`; and
+        `heads`, each with its `layer`, `name`, `head`, `scores` (see scores.py) and `links`: for each query its
+        strongest keys as `[key, weight]`, largest first, with keys counted along the layer's own keys. If both layer
+        and head are given, the head also has `weights`, the rows of the whole matrix, if they are at most a million.
     """
     scores = tables(reading)
     heads = [

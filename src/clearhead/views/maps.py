@@ -1,4 +1,4 @@
-"""Maps of heads: the weights where they fit, else means over tiles; and which of their cells are masked."""
+"""Maps of heads: the weights if they fit, else means over tiles; and which of their cells are masked."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ THUMB = 24  # cells a side of a small map
 
 
 def numbers(tensor: torch.Tensor) -> Array:
-    """A tensor's values as float64, whatever device or dtype they had."""
+    """Return a tensor's values as a float64 array, from any device and dtype."""
     return tensor.detach().to(device="cpu").double().numpy()
 
 
 def tiles(matrix: AttentionMatrix, rows: int, cols: int) -> Array:
-    """(H, r, c): the weights themselves where L ≤ rows and S ≤ cols, else means over tiles."""
+    """Return (H, r, c): the weights if L ≤ rows and S ≤ cols, else means over tiles."""
     _, _, length, keys = matrix.shape
     if length <= rows and keys <= cols:
         half = matrix.dtype == torch.float16  # whose entries below 6e-8 would read as masked
@@ -27,9 +27,9 @@ def tiles(matrix: AttentionMatrix, rows: int, cols: int) -> Array:
 
 
 def hidden(matrix: Any, weights: Array, region: tuple[slice, slice] | None = None) -> NDArray[np.bool_]:
-    """Which cells of a map (H, r, c), of the whole matrix or of a region, are masked through and through: (H, r, c).
+    """Return which cells of a map, of the whole matrix or of a region, are entirely masked: (H, r, c).
 
-    An attention matrix knows its mask. Of a rollout, cells that take no weight in any head count as masked.
+    An attention matrix knows its mask. In a rollout, cells without weight in any head count as masked.
     """
     if isinstance(matrix, AttentionMatrix):
         share = matrix.allowed(*weights.shape[1:], region=region)[0]

@@ -1,4 +1,4 @@
-"""Weights over what a model saw or heard: patches drawn over their picture, tokens over seconds; with matplotlib."""
+"""Draw weights over what a model saw or heard, with matplotlib: patches over their picture, tokens over seconds."""
 
 from collections.abc import Sequence
 
@@ -15,16 +15,16 @@ with needs("views", "a figure"):
 
 
 def over_picture(pixels: Tensor, weights: Tensor, titles: Sequence[str] = (), *, width: float = 7.0) -> Figure:
-    """Maps of weights over one picture, side by side: the picture shows where there is weight.
+    """Draw maps of weights over one picture, side by side: the picture shows through where there is weight.
 
     Args:
-        pixels: (height, width, 3) in 0..1 or uint8, as `capture.picture_pixels` gives it.
-        weights: (rows, cols), or (maps, rows, cols) for some heads or some words; each map has a scale of its own.
-        titles: one a map, as the word.
-        width: of the figure, inches.
+        pixels: (height, width, 3) in 0..1 or uint8, as from `capture.picture_pixels`.
+        weights: (rows, cols), or (maps, rows, cols) for several heads or words; each map has its own scale.
+        titles: one per map, such as the word.
+        width: the width of the figure, inches.
 
     Raises:
-        ShapeError: pixels or weights have other axes, or there is not one title a map.
+        ShapeError: pixels or weights have other axes, or the titles do not match the maps.
     """
     maps = weights.detach().float().cpu().numpy()
     maps = maps[None] if maps.ndim == 2 else maps
@@ -61,16 +61,16 @@ def over_picture(pixels: Tensor, weights: Tensor, titles: Sequence[str] = (), *,
 
 
 def over_seconds(weights: Tensor, words: Sequence[str], seconds: float, *, width: float = 7.0) -> Figure:
-    """One head of a speech model as a map: rows are words, columns the sound in seconds.
+    """Draw one head of a speech model as a map: rows are words, columns the sound in seconds.
 
     Args:
-        weights: (words, frames), as `A[0, head]` of a cross-attention.
-        words: one a row.
-        seconds: what one frame covers, as `capture.sound_frames(model).seconds`.
-        width: of the figure, inches.
+        weights: (words, frames), such as `A[0, head]` of a cross-attention.
+        words: one per row.
+        seconds: the duration of a frame, as in `capture.sound_frames(model).seconds`.
+        width: the width of the figure, inches.
 
     Raises:
-        ShapeError: weights have other axes, or there is not one word a row.
+        ShapeError: weights have other axes, or the words do not match the rows.
     """
     if weights.ndim != 2 or len(words) != weights.shape[0]:
         raise ShapeError(f"weights have shape {tuple(weights.shape)} for {len(words)} words, expected (words, frames).")

@@ -1,6 +1,6 @@
-"""Pictures for papers, with matplotlib: every head small, one head large, a score as bars; vector where saved so.
+"""Draw figures for papers with matplotlib: every head small, one head large, a score as bars.
 
-Nothing here touches pyplot: a figure is made, given back, and belongs to the caller.
+Nothing here uses pyplot: a figure is created and returned, and belongs to the caller.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ DIFFERENCE = LinearSegmentedColormap.from_list(
     ["#6b2a00", "#a8430b", "#d98a5c", "#f1cdb8", PAPER, "#caddf3", "#7aa6d8", "#3970ab", "#00274c"],
 )
 Box = tuple[float, float, float, float]  # left, right, bottom, top, as imshow has it
-NAMED = 40  # tokens a side up to which axes carry their names
+NAMED = 40  # axes with at most this many tokens show their names
 MOST = 256  # cells a side of one head's picture
 FONT = 7.0  # points
 TALLEST = 9.0  # inches of maps one below the other: what fits on a page
@@ -56,11 +56,11 @@ OTHER_SCRIPTS = (
 
 
 def grid(reading: "Reading", *, width: float = 7.0) -> Figure:
-    """All heads as small maps on one scale: layers down, heads across.
+    """Draw all heads as small maps on one scale: layers down, heads across.
 
     Args:
         reading: one text through one model.
-        width: of the figure, inches.
+        width: the width of the figure, inches.
     """
     matrices = list(reading.record.values())
     small = [tiles(matrix, THUMB, THUMB) for matrix in matrices]
@@ -80,7 +80,7 @@ def grid(reading: "Reading", *, width: float = 7.0) -> Figure:
     axis.set(xlim=(0, heads), ylim=(layers, 0), aspect="equal")
     apart = side * 72  # points from one map to the next
     for which, count in ((axis.xaxis, heads), (axis.yaxis, layers)):
-        every = max(1, ceil(FONT * 1.5 / apart))  # numbers that do not collide
+        every = max(1, ceil(FONT * 1.5 / apart))  # so that the numbers do not collide
         which.set_ticks([number + 0.5 for number in range(0, count, every)])
         which.set_ticklabels([str(number) for number in range(0, count, every)])
     axis.xaxis.tick_top()
@@ -94,7 +94,7 @@ def grid(reading: "Reading", *, width: float = 7.0) -> Figure:
 
 
 def head(reading: "Reading", layer: int, number: int, *, width: float = 4.5) -> Figure:
-    """One head as a map: rows are queries, columns keys; named tokens up to 40 of them.
+    """Draw one head as a map: rows are queries, columns keys. Up to 40 tokens are named.
 
     Raises:
         OptionError: there is no such layer or head.
@@ -118,12 +118,12 @@ def head(reading: "Reading", layer: int, number: int, *, width: float = 4.5) -> 
 def difference(
     values: Array, tokens: Sequence[str], title: str, *, keys: Sequence[str] | None = None, width: float = 4.5
 ) -> Figure:
-    """One map less another, (r, c), on a diverging scale with paper at 0.
+    """Draw the difference of two maps, (r, c), on a diverging scale with the paper's colour at 0.
 
     Args:
         values: the difference.
-        tokens: what its rows cover; its columns too, where `keys` is not given.
-        keys: what its columns cover.
+        tokens: the tokens of its rows, and of its columns if `keys` is not given.
+        keys: the tokens of its columns.
     """
     figure = _figure(width, width)
     axis = figure.subplots()
@@ -143,7 +143,7 @@ def difference(
 
 
 def divergence(comparison: "Comparison", *, width: float = 4.5) -> Figure:
-    """How far every head of one model is from every head of another: Kullback-Leibler divergence, nats a query.
+    """Draw how far every head of one model is from every head of another: KL divergence, nats per query.
 
     Args:
         comparison: from `comparison.compare`. Infinite divergences are hatched.
@@ -174,7 +174,7 @@ def divergence(comparison: "Comparison", *, width: float = 4.5) -> Figure:
 
 
 def bars(values: Sequence[Sequence[float]], name: str, *, most: int = 24, width: float = 4.5) -> Figure:
-    """A score a head, largest first, as `layer.head`; `values[layer][head]`, the `most` largest."""
+    """Draw a score as bars named `layer.head`, largest first: the `most` largest of `values[layer][head]`."""
     ranked = sorted(
         ((value, f"{layer}.{number}") for layer, row in enumerate(values) for number, value in enumerate(row)),
         reverse=True,
@@ -193,10 +193,10 @@ def bars(values: Sequence[Sequence[float]], name: str, *, most: int = 24, width:
 
 
 def save(figure: Figure, path: str | Path, *, dpi: int = 200) -> None:
-    """Write a figure; the file's ending says how: .png, .svg or .pdf (text stays text in the last two).
+    """Write a figure in the format of the file's suffix: .png, .svg or .pdf (text stays text in the last two).
 
     Raises:
-        OptionError: another ending, or a place that cannot be written.
+        OptionError: another suffix, or the file cannot be written.
     """
     path = Path(path)
     kind = path.suffix.lower().lstrip(".")
@@ -221,7 +221,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _paint(axis: Axes, weights: Array, masked: NDArray[np.bool_], top: float, box: Box) -> AxesImage:
-    """One map; masked cells are left out, and hatching shows in their place."""
+    """Draw one map. Masked cells are transparent, so that hatching shows in their place."""
     if masked.any():
         left, right, bottom, upper = box
         plate = Rectangle((left, upper), right - left, bottom - upper)
@@ -233,7 +233,7 @@ def _paint(axis: Axes, weights: Array, masked: NDArray[np.bool_], top: float, bo
 
 
 def _box(shape: Sequence[int]) -> Box:
-    """The extent of a map of a whole matrix, so that position i is at i."""
+    """Return the extent of a map of a whole matrix, which puts position i at i."""
     return (-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5)
 
 
@@ -244,7 +244,7 @@ def thin_frame(axis: Axes) -> None:
 
 
 def _tokens(axis: Axes, queries: TokenAxis, keys: TokenAxis) -> None:
-    """Names on both axes where they fit, in a size at which they do not collide; positions beyond."""
+    """Name the tokens on both axes if they fit, in a size at which they do not collide; else show positions."""
     shape = len(queries.positions), len(keys.positions)
     axis.set_ylabel("decoder query" if queries.sequence == "decoder" else "query", fontsize=FONT, color=QUERY)
     axis.set_xlabel("decoder key" if keys.sequence == "decoder" else "key", fontsize=FONT, color=KEY)
@@ -256,17 +256,17 @@ def _tokens(axis: Axes, queries: TokenAxis, keys: TokenAxis) -> None:
             FONT, 0.44 * 72 * axis.figure.bbox.width / axis.figure.dpi / max(shape)
         )  # names leave the map half the width
         rows, columns = ([_cut(name) for name in line.tokens] for line in (queries, keys))
-        # A dollar sign starts mathematics in matplotlib; these are words.
+        # Escape dollar signs, which start mathematics in matplotlib.
         axis.set_yticks(range(shape[0]), rows, fontsize=size, parse_math=False)
         axis.set_xticks(range(shape[1]), columns, fontsize=size, rotation=90, parse_math=False)
     else:
         for which, line in ((axis.yaxis, queries), (axis.xaxis, keys)):
-            if line.positions[0] or not isinstance(line.positions, range):  # else an entry's place is its position
+            if line.positions[0] or not isinstance(line.positions, range):  # otherwise an entry's index is its position
                 which.set_major_formatter(partial(_position, line.positions))
 
 
 def _position(places: range | tuple[int, ...], at: float, _tick: int) -> str:
-    """The position of the entry at a place of an axis."""
+    """Return the position of the entry at a place of an axis."""
     return str(places[round(at)]) if 0 <= round(at) < len(places) else ""
 
 

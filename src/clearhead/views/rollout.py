@@ -1,4 +1,4 @@
-"""Rollout as a reading: the layers of the whole model as one head, which every view can draw."""
+"""Rollout as a reading: the layers of a model combined into one head, which every view can draw."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +16,7 @@ from clearhead.matrix.questions.pooling import edges
 if TYPE_CHECKING:
     from clearhead.capture import Reading
 
-ROWS = 128  # rows worked out at a time: memory O(ROWS · L)
+ROWS = 128  # rows computed at a time: memory O(ROWS · L)
 
 
 class RolledOut:
@@ -35,15 +35,15 @@ class RolledOut:
         self.shape = (1, 1, length, length)
 
     def to_dense(self) -> Tensor:
-        """(1, 1, L, L), stored: for texts short enough to draw whole."""
+        """Return (1, 1, L, L), stored, for texts short enough to draw in full."""
         return self._rows(range(self.shape[2]))[None, None]
 
     def heads(self, _heads: Any) -> "RolledOut":
-        """Itself: there is one head."""
+        """Return this object, which has one head."""
         return self
 
     def pooled(self, rows: int, cols: int, *, region: tuple[slice, slice] | None = None) -> Tensor:
-        """(1, 1, rows, cols): means over tiles of all of it or of a region, by a product with pooling columns."""
+        """Return (1, 1, rows, cols): means over tiles of all or of a region, by a product with pooling columns."""
         down, across = region or (slice(0, self.shape[2]), slice(0, self.shape[3]))
         columns = torch.zeros(self.shape[3], cols)
         for cell, (start, end) in enumerate(edges(across.stop - across.start, cols)):
@@ -51,7 +51,7 @@ class RolledOut:
         return torch.nn.functional.adaptive_avg_pool2d((self._rollout @ columns)[:, None, down], (rows, cols))
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        """The k largest of each row and their places, both (1, 1, L, k)."""
+        """Return the k largest weights of each row and their places, both (1, 1, L, k)."""
         parts = [self._rows(part).topk(k, dim=-1) for part in self._parts()]
         values, places = (torch.cat([part[which] for part in parts])[None, None] for which in (0, 1))
         return values, places
@@ -68,7 +68,7 @@ class RolledOut:
         return torch.cat(rows)[None, None]
 
     def kl(self, other: "RolledOut") -> Tensor:
-        """(1, 1, L), nats a row: Σⱼ aⱼ·log(aⱼ / bⱼ); infinite where b is 0 and a is not."""
+        """Return (1, 1, L), nats per row: Σⱼ aⱼ·log(aⱼ / bⱼ); infinite where b is 0 and a is not."""
         nats = []
         for part in self._parts():
             ours, theirs = self._rows(part), other._rows(part)
@@ -76,7 +76,7 @@ class RolledOut:
         return torch.cat(nats)[None, None]
 
     def __getitem__(self, key: Any) -> Tensor:
-        """As a tensor (1, 1, L, L) is indexed; of [0, 0, some rows], those rows alone are worked out."""
+        """Index like a tensor (1, 1, L, L). For [0, 0, some rows], only those rows are computed."""
         if isinstance(key, tuple) and len(key) == 3 and key[:2] == (0, 0) and isinstance(key[2], slice):
             return self._rows(range(self.shape[2])[key[2]])
         return self.to_dense()[key]
@@ -89,17 +89,17 @@ class RolledOut:
 
 
 class OneMatrix(Mapping[str, Any]):
-    """A record of one matrix, with what the first record missed."""
+    """A record of one matrix, with the `missed` of the original record."""
 
     def __init__(self, name: str, matrix: RolledOut, positions: Positions, missed: Any) -> None:
         self._name, self._matrix, self._positions, self.missed = name, matrix, positions, missed
 
     def positions(self, _name: str) -> tuple[Positions]:
-        """The positions of its rows and columns."""
+        """Return the positions of its rows and columns."""
         return (self._positions,)
 
     def release_model(self) -> None:
-        """Do nothing, as a record that holds no model."""
+        """Do nothing, because this record holds no model."""
 
     def __getitem__(self, name: str) -> RolledOut:
         if name != self._name:
@@ -114,13 +114,13 @@ class OneMatrix(Mapping[str, Any]):
 
 
 def rolled(reading: "Reading") -> Any:
-    """The same reading with all its layers rolled out into one head, for any view.
+    """Return the same reading with all its layers rolled out into one head, for any view.
 
     Raises:
         OptionError: nothing was captured, or no layer attends from the tokens to themselves.
         ShapeError: the layers are not self-attention over one sequence.
 
-    Of an encoder-decoder the encoder's layers are rolled out; the decoder's are named in the record's `missed`.
+    For an encoder-decoder, the encoder's layers are rolled out, and the decoder's are listed in the record's `missed`.
     """
     layers, missed = {}, list(reading.record.missed)
     for name, matrix in reading.record.items():

@@ -1,4 +1,4 @@
-"""Scores of every head as tables that order the grid: capture's scores, breadth and reach."""
+"""Tables of scores for every head, by which the grid is ordered: capture's scores, breadth and reach."""
 
 import math
 from collections.abc import Sequence
@@ -37,8 +37,8 @@ class Table:
     """One score of every head.
 
     Attributes:
-        name, about: what it is called and what it says.
-        values: `values[layer][head]`; None where the text leaves nothing to score.
+        name, about: its name and its meaning.
+        values: `values[layer][head]`; None if the score is not defined for this text.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Table:
     values: list[list[float | None]]
 
     def ranked(self) -> list[tuple[float, int, int]]:
-        """(value, layer, head) of the heads that have one, largest first."""
+        """Return (value, layer, head) of the heads that have a value, largest first."""
         entries = [
             (value, layer, head)
             for layer, row in enumerate(self.values)
@@ -59,13 +59,13 @@ class Table:
 def tables(
     reading: "Reading", *, most: int | None = None, breadths: Sequence[Array | None] | None = None
 ) -> list[Table]:
-    """The scores of a reading, without those that no head has.
+    """Return the scores of a reading, without those that no head has.
 
-    `clearhead.capture.scores` defines them; a rollout has breadth and reach only.
+    `clearhead.capture.scores` defines them. A rollout has only breadth and reach.
 
     Args:
-        most: past this many weights in all, breadth alone: the rest take about ten passes over them.
-        breadths: the breadth of each layer's heads, where it is known already.
+        most: past this many weights in all, only breadth is computed; the others take about ten passes over them.
+        breadths: the breadth of each layer's heads, if it is already known.
     """
     matrices = list(reading.record.values())
     columns: dict[str, list[Any]] = {"breadth": list(breadths or map(breadth, matrices))}
@@ -82,7 +82,7 @@ def tables(
 
 
 def breadth(matrix: Any) -> Array:
-    """(H,): the entropy of the rows as a share of the most it could be, the log of the keys in sight."""
+    """Return (H,): the entropy of the rows as a share of its maximum, the log of the number of visible keys."""
     _, heads, length, keys = matrix.shape
     seen = numbers(matrix.visible())[0] if hasattr(matrix, "visible") else np.full((heads, length), keys)
     most = np.log(np.maximum(seen, 1)).sum(-1)
@@ -91,7 +91,7 @@ def breadth(matrix: Any) -> Array:
 
 
 def reach(matrix: Any, where: Positions) -> Array:
-    """(H,): mean distance between query and key, in tokens (Vig & Belinkov 2019, section 3); NaN across two texts."""
+    """Return (H,): mean distance of query and key in tokens (Vig & Belinkov 2019, section 3); NaN across two texts."""
     if where.offset is None:
         return np.full(matrix.shape[1], math.nan)
     distance = matrix.mean_distance(offset=where.offset) if where.offset else matrix.mean_distance()
@@ -99,7 +99,7 @@ def reach(matrix: Any, where: Positions) -> Array:
 
 
 def _captured(reading: "Reading") -> dict[str, list[Any]]:
-    """capture's scores as name -> one row a layer."""
+    """Return capture's scores as name -> one row per layer."""
     from clearhead.capture import scores
 
     by_layer: dict[str, list[Any]] = {name: [] for name in reading.record}

@@ -1,4 +1,4 @@
-"""Attention in a terminal: shades that also read without colour, in 80 columns, in a pipe."""
+"""Draw attention in a terminal: shades that are readable without colour, in 80 columns, and in a pipe."""
 
 from math import ceil, sqrt
 from typing import TYPE_CHECKING
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 SHADES = " ░▒▓█"
 MASKED = "╱"
 WEIGHT, QUERY, KEY, QUIET = "blue", "bright_red", "green", "dim"
-LEAST_CELL = 4  # columns of a small map: below this it says nothing, so the heads wrap
+LEAST_CELL = 4  # smallest width of a map, in columns; with less room the heads wrap
 MOST_CELL = 12
 
 
 def show(reading: "Reading", console: Console, *, layer: int | None = None, head: int | None = None) -> None:
-    """Print a reading: every head small, or one head large where a layer or a head is named (the other is then 0).
+    """Print a reading: every head small, or one head large if a layer or a head is given (the other is then 0).
 
     Args:
         reading: one text through one model.
-        console: where to; its width is kept to, and its colours are an addition: the shades read without them.
+        console: the console to print on. Its width is respected, and its colours are optional.
     Raises:
-        OptionError: there is no such layer or head; the message lists those there are.
+        OptionError: there is no such layer or head; the message lists the existing ones.
     """
     if layer is None and head is None:
         console.print(overview(reading, console.width))
@@ -44,7 +44,7 @@ def show(reading: "Reading", console: Console, *, layer: int | None = None, head
 
 
 def overview(reading: "Reading", width: int = 80) -> RenderableType:
-    """The tokens, all heads as small maps (layers down, heads across), and the strongest links between words."""
+    """Show the tokens, all heads as small maps (layers down, heads across), and the strongest links between words."""
     tokens = Text("  ").join(Text(_shown(token, 20), style="bold") for token in reading.tokens[:200])
     if len(reading.tokens) > 200:
         tokens.append(f"  … and {len(reading.tokens) - 200} more", style=QUIET)
@@ -67,7 +67,7 @@ def overview(reading: "Reading", width: int = 80) -> RenderableType:
 
 
 def one_head(reading: "Reading", layer: int, head: int, width: int = 80) -> RenderableType:
-    """One head: its map (rows are queries, columns keys), and its strongest links with numbers."""
+    """Show one head: its map (rows are queries, columns keys), and its strongest links with numbers."""
     check_head(reading, layer, head)
     name, matrix = list(reading.record.items())[layer]
     queries, keys = token_axes(reading, name)
@@ -107,7 +107,7 @@ def one_head(reading: "Reading", layer: int, head: int, width: int = 80) -> Rend
 
 
 def score_table(reading: "Reading", count: int = 6) -> RenderableType:
-    """For each score the heads that have most of it."""
+    """List the heads with the largest value of each score."""
     parts: list[RenderableType] = [_title(reading)]
     for table in tables(reading):
         ranked = table.ranked()
@@ -133,7 +133,7 @@ def _decoded(reading: "Reading") -> str:
 
 
 def _grid(reading: "Reading", width: int) -> list[Text]:
-    """Small maps side by side on one scale; heads wrap where the terminal is too narrow for all of a layer."""
+    """Show small maps side by side on one scale. Heads wrap if the terminal is too narrow for a layer."""
     matrices = list(reading.record.values())
     heads = max((matrix.shape[1] for matrix in matrices), default=0)
     if not heads:
@@ -153,7 +153,7 @@ def _grid(reading: "Reading", width: int) -> list[Text]:
 
 
 def _bank(number: int, layer: Array, top: float, cell: int) -> list[Text]:
-    """One layer's small maps in a row."""
+    """Show a layer's small maps in a row."""
     lines = []
     for row in range(layer.shape[1]):
         line = Text(f"{number:>3} " if row == 0 else "    ", style=QUIET)
@@ -164,16 +164,16 @@ def _bank(number: int, layer: Array, top: float, cell: int) -> list[Text]:
 
 
 def _whose(line: TokenAxis) -> str:
-    """Which sequence an axis runs along, where it is not simply the text."""
+    """Return which sequence an axis runs along, unless it is simply the text."""
     return {"input": "", "decoder": " (decoder)", "other": " (not tokens)"}[line.sequence]
 
 
 def _map(
     axes: tuple[TokenAxis, TokenAxis], weights: Array, cells: NDArray[np.bool_], head: int, names: int, *, dense: bool
 ) -> list[Text]:
-    """The map of one head, its masked `cells` (r, c) crossed out.
+    """Draw the map of one head, with its masked `cells` (r, c) crossed out.
 
-    Two characters a cell, so that a square looks square; the token's name before each row where there is one.
+    A cell has two characters, so that a square looks square. The token's name, if there is one, precedes each row.
     """
     top = float(weights[head].max(initial=0.0))
     queries, keys = axes
@@ -199,7 +199,7 @@ def _map(
 
 
 def _ruler(starts: list[int]) -> str:
-    """The positions of the columns, two characters each: all that do not collide, or every fifth cell."""
+    """Return the positions of the columns, two characters each: all that do not collide, or every fifth cell."""
     if len(starts) <= 20 and all(start < 100 for start in starts):
         return "".join("  " if start >= 10 and start % 2 else f"{start:<2}" for start in starts).rstrip()
     line = ""
@@ -210,7 +210,7 @@ def _ruler(starts: list[int]) -> str:
 
 
 def shades(weights: Array, top: float) -> str:
-    """One character a weight: the square root of its share of `top`, in five shades; a weight above 0.2 % shows.
+    """Return a character per weight: the square root of its share of `top`, in five shades. Above 0.2 % it is visible.
 
     >>> shades(np.array([0.0, 0.05, 0.2, 0.5, 1.0]), 1.0)
     ' ░▒▓█'
@@ -221,12 +221,12 @@ def shades(weights: Array, top: float) -> str:
 
 
 def level(weight: float, top: float) -> int:
-    """Which of the five shades: the square root of the weight's share of `top`, 0 to 4."""
+    """Return the index of the shade, 0 to 4: the square root of the weight's share of `top`."""
     return min(4, round(4 * sqrt(weight / top))) if top > 0 else 0
 
 
 def _scale(top: float) -> Text:
-    """The scale: the weight of each shade."""
+    """Return the scale: the weight of each shade."""
     line = Text("weight  ", style=QUIET)
     for step, shade in enumerate(SHADES):
         line.append(f"{(step / 4) ** 2 * top:.3g} ", style=QUIET)
@@ -254,7 +254,7 @@ def _lines(reading: "Reading", links: list[Link], *, where: bool = True) -> list
 
 
 def _ends(reading: "Reading", link: Link) -> tuple[tuple[str, int], tuple[str, int]]:
-    """The query and the key of a link: what each is called, and its position."""
+    """Return the name and the position of a link's query and key."""
     queries, keys = layer_token_axes(reading, link.layer)
     return (queries.tokens[link.query], queries.positions[link.query]), (
         keys.tokens[link.key],

@@ -1,4 +1,4 @@
-"""Two models compared in a terminal: which heads differ, and where one head differs."""
+"""Compare two models in a terminal: which heads differ, and where a head differs."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ MORE, LESS = " ░▒▓█", " .:*#"  # the first model's weight is larger, or 
 
 
 def overview(comparison: Comparison, count: int = 8) -> RenderableType:
-    """The heads that differ most where both models have one, and the likest pairs wherever they are."""
+    """Show the heads at the same place that differ most, and the most similar pairs at any place."""
     first, second = comparison.first.model_name, comparison.second.model_name
     parts: list[RenderableType] = [
         Text.assemble((first, "bold"), " and ", (second, "bold"), f"   {len(comparison.first.tokens)} tokens"),
@@ -43,7 +43,7 @@ def overview(comparison: Comparison, count: int = 8) -> RenderableType:
 
 
 def _places(comparison: Comparison) -> list[Text]:
-    """The divergence of each head from the one in the same place, layers down, heads across, in shades."""
+    """Show the divergence of each head from the one at the same place in shades: layers down, heads across."""
     nats = {(layer, head): value for _, value, layer, head in comparison.same_place()}
     top = max((value for value in nats.values() if np.isfinite(value)), default=0.0)
     across = max(head for _, head in nats) + 1
@@ -61,7 +61,7 @@ def _places(comparison: Comparison) -> list[Text]:
 
 
 def one_head(comparison: Comparison, layer: int, head: int, width: int = 80) -> RenderableType:
-    """Where a head of the first model and the one in the same place of the second differ: first less second."""
+    """Show the difference of a head of the first model and the head at the same place of the second."""
     check_head(comparison.first, layer, head)
     queries, _ = layer_token_axes(comparison.first, layer)
     names = 4 + max(len(token[:14]) for token in queries.tokens)

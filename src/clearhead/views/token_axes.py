@@ -1,4 +1,4 @@
-"""The tokens along the rows and columns of a matrix, by their positions; query i is not always token i."""
+"""Name the rows and columns of a matrix by their tokens and positions; query i is not always token i."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,9 @@ class TokenAxis:
     """One axis of a matrix, named.
 
     Attributes:
-        sequence: which tokens these are: "input", "decoder", or "other" where they are not tokens.
+        sequence: which tokens these are: "input", "decoder", or "other" if they are not tokens.
         positions: the position of each entry in its sequence.
-        tokens: the text of each; of "other" its number.
+        tokens: the text of each entry; for "other" its number.
         special: whether the tokenizer added it.
     """
 
@@ -35,7 +35,7 @@ class TokenAxis:
         return isinstance(self.positions, range) and self.positions.start == 0
 
     def words(self) -> NDArray[np.bool_]:
-        """(n,): which entries are a text's own tokens; of what is not tokens, all."""
+        """(n,): which entries are tokens of the text, not special ones; all entries if they are not tokens."""
         return ~np.asarray(self.special, dtype=bool)
 
     def places(self) -> NDArray[np.int64]:
@@ -44,13 +44,13 @@ class TokenAxis:
 
 
 def token_axes(reading: "Reading", name: str) -> tuple[TokenAxis, TokenAxis]:
-    """The queries and the keys of one layer of a reading."""
+    """Return the axes of the queries and the keys of a layer, given by name."""
     where = reading.record.positions(name)[-1]
     return _line(reading, where.queries), _line(reading, where.keys)
 
 
 def layer_token_axes(reading: "Reading", layer: int) -> tuple[TokenAxis, TokenAxis]:
-    """The queries and the keys of the layer with that number."""
+    """Return the axes of the queries and the keys of a layer, given by number."""
     return token_axes(reading, list(reading.record)[layer])
 
 
@@ -59,7 +59,7 @@ def _line(reading: "Reading", axis: "Axis") -> TokenAxis:
     places = axis.positions
     if side is None:
         return TokenAxis(axis.sequence, places, [str(place) for place in places], [False] * len(places))
-    tokens, special = side.tokens, side.special  # once: they may be computed again each time
+    tokens, special = side.tokens, side.special  # read once: each access may compute them again
     size = len(tokens)
     return TokenAxis(
         axis.sequence,

@@ -1,4 +1,4 @@
-"""The notebook widget: the page's ES module, which asks Python for tiles and links as one zooms and points."""
+"""The notebook widget: the page's ES module, which asks Python for tiles and links as the reader zooms and points."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -23,20 +23,20 @@ class AttentionWidget(anywidget.AnyWidget):
     """A reading in a notebook: the last expression of a cell, or `display(AttentionWidget(reading))`.
 
     Args:
-        reading: one text or picture through one model, or a record from `observe`; kept, to answer what is asked while
-            one zooms and points.
-        second: the same through another model, to show heads less its own and how far apart they are.
-        tokens, decoder_tokens: of a record, what to call its positions, as of `Record.to_html`.
+        reading: one text or picture through one model, or a record from `observe`. It is kept to answer the page's
+            questions.
+        second: the same through another model, to show the difference of heads and their divergence.
+        tokens, decoder_tokens: for a record, the names of its positions, as in `Record.to_html`.
 
     Raises:
-        OptionError: the two have not as many tokens, or there are not as many tokens as positions.
-        TypeError: what is given is neither a reading nor a record.
+        OptionError: the two differ in their number of tokens, or the tokens do not match the positions.
+        TypeError: the argument is neither a reading nor a record.
 
     Attributes:
-        layer, head: the head that is open, -1 for none; setting them opens another.
+        layer, head: the open head, -1 for none; setting them opens another one.
         token, side: the token pointed at and its line, "query" or "key".
-        order: "layer", or the score the grid is ordered by.
-        pin: what heads are shown less of: "layer.head", "other" for the same place in the second model, "" for none.
+        order: "layer", or the score by which the grid is ordered.
+        pin: the head that is subtracted: "layer.head", "other" for the same place in the second model, "" for none.
     """
 
     _esm = es_module.one_module()
@@ -67,7 +67,7 @@ class AttentionWidget(anywidget.AnyWidget):
         self.on_msg(self._answer)
 
     def _answer(self, _widget: Any, question: Any, _buffers: Any) -> None:
-        """Answer a question under its own id; an invalid question with its error."""
+        """Answer a question under its own id. An invalid question is answered with its error."""
         try:
             reply = answer(self._reading, question, self._second)
         except ClearheadError as error:
@@ -78,7 +78,7 @@ class AttentionWidget(anywidget.AnyWidget):
 def _as_reading(
     given: "Reading | Record", tokens: "Sequence[str] | None", decoder_tokens: "Sequence[str] | None"
 ) -> "Reading":
-    """A reading as it is, a record as one."""
+    """Return a reading unchanged, and a record as a reading."""
     from clearhead.capture import Record
 
     if isinstance(given, Record):

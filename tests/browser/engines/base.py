@@ -1,4 +1,4 @@
-"""What a test can ask of any engine. A subclass drives one browser; everything else is built on its few methods."""
+"""The interface of a browser engine. A subclass drives one browser; everything else is built on its few methods."""
 
 import json
 import os
@@ -61,7 +61,7 @@ class Engine(ABC):
 
     @abstractmethod
     def evaluate(self, function: str, *arguments: Any) -> Any:
-        """What this JavaScript function returns for these arguments, as JSON; a promise is awaited."""
+        """Return the result of this JavaScript function for these arguments, as JSON; a promise is awaited."""
 
     @abstractmethod
     def go(self, address: str) -> None:
@@ -101,7 +101,7 @@ class Engine(ABC):
         self.wait("() => document.readyState === 'complete' && document.documentElement.classList.contains('scripted')")
 
     def wait(self, function: str, *arguments: Any) -> Any:
-        """What this function returns as soon as that is true of the page."""
+        """Wait until this function returns a truthy value in the page, and return it."""
         end, found = time.monotonic() + PATIENCE, None
         while time.monotonic() < end:
             found = self._meanwhile(lambda: self.evaluate(function, *arguments))
@@ -135,7 +135,7 @@ class Engine(ABC):
         self._elsewhere(lambda: self.keys(key))
 
     def type(self, selector: str, text: str) -> None:
-        """Put this text in the place of what a field holds, by keys."""
+        """Replace the text of a field, by keys."""
         self.wait(_FILL, selector, text)
         self.keys(text)
 

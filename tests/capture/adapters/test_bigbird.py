@@ -1,4 +1,4 @@
-"""BigBird's sparse blocks as one matrix, equal to the weights the model itself gives, repeated blocks counted."""
+"""BigBird's sparse blocks as one matrix, equal to the model's own weights, with repeated blocks counted."""
 
 import numpy as np
 import pytest
@@ -88,7 +88,7 @@ def test_blocks_drawn_in_training_are_the_models_own():
         torch.testing.assert_close(dense.sum(-1), torch.ones(2, 4, 31), rtol=0, atol=1e-5)
         torch.testing.assert_close(dense[once[:, :, :31] > 0], once[:, :, :31][once[:, :, :31] > 0], rtol=0, atol=1e-6)
         unlike += int((dense[:, 0] > 0).ne(dense[:, 1] > 0).any())
-    assert unlike  # heads draw blocks of their own
+    assert unlike  # each head draws its own blocks
 
 
 def test_a_short_text_runs_whole_and_is_seen():

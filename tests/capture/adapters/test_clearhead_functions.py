@@ -1,4 +1,4 @@
-"""Clearhead's own attention under observe: seen, exact, and its output the same bit for bit."""
+"""Clearhead's own attention under observe: it is recorded exactly, and its output stays the same bit for bit."""
 
 import pytest
 import torch

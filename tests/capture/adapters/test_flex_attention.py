@@ -1,4 +1,4 @@
-"""Flex attention, called directly or behind Hugging Face's interface: said exactly, or refused with its reason."""
+"""Flex attention, called directly or through Hugging Face's interface: recorded exactly, or missed with a reason."""
 
 import pytest
 import torch

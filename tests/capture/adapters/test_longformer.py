@@ -1,4 +1,4 @@
-"""Longformer and LED: windows and global tokens as one matrix, equal to the weights the model itself gives in pieces."""
+"""Longformer and LED: windows and global tokens as one matrix, equal to the weights that the model gives in pieces."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def longformer():
 
 
 def whole(windows: torch.Tensor, few: torch.Tensor | None, everywhere: torch.Tensor, length: int) -> torch.Tensor:
-    """The L×L weights of one sequence from the model's two answers.
+    """Return the L×L weights of one sequence from the model's two outputs.
 
     Args:
         windows: (H, L, x + 2·REACH + 1): for each query first the x global keys, then its window.
@@ -71,7 +71,7 @@ def test_equals_the_models_own_weights(with_global: bool, padded: bool):
 
 
 def test_a_term_of_its_own_is_noticed():
-    """What is recorded is checked against the module's output, global tokens or not."""
+    """The record is checked against the module's output, with and without global tokens."""
     model = longformer()
     for layer in model.encoder.layer:
         attention = layer.attention.self

@@ -1,4 +1,4 @@
-"""Models of other packages: what is recorded is a softmax that the model took, all else is named with its reason."""
+"""Models of other packages: a recorded matrix is a softmax of the model; everything else is missed with a reason."""
 
 import importlib
 import re
@@ -14,7 +14,7 @@ from clearhead.capture import observe
 
 pytestmark = [
     pytest.mark.stress,
-    pytest.mark.filterwarnings("ignore"),  # what other packages warn of is not ours to mend
+    pytest.mark.filterwarnings("ignore"),  # warnings of other packages are not ours to fix
 ]
 
 

@@ -1,4 +1,4 @@
-"""ProphetNet's decoder: all its streams in one matrix, equal to the weights the model gives of each."""
+"""ProphetNet's decoder: all its streams in one matrix, equal to the weights that the model returns for each."""
 
 import pytest
 import torch

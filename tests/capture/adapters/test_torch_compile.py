@@ -1,4 +1,4 @@
-"""A compiled model is observed as it was written; afterwards it is compiled as before. Built with backend "eager"."""
+"""A compiled model runs eagerly while it is observed, and compiled again afterwards. Tests use the backend "eager"."""
 
 import threading
 
@@ -19,7 +19,7 @@ def still():
 
 
 class Attention(nn.Module):
-    """timm's, fused or not, and a count of how often its Python ran."""
+    """timm's attention, fused or not, which counts how often its Python code runs."""
 
     def __init__(self, fused: bool = True) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ def test_a_compiled_model_of_hugging_faces_interface():
 
 
 def test_two_observers_that_end_in_the_order_they_began():
-    """The setting is one for the whole process: the first to end must not leave it as the second found it."""
+    """The setting is global to the process: the observer that ends first must not restore it too early."""
     model, inside, done = torch.compile(vit(True), backend="eager"), threading.Event(), threading.Event()
 
     def second() -> None:

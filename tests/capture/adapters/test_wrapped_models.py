@@ -16,7 +16,7 @@ from .test_packages import package
 
 pytestmark = [
     pytest.mark.stress,
-    pytest.mark.filterwarnings("ignore"),  # what other packages warn of is not ours to mend
+    pytest.mark.filterwarnings("ignore"),  # warnings of other packages are not ours to fix
 ]
 
 SIZE = {"vocab_size": 37, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -51,7 +51,7 @@ def check(model: Any, *, atol: float = 1e-6, rounds: float = 0) -> Record:
 
 
 def check_off(model: Any) -> None:
-    """A head is switched off in this model as in any: its output changes, and comes back."""
+    """Switching off a head works as in any model: the output changes, and is restored."""
     before = model(IDS).logits
     with intervene(model, {(1, 2): "zero"}):
         without = model(IDS).logits
@@ -112,7 +112,7 @@ QUANTISED = {
 @pytest.mark.parametrize("how", QUANTISED)
 def test_quantised(how: str) -> None:
     model = QUANTISED[how](llama())
-    # Inputs that are quantised too fall on another step where eager weights differ in their last bit.
+    # If inputs are quantised too, eager weights that differ in the last bit may round to another step.
     record = check(model, atol=1e-3 if how == "torchao, int8" else 1e-6)
     check_off(model)
     exact = llama()(IDS).logits

@@ -1,4 +1,4 @@
-"""What heads add to the residual stream: against the module's own output and a dense product in float64, lazily."""
+"""What heads add to the residual stream, against the module's output and a dense float64 product; computed lazily."""
 
 import copy
 
@@ -64,7 +64,7 @@ def parts(layer, heads):
 
 
 def check(C, layer, merged, out):
-    """The contributions against those of the projection's own input, in float64, and their sum against its output."""
+    """Compare contributions with those from the projection's input, in float64, and their sum with its output."""
     batch, heads, length, width = C.shape
     z = merged.double().reshape(batch, length, heads, -1).transpose(1, 2)
     expected = z @ parts(layer, heads)

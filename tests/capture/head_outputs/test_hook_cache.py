@@ -1,4 +1,4 @@
-"""record.to_transformer_lens(): TransformerLens' names and axes, each tensor computed when it is asked for."""
+"""record.to_transformer_lens(): TransformerLens' names and axes, with each tensor computed on access."""
 
 import pytest
 import torch

@@ -12,8 +12,8 @@ from capture.families import BY_HAND, FAMILIES, GROUPED, ids
 from capture.softmax_tracing.recorded_forms import RECORDED, B, D, E, H, HeadsAttention, L
 from clearhead.errors import CaptureError, OptionError
 
-# Here the model without a head's values is not the model without the head: values are shared by heads, gate the output,
-# or are added to others; and one form has a single head.
+# In these models, removing a head's values does not remove the head: heads share values, or values gate the output or
+# are added to others; and one form has a single head.
 OTHER_ORACLE = {"one_key_head_by_einsum", "one_key_head_by_matmul", "a_router_beside", "weights_used_twice"}
 OTHER_ORACLE |= {"two_axes_by_tensordot"}
 HEADS_SUMMED = {"einsum_of_three", "einsum_over_heads_too"}

@@ -1,4 +1,4 @@
-"""The chat model as capture loads it, where it is on this machine."""
+"""The chat model as capture loads it, if it is on this machine."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""load() and read(): what is refused, in words that help."""
+"""load() and read(): refusals with helpful messages."""
 
 import json
 import shutil
@@ -82,7 +82,7 @@ def test_a_model_with_code_of_its_own_is_refused_and_its_code_not_run(tmp_path):
 
 @pytest.mark.slow
 def test_a_model_with_code_of_its_own_runs_with_consent(tmp_path):
-    """In a process of its own: transformers keeps such code in a folder it chooses when it is imported."""
+    """Runs in its own process, because transformers chooses the folder for such code when it is imported."""
     (tmp_path / "model").mkdir()
     own_model(tmp_path / "model", tmp_path / "ran")
     code = (

@@ -1,4 +1,4 @@
-"""Model folders made to run code, to read another file, or damaged: each is refused in a sentence, and nothing is run."""
+"""Model folders that run code, read other files, or are damaged: each is refused in a sentence, and nothing runs."""
 
 import contextlib
 import json

@@ -28,7 +28,7 @@ def byte_fallback():
 
 
 def whole(names):
-    """The text that names spell, each piece of a character counted once."""
+    """Return the text that names spell, counting each piece of a character once."""
     import re
 
     return re.sub(r"(.)\[(\d)/(\d)\]", lambda found: found[1] if found[2] == "1" else "", "".join(names))

@@ -1,4 +1,4 @@
-"""Writing: the same tokens as generate, and what each step looked at, as reading the text again gives it."""
+"""Writing: the same tokens as generate, and for each step the same weights as reading the text again."""
 
 import math
 

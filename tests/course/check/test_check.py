@@ -1,4 +1,4 @@
-"""`clearhead check`: receipts that repeat, what is skipped, what is said, and how fast."""
+"""`clearhead check`: reproducible receipts, skipped items, messages, and speed."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What an export writes makes the program that reads it do nothing: no sound, no LaTeX, no file, no formula, no link."""
+"""Exports make the importing program do nothing: no sound, no LaTeX, no file, no formula, no link."""
 
 import csv
 import html as entities

@@ -1,4 +1,4 @@
-"""Files that are made to harm an import: each is refused in words, or read, in bounded memory and linear time."""
+"""Hostile import files: each is refused with a message, or read, in bounded memory and linear time."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""What we export, read by programs that others wrote. `tools/ensure-readers` installs them; else tests are skipped."""
+"""Our exports, read by other people's programs, which `tools/ensure-readers` installs; else tests are skipped."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What our writers write, our readers read back as it was: every form of question, in every format that has both."""
+"""Our readers restore what our writers wrote: every form of question, in every format that has both."""
 
 import tempfile
 from collections.abc import Callable
@@ -67,7 +67,7 @@ def back(question: Question, ending: str, write: Callable[..., object]) -> Draft
 
 
 def same(mine: str, theirs: str) -> None:
-    """Both show the same. (White space at the end of a line is none of it.)"""
+    """Whether both show the same, ignoring white space at the end of lines."""
     assert shown(theirs) == shown(mine)
 
 

@@ -1,7 +1,7 @@
-"""Packs that are made to harm, loaded one after another in a process whose memory is bounded.
+"""Load hostile packs one after another, in a process whose memory is bounded.
 
-Prints one line each: the name, the functions that were called, whether it was loaded, refused or raised, and what was
-said. A reader that never comes to an end is stopped.
+Prints one line per pack: the name, the number of function calls, whether it was loaded, refused or raised, and the
+message. A reader that does not end is stopped.
 """
 
 import os

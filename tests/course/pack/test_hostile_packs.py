@@ -1,4 +1,4 @@
-"""Packs and figures that are made to harm: refused in words at their line, in bounded memory and linear time."""
+"""Hostile packs and figures: refused with a message and a line, in bounded memory and linear time."""
 
 import subprocess
 import sys

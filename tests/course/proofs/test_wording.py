@@ -41,6 +41,10 @@ def proofs(name: str, *values: str) -> list[Proved]:
         ("Half as many are left.", "factor", ("2", "3")),
         ("A tenfold length.", "times", ("10", "5")),
         ("Of the weights 25 % are dropped.", "rate", ("0.25", "0.5")),
+        ("Of the weights one in four is dropped.", "rate", ("0.25", "0.5")),
+        ("One out of 8 is dropped.", "rate", ("0.125", "0.5")),
+        ("It takes 1.5 times as long.", "longer", ("1.5", "2")),
+        ("Of the weights 12.5 % are dropped.", "rate", ("0.125", "0.5")),
         ("The exponentials of all three.", "row", ("[0.1, 0.9, 0.2]", "[0.2, 0.8]")),
     ],
 )
@@ -61,6 +65,8 @@ def test_a_word_that_another_seed_makes_false_is_found(text: str, name: str, val
         ("The second row of the mask.", "lengths", ("[2, 3]", "[1, 2, 3]")),  # an ordinal counts no list
         ("`6 heads` and $6$ heads", "heads", ("6", "4")),
         ("0.6 heads on average", "heads", ("6", "4")),
+        ("version 1.5.2 of times 1,500", "times", ("1.5", "4")),
+        ("It holds in five places.", "rate", ("0.2", "0.5")),
         ("Half of the heads, and 2 % of the heads.", "heads", ("2", "4")),
     ],
 )
@@ -111,6 +117,16 @@ def test_a_row_that_misses_one_by_rounding_is_found_in_a_stem_alone() -> None:
 )
 def test_a_row_is_read_in_every_form_in_which_rows_are_written(row: str) -> None:
     assert "sums to 0.99" in uneven_row(row)
+
+
+@pytest.mark.parametrize("row", ["33%, 33% and 33%", "| 33 % | 33 % | 33 % |", "12.5%, 12.5%, 24%, 50%"])
+def test_a_row_of_percentages_is_read_too(row: str) -> None:
+    assert "sums to 99" in uneven_row(row)
+
+
+@pytest.mark.parametrize("text", ["50%, 25% and 25%", "between 49% and 50%", "33%, 33% and 33%, 1% for the rest"])
+def test_percentages_that_sum_to_a_hundred_or_to_nothing_are_not(text: str) -> None:
+    assert uneven_row(text) == ""
 
 
 def test_the_gate_names_the_section_and_its_line() -> None:

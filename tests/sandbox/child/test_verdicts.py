@@ -1,4 +1,4 @@
-"""No program that is wrong is judged right, whatever it says to the process that judges it."""
+"""No wrong program is judged right, whatever it sends to the process that judges it."""
 
 from concurrent.futures import ThreadPoolExecutor
 

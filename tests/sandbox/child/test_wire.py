@@ -1,4 +1,4 @@
-"""What travels between the two processes of a test: sizes are checked, plain types alone come out."""
+"""Values between the two processes of a test: sizes are checked, and only plain types come out."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""How many programs run at once, and with how much memory: bounded, fair between owners, and without a clock."""
+"""The number of programs that run at once, and their memory, are bounded and fair between owners."""
 
 import itertools
 import random

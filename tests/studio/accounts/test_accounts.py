@@ -1,4 +1,4 @@
-"""A shared studio: who is let in, how, and that each sees only his own."""
+"""A shared studio: who may log in, how, and that learners see only their own data."""
 
 import re
 import time

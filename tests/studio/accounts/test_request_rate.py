@@ -1,4 +1,4 @@
-"""How many requests one learner may send: as many as a person does, however busy the studio is."""
+"""The request rate of one learner: enough for a person, and bounded however busy the studio is."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Log-in is slowed down for who guesses, before a password is hashed, and never locked for who owns the name."""
+"""Log-in is delayed for those who guess, before a password is hashed, and never locked for an account's owner."""
 
 import re
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""Whatever is sent to the studio, it answers: schemathesis makes requests out of what the routes say they take.
+"""The studio answers any request: schemathesis generates requests from the declared parameters of the routes.
 
-What the routes cannot say, that a path names a topic there is, that a form carries a ticket, is added here: three of
-four values are such, the others anything at all.
+The routes do not declare that a path names an existing topic, or that a form carries a ticket. These are added here:
+three of four values are valid, the others arbitrary.
 """
 
 from collections import OrderedDict
@@ -34,7 +34,7 @@ FEW, FEW_LONG = 2, 40  # for those
 
 
 def words(visitor: Visitor) -> dict[str, list[str]]:
-    """Values that mean something: name of a parameter or a field -> some of them."""
+    """Return valid values: name of a parameter or a field -> some values."""
     answer(visitor, visitor.get("/items/scale-of-logits"), "16.0")
     attempt = visitor.context.progress.history[0].id
     asked = [visitor.get(f"/items/{id}") for id in PROVED]

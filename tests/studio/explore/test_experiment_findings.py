@@ -1,4 +1,4 @@
-"""What an experiment says follows from its numbers: other numbers, other words."""
+"""The sentences of an experiment follow from its numbers: other numbers give other sentences."""
 
 import itertools
 import re

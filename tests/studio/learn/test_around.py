@@ -1,4 +1,4 @@
-"""What is around the questions: settings, one's own data, starting over, search, notes."""
+"""Pages around the questions: settings, the learner's own data, starting over, search, notes."""
 
 import json
 from dataclasses import replace

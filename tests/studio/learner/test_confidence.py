@@ -1,4 +1,4 @@
-"""How sure one is, in four words: said before the answer with one key, kept with it, and compared with what came of it."""
+"""Confidence in four words: stated before the answer with one key, stored with it, and compared with the result."""
 
 import re
 

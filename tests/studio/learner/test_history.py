@@ -1,4 +1,4 @@
-"""History grows with each answer to what it would be if it were worked out again."""
+"""Adding answers one by one gives the same history as computing it from all of them."""
 
 from collections.abc import Sequence
 from datetime import timedelta

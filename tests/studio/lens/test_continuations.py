@@ -1,4 +1,4 @@
-"""Going on with a written text: the model reads the new tokens alone, for the same browser, for some minutes."""
+"""Continuing a written text: the model reads only the new tokens, for the same browser, for some minutes."""
 
 from typing import Any
 

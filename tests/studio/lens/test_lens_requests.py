@@ -1,4 +1,4 @@
-"""What the Lens is asked beside a text: a target for a decoder, files to save; and what it says of unknown text."""
+"""Requests to the Lens besides a text: a decoder's target and saved files; and its note about unknown text."""
 
 import json
 from pathlib import Path

@@ -112,9 +112,9 @@ def test_a_link_without_a_head_is_split_as_the_model_runs_without_it(visitor: Vi
 @pytest.mark.parametrize(
     ("link", "reason"),
     [
-        ({"place": 2, "key": 1}, "not of the text as it stands"),
-        ({"place": 10**6, "key": 1}, "not of the text as it stands"),
-        ({"place": len(PROMPT) + 2, "key": 10**6}, "not of the text as it stands"),
+        ({"place": 2, "key": 1}, "does not belong to the current text"),
+        ({"place": 10**6, "key": 1}, "does not belong to the current text"),
+        ({"place": len(PROMPT) + 2, "key": 10**6}, "does not belong to the current text"),
         ({"place": len(PROMPT) + 2, "key": 1, "layer": 7, "head": 0}, "no such head"),
     ],
 )

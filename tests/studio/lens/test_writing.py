@@ -1,4 +1,4 @@
-"""The Lens that writes: tokens as they come, stopping, going on, words of others, and what is refused."""
+"""The Lens that writes: streaming tokens, stopping, continuing, typed words, and refusals."""
 
 import base64
 import json

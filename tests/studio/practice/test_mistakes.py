@@ -1,4 +1,4 @@
-"""The page of mistakes: every kind of wrong answer, with what disproved it and the way back."""
+"""The page of mistakes: every kind of wrong answer, with its counterexample and a link back."""
 
 import json
 import re

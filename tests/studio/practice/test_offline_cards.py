@@ -1,4 +1,4 @@
-"""Cards taken along: what comes with them, what does not, and grades that count once however often they are sent."""
+"""Offline cards: what is downloaded, what is not, and grades that count once however often they are sent."""
 
 import json
 import re

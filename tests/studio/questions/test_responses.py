@@ -1,4 +1,4 @@
-"""What a form lacks is said, and no try is counted."""
+"""The studio says what a form lacks, and does not count a try."""
 
 import pytest
 from starlette.datastructures import FormData

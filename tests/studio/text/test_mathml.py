@@ -1,4 +1,4 @@
-"""LaTeX to MathML: every construct that is taken is drawn whole, and everything else is refused in a sentence."""
+"""LaTeX to MathML: every supported construct is drawn completely, and everything else is refused in a sentence."""
 
 import re
 from xml.etree import ElementTree  # of MathML we made ourselves

@@ -1,5 +1,5 @@
-"""Every text of the studio can be said in another language: none stands bare in a template, in a program or in an ES
-module, all reach a catalog."""
+"""Every text of the studio can be translated: each is marked in its template, program or ES module, and all reach a
+catalog."""
 
 import ast
 import gettext

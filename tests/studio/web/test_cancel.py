@@ -1,4 +1,4 @@
-"""A browser that has gone stops its program: nothing is answered, and no try is counted."""
+"""A browser that disconnects stops its program: nothing is answered, and no try is counted."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""What a page of another site may make the studio do with a GET: open a plain page by a link, and nothing else."""
+"""With a GET, a page of another site can make the studio open a plain page by a link, and nothing else."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What one learner can cost the others: lengths of fields, the queue of programs, pages that wait for neither."""
+"""Bounds on what one learner costs the others: lengths of fields, the queue of programs, pages that never wait."""
 
 import asyncio
 import html

@@ -1,4 +1,4 @@
-"""Long texts: an outline that says what it is, parts that join to what is exact."""
+"""Long texts: an outline that is marked as such, and parts that join to the exact map."""
 
 from itertools import pairwise
 
@@ -97,7 +97,7 @@ def test_kl_comes_in_parts_that_join_to_the_mean():
 
 
 def test_nothing_long_is_worked_out_for_an_answer():
-    """Each answer makes kernels go through a share of the matrix alone: nobody asks for the lse of the whole."""
+    """Each answer computes only a share of the matrix: none needs the lse of the whole."""
     given = lazy()
     in_parts(given, kind="tile", rows=[0, LENGTH], cols=[0, LENGTH], cells=192)
     in_parts(given, kind="links", token=7, side="key")

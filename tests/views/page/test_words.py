@@ -1,4 +1,4 @@
-"""Every text of the pictures and of the Lens can be said in another language: none stands bare, all reach the page."""
+"""Every text of the pictures and of the Lens can be translated: each is marked, and each reaches the page."""
 
 import json
 import re

@@ -1,1 +1,1 @@
-"""What each model family and library computes, as a Call."""
+"""Adapters that describe the attention of each model family and library as a Call."""

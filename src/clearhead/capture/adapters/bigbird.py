@@ -1,9 +1,9 @@
-"""BigBird and BigBird-Pegasus: blocks of queries that attend to the first and last block, their neighbours and a few
-random blocks, as one matrix.
+"""Describe BigBird and BigBird-Pegasus as one matrix: blocks of queries that attend to the first and last block, their
+neighbours and a few random blocks.
 
-The model counts a block twice where a random block is one it attends to anyway; outside training it always draws the
-first block. A key that is counted m times weighs m·exp(logit), so log m is added to its logit: by one more column of
-the query and of the key for each block that is ever repeated, not by a table.
+The model counts a block twice if a random block is one that it attends to anyway; outside training it always draws the
+first block. A key that is counted m times weighs m·exp(logit), so log m is added to its logit. This takes one more
+column of the query and of the key for each block that is ever repeated, instead of a table.
 """
 
 from typing import Any
@@ -16,13 +16,13 @@ from clearhead.capture.call import Call, attention_of
 
 CLASSES = ("BigBirdBlockSparseAttention", "BigBirdPegasusBlockSparseAttention")
 _NAMES = ("hidden_states", "band_mask", "from_mask", "to_mask")
-_OLD_PLANS = (1024, 3072, 4096)  # lengths for which the model draws by an older plan
+_OLD_PLANS = (1024, 3072, 4096)  # lengths for which the model draws blocks in an older way
 
 
 def describe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Call:
-    """The Call of one pass of the module, from its arguments: (hidden_states, band_mask, from_mask, to_mask, …).
+    """Return the Call of one pass of the module, from its arguments: (hidden_states, band_mask, from_mask, to_mask, …).
 
-    Its queries and keys are projected again, which is cheap beside its attention. Its output does not change.
+    Queries and keys are projected again, which is cheap compared with the attention. The output does not change.
     """
     given = dict(zip(_NAMES, args, strict=False)) | kwargs
     hidden, real = given["hidden_states"], given["to_mask"][:, 0, 0] > 0  # (B, L): not padding
@@ -58,9 +58,9 @@ def describe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output:
 
 
 def _drawn(module: Any, length: int) -> Tensor:
-    """(H, blocks - 2, r): the blocks drawn at random for each block of queries but the first and the last.
+    """Return (H, blocks - 2, r): the random blocks of each block of queries but the first and the last.
 
-    The model's own plan, drawn from the seed that it sets itself; numpy's generator is put back.
+    They are drawn with the model's own code and seed; numpy's generator is restored.
     """
     block, drawn = module.block_size, module.num_random_blocks
     before = np.random.get_state()  # the generator that the model uses

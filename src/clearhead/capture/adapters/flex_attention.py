@@ -1,8 +1,8 @@
-"""Flex attention: block masks as masks; score functions as a mask, a bias and a soft cap, where they are equal to that.
+"""Describe flex attention: block masks as masks, and score functions as a mask, a bias and a soft cap if possible.
 
-A `score_mod` is any function of one logit and its place. It is evaluated at a few logits: for a logit s it must return
-s + b, or softcap·tanh(s / softcap) + b, with one b for each place (-inf: may not attend). Any other function is
-listed as missed.
+A `score_mod` is any function of a logit and its position. It is evaluated at a few logits: for a logit s it must return
+s + b, or softcap·tanh(s / softcap) + b, with one b for each position (-inf: may not attend). Calls with any other
+function are listed as missed.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ def is_flex(func: Any) -> bool:
 
 
 def describe(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Call:
-    """The Call of the operator: (query, key, value, score_mod, block_mask, scale, …), its output (B, H, L, D_v).
+    """Return the Call of the operator (query, key, value, score_mod, block_mask, scale, …) with output (B, H, L, D_v).
 
     Raises:
         CaptureError: the score function is not of this form.
@@ -42,7 +42,7 @@ def describe(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Call:
 
 
 def _score(score_mod: Rule, sizes: Sizes, device: torch.device) -> tuple[float | None, Tensor | None]:
-    """(softcap, bias) of a score function; the bias is -inf where it masks."""
+    """Return (softcap, bias) of a score function; the bias is -inf where it masks."""
 
     def of(logit: float) -> Tensor:
         given = torch.tensor(logit, device=device)

@@ -1,8 +1,8 @@
-"""Attention outside Hugging Face's interface: a TorchFunctionMode that sees direct calls of attention functions.
+"""Capture attention outside Hugging Face's interface, with a TorchFunctionMode that sees calls of attention functions.
 
-It sees `F.scaled_dot_product_attention`, `nn.MultiheadAttention`, flex attention, and Clearhead's own functions, whose
-first argument is a `kernels.Problem`; every other function goes to softmax tracing. While a mode is active, torch does
-not use the C++ fast paths of nn.MultiheadAttention and nn.TransformerEncoderLayer, which no mode could see; their
+The mode sees `F.scaled_dot_product_attention`, `nn.MultiheadAttention`, flex attention, and Clearhead's own functions,
+whose first argument is a `kernels.Problem`; every other function goes to softmax tracing. While a mode is active, torch
+does not use the C++ fast paths of nn.MultiheadAttention and nn.TransformerEncoderLayer, which no mode could see. Their
 output is then the same to rounding.
 """
 
@@ -46,10 +46,10 @@ _swapping = threading.RLock()
 
 
 class Editor(Protocol):
-    """What replaces the outputs of attention."""
+    """Replaces the outputs of attention."""
 
     def edit(self, call: Call) -> Tensor | None:
-        """The output (B, L, H, D_v) that the model goes on with instead of `call.out`; None to leave it."""
+        """Return the output (B, L, H, D_v) that replaces `call.out`; None to keep it."""
         ...
 
     def edit_weighted(self, module: nn.Module, weighted: WeightedValues) -> Tensor | None:
@@ -63,9 +63,9 @@ class AttentionFunctionMode(TorchFunctionMode):
     Args:
         listener: called with each Call.
         current: returns the module that is computing attention now.
-        missed: called with a module and a reason where its attention cannot be recorded.
-        eager: open; begun here where the model imports torch's compiler while it runs.
-        editor: replaces outputs; None leaves each as it is.
+        missed: called with a module and the reason why its attention cannot be recorded.
+        eager: the open EagerMode; begun here if the model imports torch's compiler while it runs.
+        editor: replaces outputs; None keeps them.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class AttentionFunctionMode(TorchFunctionMode):
         self._eager = eager
         self._editor = editor
         self._tracer = SoftmaxTracer(describe_products=editor is not None)
-        self.adapter_depth = 0  # how many running modules have an adapter, which records them
+        self.adapter_depth = 0  # number of running modules that an adapter records
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -110,7 +110,7 @@ class AttentionFunctionMode(TorchFunctionMode):
         return out
 
     def _edited_product(self, out: Any) -> Any:
-        """The product of weights and values that the tracer has just found in a model's own code, edited."""
+        """Return the edited product of weights and values that the tracer has just found in a model's own code."""
         weighted = self._tracer.take_weighted()
         if self._editor is None or weighted is None:
             return out
@@ -118,11 +118,11 @@ class AttentionFunctionMode(TorchFunctionMode):
         return out if edited is None else edited
 
     def _edited(self, call: Call, out: Tensor) -> Tensor | None:
-        """What replaces the output `out`, (B, H, L, D_v), as (B, L, H, D_v); None leaves it."""
+        """Return what replaces the output `out`, (B, H, L, D_v), as (B, L, H, D_v); None keeps it."""
         return None if self._editor is None else self._editor.edit(replace(call, out=out.transpose(1, 2)))
 
     def _guarded(self, trace: Callable[..., None], *args: Any) -> None:
-        """Trace what a model computes; an error in tracing is listed as missed and not raised in the model."""
+        """Trace what a model computes. An error in tracing is listed as missed, not raised in the model."""
         try:
             trace(*args)
         except Exception as error:  # noqa: BLE001 (the model runs on)
@@ -133,7 +133,7 @@ class AttentionFunctionMode(TorchFunctionMode):
         self._tracer.begin(module, given, named)
 
     def end(self, module: nn.Module, output: Any) -> Outcome:
-        """Report the attention that softmax tracing found in a module that is done."""
+        """Report the attention that softmax tracing found in a module whose pass has ended."""
         outcome = self._tracer.end(module, output)
         for call in outcome.calls:
             self._listener(call)
@@ -144,7 +144,7 @@ class AttentionFunctionMode(TorchFunctionMode):
         return outcome
 
     def _report_sdpa(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Tensor:
-        """Report a call of torch's function; returns its output, edited where an editor is given."""
+        """Report a call of torch's function. Return its output, edited if there is an editor."""
         module = self._current()
         if module is None:
             return out
@@ -187,7 +187,7 @@ class AttentionFunctionMode(TorchFunctionMode):
         return (new, *out[1:]) if isinstance(out, tuple) else Result(new, out.lse)
 
     def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run and report nn.MultiheadAttention's function, whose inner calls a mode does not see."""
+        """Run and report nn.MultiheadAttention's function, whose inner calls the mode does not see."""
         bound = _signature.bind(*args, **kwargs)
         bound.apply_defaults()
         options = bound.arguments
@@ -207,7 +207,7 @@ class AttentionFunctionMode(TorchFunctionMode):
 
     @contextmanager
     def _swapped(self) -> Iterator[None]:
-        """While open, F.scaled_dot_product_attention reports its calls in this thread."""
+        """Make F.scaled_dot_product_attention report its calls in this thread, inside the block."""
         mine = threading.get_ident()
 
         with _swapping:
@@ -225,7 +225,7 @@ class AttentionFunctionMode(TorchFunctionMode):
 
 
 def describe_problem(module: nn.Module, problem: Problem, out: Tensor) -> Call:
-    """A call of Clearhead's own attention: a problem, and its output (B, H, L, D_v)."""
+    """Return the Call of Clearhead's own attention, from a problem and its output (B, H, L, D_v)."""
     attention = problem.attention
     if isinstance(attention.rule, Mask):
         lowered = lower(attention.rule, *problem.shape[2:], device=problem.query.device)
@@ -255,7 +255,7 @@ def describe_sdpa(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Call:
-    """The Call of `F.scaled_dot_product_attention`; tensors of three axes are read as (H, L, D), of two as (L, D)."""
+    """Return the Call of `F.scaled_dot_product_attention`. Three axes are (H, L, D), two axes are (L, D)."""
     reach = EVERYWHERE
     if attn_mask is not None and kind(attn_mask) is Kind.CAUSAL_BIAS:
         reach, attn_mask = split_reach(from_causal_bias(attn_mask))[0], None

@@ -1,7 +1,7 @@
-"""Longformer and LED: a window of keys around each query, and global tokens that attend to all and all attend to.
+"""Describe Longformer and LED as one matrix: a window of keys around each query, and global tokens.
 
-Global tokens have projections of their own. With queries [q, 0] for ordinary rows and [0, q_global] for global ones,
-and keys [k, k_global], one matrix holds both.
+Global tokens attend to all tokens, and all attend to them. They have their own projections. With queries [q, 0] for
+ordinary rows and [0, q_global] for global ones, and keys [k, k_global], one matrix holds both.
 """
 
 from typing import Any
@@ -17,9 +17,9 @@ CLASSES = ("LongformerSelfAttention", "LEDEncoderSelfAttention")
 
 
 def describe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Call:
-    """The Call of one pass of the module, from its arguments: (hidden_states, attention_mask, …).
+    """Return the Call of one pass of the module, from its arguments: (hidden_states, attention_mask, …).
 
-    Its queries and keys are projected again, which is cheap beside its attention. Its output does not change.
+    Queries and keys are projected again, which is cheap compared with the attention. The output does not change.
     """
     given = dict(zip(("hidden_states", "attention_mask"), args, strict=False)) | kwargs
     hidden, marks = given["hidden_states"], given["attention_mask"]  # marks: (B, L), < 0 padding, > 0 global

@@ -1,8 +1,8 @@
-"""ProphetNet's decoder: a main stream, and streams that predict one, two … tokens ahead, as one matrix.
+"""Describe ProphetNet's decoder as one matrix: a main stream, and streams that predict one, two … tokens ahead.
 
-The layer's input holds all streams one after the other, and so do the queries and keys here. A query of the main
-stream sees the main stream's keys; one of another stream sees those and the keys of its own. Each row is one softmax.
-What the model calls decoder attentions is the first L rows and S keys. Its position terms are kept as a table.
+The layer's input holds all streams one after the other, and so do the queries and keys here. A query of the main stream
+sees the main stream's keys; a query of another stream sees those and its own stream's keys. Each row is one softmax.
+The model's `decoder_attentions` are the first L rows and S keys. Its position terms are kept as a table.
 """
 
 from typing import Any
@@ -17,9 +17,9 @@ _NAMES = ("hidden_states", "cache", "attention_mask", "extended_predict_attentio
 
 
 def describe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Call:
-    """The Call of one pass of the module, from its arguments and the weights it returns.
+    """Return the Call of one pass of the module, from its arguments and the weights that it returns.
 
-    Its queries, keys and position terms are computed again. Its output does not change.
+    Queries, keys and position terms are computed again. The output does not change.
     """
     given = dict(zip(_NAMES, args, strict=False)) | kwargs
     hidden = given["hidden_states"]

@@ -1,4 +1,4 @@
-"""Runs compiled code eagerly while a model is observed.
+"""Run compiled code eagerly while a model is observed.
 
 A compiled model is one generated program without a visible call of attention, and flex attention compiles itself.
 While a function mode observes calls, compiled functions run as written; their output is then the same to rounding.
@@ -20,7 +20,7 @@ _stance: Any = None
 
 def is_compiled(modules: Iterable[nn.Module]) -> bool:
     """Whether one of these modules is compiled by `torch.compile(module)` or `module.compile()`."""
-    for module in modules:  # their own dictionaries: an attribute of a module takes a microsecond to look up
+    for module in modules:  # read their dictionaries: looking up a module's attribute takes a microsecond
         own = module.__dict__
         if own.get("_compiled_call_impl") is not None or "_orig_mod" in own["_modules"]:
             return True
@@ -59,6 +59,7 @@ def can_compile() -> bool:
 
 @contextmanager
 def _eager_stance() -> Iterator[None]:
+    """Run compiled functions eagerly inside the block."""
     global _observers, _stance
     from torch.compiler import set_stance
 

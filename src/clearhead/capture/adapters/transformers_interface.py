@@ -1,4 +1,4 @@
-"""How a Hugging Face model is observed: a listener behind transformers' attention interface.
+"""Observe Hugging Face models with a listener behind transformers' attention interface.
 
 Every model that uses the interface asks `AttentionInterface.get_interface(name, default)` for its attention function
 at each call. While a model is observed, `get_interface` returns that same function with a listener behind it. The
@@ -42,27 +42,28 @@ _original: Any = None
 
 @contextmanager
 def listening(listener: Listener, follower: Follower | None = None) -> Iterator[None]:
-    """While open, tell `listener` every call of the interface in this thread that `follower` does not take."""
+    """Inside the block, pass every call of the interface in this thread to `follower`, and those it declines to
+    `listener`."""
     with _entered(_listeners, (listener, follower)):
         yield
 
 
 @contextmanager
 def editing(editor: Editor) -> Iterator[None]:
-    """While open, let `editor` replace the outputs of the interface in this thread."""
+    """Inside the block, let `editor` replace the outputs of the interface in this thread."""
     with _entered(_editors, editor):
         yield
 
 
 @contextmanager
 def _entered(entries: ContextVar[tuple[Any, ...]], entry: Any) -> Iterator[None]:
-    patched = "transformers" in sys.modules  # without the library there is no model of it
+    patched = "transformers" in sys.modules  # otherwise the model is not from transformers
     if patched:
         _install()
     entries.set((*entries.get(), entry))
     try:
         yield
-    finally:  # other entries stay: generators and exit stacks may exit in another order
+    finally:  # remove only this entry: generators and exit stacks may exit in any order
         entries.set(tuple(other for other in entries.get() if other is not entry))
         if patched:
             _remove()
@@ -133,7 +134,7 @@ def _listened(function: Callable[..., Any], implementation: str | None) -> Calla
 
 
 def _edited(call: Call) -> Tensor:
-    """The output of a call after each editor."""
+    """Return the output of a call after all editors."""
     assert call.out is not None  # noqa: S101 (`describe` was given it)
     own = out = call.out
     for editor in _editors.get():
@@ -144,7 +145,7 @@ def _edited(call: Call) -> Tensor:
 
 @functools.lru_cache(maxsize=1024)
 def uses_interface(kind: type[nn.Module]) -> bool:
-    """Whether a class of modules itself uses the attention interface; its file may define others that do not."""
+    """Whether a module class itself uses the attention interface; its file may define others that do not."""
     if not hasattr(sys.modules.get(kind.__module__), _INTERFACE):
         return False
     methods = (inspect.unwrap(method) for method in vars(kind).values() if inspect.isfunction(method))
@@ -161,7 +162,7 @@ def describe(
     out: Tensor,
     implementation: str | None,
 ) -> Call:
-    """The Call of the interface's arguments, as each of its functions reads them (transformers 5.23)."""
+    """Return the Call for the interface's arguments, as each of its functions interprets them (transformers 5.23)."""
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     # Eager is causal only through its mask. The others are causal where there is no mask and more than one query.
@@ -179,13 +180,13 @@ def describe(
 
 
 def relevant(options: dict[str, Any]) -> tuple[Any, ...]:
-    """Those of a call's options that change its weights: scale, soft cap, bias, sinks and dropout."""
+    """Return those options of a call that change its weights: scale, soft cap, bias, sinks and dropout."""
     get = options.get
     return get("scaling"), get("softcap"), get("position_bias"), get("s_aux"), get("dropout")
 
 
 def _attention(query: Tensor, is_causal: bool, options: dict[str, Any]) -> Attention:
-    """The attention that the options describe; the same object for all calls that have no tensors in them."""
+    """Return the attention that the options describe; the same object for all calls without tensors in them."""
     scale, softcap, bias, sinks, _ = relevant(options)
     if bias is None and sinks is None and type(scale) in _NUMBERS and type(softcap) in _NUMBERS:
         return _numbers_alone(query.shape[-1], scale, softcap, is_causal)

@@ -1,1 +1,1 @@
-"""Why a head attends: one logit as a sum over the parts of the residual stream."""
+"""Explain why a head attends: one logit as a sum over the parts of the residual stream."""

@@ -1,4 +1,4 @@
-"""Where each model family keeps the modules that write to the residual stream, and the norms between them."""
+"""Find the modules that write to the residual stream, and the norms between them, in each model family."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Block:
     Attributes:
         attention: the module that is recorded.
         output: its output projection.
-        mlp: the module whose output is added.
-        first, second: the norms: before attention and MLP, or, in a model that normalises afterwards, after them.
+        mlp: the MLP, whose output is added.
+        first, second: the norms before attention and MLP, or after them in a post-norm model.
     """
 
     attention: nn.Module
@@ -36,11 +36,11 @@ class Family:
     Attributes:
         tokens: its embedding of tokens.
         embeddings: other embeddings that are added, by name.
-        start: the norm of the embeddings' sum; None without one.
+        start: the norm of the embeddings' sum, if there is one.
         blocks: in order.
-        after: whether norms follow what is added (BERT), or come before attention and MLP.
-        names: of the blocks' attention modules.
-        query, key: what makes them, by block: linear layers, or one Conv1D that makes both (GPT-2).
+        after: whether the model is post-norm (BERT): norms follow each addition instead of preceding attention and MLP.
+        names: the names of the blocks' attention modules.
+        query, key: their projections, by block: linear layers, or one Conv1D for both (GPT-2).
     """
 
     tokens: nn.Module
@@ -54,10 +54,10 @@ class Family:
 
 
 def family_of(model: nn.Module, name: str) -> Family:
-    """The family of the model that an attention module is in.
+    """Return the family of the model that contains an attention module.
 
     Raises:
-        CaptureError: the model is of no family whose residual stream is known.
+        CaptureError: the model belongs to no family whose residual stream is known.
     """
     for find in (_llama, _gpt2, _bert):
         for prefix, module in model.named_modules():

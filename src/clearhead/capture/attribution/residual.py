@@ -34,7 +34,7 @@ class ResidualParts:
         family: the model's.
         name: of the layer's attention module.
         places: the positions of the query and the key.
-        batch: which entry.
+        batch: the entry of the batch.
     """
 
     def __init__(self, family: Family, name: str, places: tuple[int, int], batch: int) -> None:
@@ -47,7 +47,7 @@ class ResidualParts:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """While open, keep what the modules write."""
+        """Keep what the modules write, inside the block."""
         family = self._family
         with ExitStack() as stack:
             writers = {"token": family.tokens, **family.embeddings}
@@ -61,7 +61,7 @@ class ResidualParts:
             yield
 
     def projected(self, head: int, heads: int, key_heads: int) -> tuple[Parts, Parts]:
-        """The query of one head and its key, each as parts of head_dim."""
+        """Return the query of one head and its key, each as parts of width head_dim."""
         family, number = self._family, self._layer
         streams = [self._stream(place) for place in range(2)]
         key_head = head * key_heads // heads
@@ -77,7 +77,7 @@ class ResidualParts:
         return answers[0], answers[1]
 
     def _stream(self, place: int) -> Parts:
-        """What the layer's projections read, at the query's (0) or the key's (1) position; the last part is "bias"."""
+        """Return the input of the layer's projections at the query's (0) or key's (1) position; "bias" is last."""
         family = self._family
         names = ["token", *family.embeddings]
         vectors = [self._at(self._written[name], place) for name in names]
@@ -94,7 +94,7 @@ class ResidualParts:
         return stream if family.after else _normed(stream, family.blocks[self._layer].first)
 
     def _head_parts(self, number: int, place: int) -> Parts:
-        """What each head of an earlier layer writes."""
+        """Return what each head of an earlier layer writes."""
         block = self._family.blocks[number]
         merged = self._at(self._heads[number], place).double()
         output: Any = block.output
@@ -139,7 +139,7 @@ class ResidualParts:
 
 
 def _normed(stream: Parts, norm: Any) -> Parts:
-    """A stream after a norm: each part by itself, and the norm's bias with "bias"."""
+    """Return a stream after a norm: each part normalised, and the norm's bias added to "bias"."""
     whole = stream.vectors.sum(0)
     kind, weight = type(norm).__name__, getattr(norm, "weight", None)
     if isinstance(norm, nn.LayerNorm):
@@ -158,7 +158,7 @@ def _normed(stream: Parts, norm: Any) -> Parts:
 
 
 def _added(stream: Parts, heads: Parts, projection: Any) -> Parts:
-    """A stream with what heads write; the projection's bias goes to "bias"."""
+    """Return a stream plus what heads write; the projection's bias is added to "bias"."""
     stream = _with(stream, heads.names, heads.vectors)
     if getattr(projection, "bias", None) is not None:
         stream.vectors[stream.names.index("bias")] += projection.bias.detach().double()
@@ -166,12 +166,12 @@ def _added(stream: Parts, heads: Parts, projection: Any) -> Parts:
 
 
 def _with(stream: Parts, names: list[str], vectors: Tensor) -> Parts:
-    """A stream with more parts, "bias" still last."""
+    """Return a stream with more parts; "bias" stays last."""
     return Parts([*stream.names[:-1], *names, "bias"], torch.cat([stream.vectors[:-1], vectors, stream.vectors[-1:]]))
 
 
 def _part_of(layer: Any, side: str, head: int, heads: int) -> tuple[Tensor, Tensor | None]:
-    """(D, E) and (D,): what makes one head's query or key."""
+    """Return the weight (D, E) and bias (D,) that project one head's query or key."""
     weight, bias = layer.weight.detach(), getattr(layer, "bias", None)
     if type(layer).__name__ == "Conv1D":  # (E, 3·E): queries, keys and values side by side
         third = weight.shape[1] // 3

@@ -1,4 +1,4 @@
-"""why(): one logit of a head, split by which parts of the residual stream its query and its key come from."""
+"""why(): split one logit of a head by the parts of the residual stream that its query and its key come from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clearhead.errors import CaptureError
 if TYPE_CHECKING:
     from clearhead.matrix import AttentionMatrix
 
-CLOSE = 1e-3  # how far the parts may sum from the logit, as a share of it or of 1
+CLOSE = 1e-3  # largest difference between the logit and the sum of its parts, as a share of the logit or of 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class Why:
     """One logit as a sum of parts.
 
     Attributes:
-        names: of the parts: "token", "position", "layer.head" of each earlier head, "mlp layer", and "bias".
-        table: (n, n), float64: the part of the logit that query part a and key part b give together.
-        logit: their sum, which is the head's logit to rounding.
+        names: the names of the parts: "token", "position", "layer.head" of each earlier head, "mlp layer", and "bias".
+        table: (n, n), float64, the product of query part a and key part b, in units of the logit.
+        logit: the sum of the table, which is the head's logit to rounding.
     """
 
     names: list[str]
@@ -34,16 +34,16 @@ class Why:
 
     @property
     def query_parts(self) -> dict[str, float]:
-        """What each part of the query gives, over all parts of the key; they sum to the logit."""
+        """The contribution of each part of the query, summed over all parts of the key. They sum to the logit."""
         return dict(zip(self.names, self.table.sum(1).tolist(), strict=True))
 
     @property
     def key_parts(self) -> dict[str, float]:
-        """What each part of the key gives, over all parts of the query."""
+        """The contribution of each part of the key, summed over all parts of the query."""
         return dict(zip(self.names, self.table.sum(0).tolist(), strict=True))
 
     def strongest(self, count: int = 10) -> list[tuple[str, str, float]]:
-        """The pairs (query part, key part, logit) that give most, of either sign, largest first."""
+        """Return the pairs (query part, key part, logit) of largest absolute value, largest first."""
         order = self.table.abs().flatten().argsort(descending=True)[:count].tolist()
         return [
             (
@@ -57,7 +57,7 @@ class Why:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a recorded matrix comes from: the model, its layer, and what the model was given.
+    """Where a recorded matrix comes from: the model, its layer, and the model's inputs.
 
     Attributes:
         model: the model observed.

@@ -1,1 +1,1 @@
-"""The calls of one generation: keys kept once for all of them, and one matrix of all of them."""
+"""Keep the keys of a generation's calls once, and join its calls into one matrix."""

@@ -1,8 +1,8 @@
-"""Keys of many calls of one module, stored once where they come from one KV cache.
+"""Store the keys of many calls of one module once, if they come from one KV cache.
 
-A growing cache begins with the keys it had, so all its steps share one tensor. Beam search also reorders the rows of
-the batch, a sliding window drops its oldest keys, and assisted decoding takes tokens back. Then most keys of a step
-are keys of the step before, in other rows or places: only the new ones are stored, and the rest is assembled on use.
+A growing cache begins with its earlier keys, so all its steps share one tensor. Beam search also reorders the rows of
+the batch, a sliding window drops its oldest keys, and assisted decoding takes tokens back. Then most keys of a step are
+keys of the step before, in other rows or positions: only the new ones are stored, and the rest is assembled on use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Keys:
         held: (B, H_kv, S, D); None if they are assembled from `chain`.
         seen: (B or 1, S) boolean, the keys that a query of some step may attend to; None = all.
         chain: the changes from step to step of a cache that does not only grow; None for one that does.
-        place: how many changes of the chain lead to these keys.
+        place: the number of changes of the chain that lead to these keys.
     """
 
     held: Tensor | None
@@ -40,7 +40,7 @@ class Keys:
 
     @property
     def change(self) -> Change | None:
-        """How these keys follow from those of the step before; None where they only grew, or begin a chain."""
+        """The change from the keys of the step before; None if they only grew, or begin a chain."""
         return None if self.chain is None or not self.place else self.chain.changes[self.place - 1]
 
     def grow(self, later: Keys) -> None:
@@ -51,11 +51,11 @@ class Keys:
         self.held, self.seen = later.tensor, later.seen
 
     def follow(self, earlier: Keys, queries: int) -> bool:
-        """Store only the changes since an earlier step's keys, if at most half of the keys changed; returns whether.
+        """Store only the changes since an earlier step's keys, if at most half of the keys changed. Return whether.
 
         Args:
-            earlier: of the call before.
-            queries: of this call; where a window is full, as many keys have left it.
+            earlier: the keys of the call before.
+            queries: the number of queries of this call; as many keys have left a full window.
         """
         before, now = earlier.tensor, self.tensor
         change = _change(before, now, queries)
@@ -74,10 +74,10 @@ class Change:
     """One step's keys as changes to those of the step before.
 
     Attributes:
-        rows: (B,), which row of the batch each row comes from.
+        rows: (B,), the row of the earlier batch that each row comes from.
         shift: key j was key j + shift.
-        places: (n,), the keys that are new.
-        values: (B, H_kv, n, D), these.
+        places: (n,), the positions of new keys.
+        values: (B, H_kv, n, D), the new keys.
         size: S.
     """
 
@@ -96,7 +96,7 @@ class Chain:
     changes: list[Change] = field(default_factory=list)
 
     def keys(self, place: int) -> Tensor:
-        """(B, H_kv, S, D) after so many changes: each key from the step in which it was new."""
+        """Return (B, H_kv, S, D) after `place` changes: each key from the step in which it was new."""
         last = self.changes[place - 1]
         batch, heads, _, width = last.values.shape
         device = self.root.device
@@ -115,7 +115,7 @@ class Chain:
 
 
 def _change(before: Tensor, now: Tensor, queries: int) -> Change | None:
-    """How keys (B, H, S, D) follow from those of the step before; None if more than half of them are new."""
+    """Return the change from the keys of the step before, (B, H, S, D); None if more than half of them are new."""
     if before.dtype != now.dtype or before.device != now.device:
         return None
     if (before.shape[1], before.shape[3]) != (now.shape[1], now.shape[3]):
@@ -136,7 +136,7 @@ def _change(before: Tensor, now: Tensor, queries: int) -> Change | None:
 
 
 def _rows(before: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
-    """((B,), (S,)): which row of `before` each row of `now` is most like, and where all rows are alike then."""
+    """Return ((B,), (S,)): the row of `before` most like each row of `now`, and the keys where all rows then agree."""
     rows = torch.arange(len(now), device=now.device)
     if len(before) == len(now):
         alike = (before == now).flatten(0, 1).transpose(0, 1).flatten(1).all(-1)

@@ -1,4 +1,4 @@
-"""A record that goes on from a KV cache, joined with the record of what filled the cache."""
+"""Join a record that starts from a KV cache with the record of what filled the cache."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def continued(earlier: Record, length: int, later: Record) -> Record:
-    """Return a record of the first `length` tokens of an earlier text and of all that a later record has.
+    """Return a record of the first `length` tokens of an earlier record and of everything in a later one.
 
     Args:
-        earlier: of one text, from its beginning.
+        earlier: the record of a text, from its beginning.
         length: how many of its tokens were in the cache when `later` began.
-        later: of the same modules.
+        later: a record of the same modules.
 
-    Memory: shared with both; keys once where the later ones begin with the earlier.
+    Memory: shared with both; keys once if the later ones begin with the earlier.
     """
     whole = type(later)(missed=list(later.missed), _order=list(later._order), read=dict(later.read))
     for item in earlier.missed:
@@ -32,7 +32,7 @@ def continued(earlier: Record, length: int, later: Record) -> Record:
 
 
 def _sharing_keys(before: list[Step], added: list[Step]) -> list[Step]:
-    """Return steps that use the keys of those added, where these begin with their own; else their own."""
+    """Return steps that use the keys of the added ones if these begin with their own, else their own keys."""
     if not before or not added or before[-1].keys.chain is not None or added[0].keys.chain is not None:
         return before
     shared = before[-1].keys

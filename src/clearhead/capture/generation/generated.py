@@ -1,7 +1,7 @@
-"""A generation as one growing matrix: each token's row, over the keys of the text it was made in.
+"""Join a generation into one matrix: a row for each token, over the keys of its text.
 
-Steps that add a key to one cache are put together at once. Where beams change places, each step's rows are put in the
-order of the beams they became, so that a row of the batch is one text from its first token to its last.
+Steps that add a key to one cache are joined at once. If beams change places, each step's rows are reordered to the
+beams that they became, so that a row of the batch is one text from its first token to its last.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PlacedStep:
-    """One step of a generation, its positions, and which row of its batch each row of the result was in it."""
+    """One step of a generation, its positions, and the row of its batch that each row of the result comes from."""
 
     step: Step
     positions: Positions
@@ -34,12 +34,12 @@ class PlacedStep:
 
 
 def whole(steps: Sequence[Step], positions: Sequence[Positions], beams: Tensor | None = None) -> PlacedCall:
-    """The steps of one layer, those of the last text, as one matrix.
+    """Return the steps of one layer that belong to the last text, as one matrix.
 
     Args:
-        steps: in the order they ran.
-        positions: of each.
-        beams: (N, new), for each text and new token, which row of the batch made it; None: the rows of the last step.
+        steps: in the order in which they ran.
+        positions: the positions of each.
+        beams: (N, new), the row of the batch that produced each new token of each text; None: the last step's rows.
 
     Raises:
         CaptureError: they do not fit in one matrix; the message says why.
@@ -59,7 +59,7 @@ def whole(steps: Sequence[Step], positions: Sequence[Positions], beams: Tensor |
 
 
 def _ancestors(steps: Sequence[Step]) -> list[Tensor | None]:
-    """For each step, which row of its batch became each row of the last step; None = the same row."""
+    """Return, for each step, the row of its batch that became each row of the last step; None = the same row."""
     rows: Tensor | None = None
     answers: list[Tensor | None] = []
     for step in reversed(steps):
@@ -72,7 +72,7 @@ def _ancestors(steps: Sequence[Step]) -> list[Tensor | None]:
 
 
 def _beam_rows(steps: Sequence[Step], positions: Sequence[Positions], beams: Tensor) -> list[Tensor | None]:
-    """The same from the beam indices that `generate` returns: the prompt's rows are those of the first new token.
+    """Return the same from the beam indices of `generate`: the prompt's rows are those of the first new token.
 
     Raises:
         OptionError: they are not of this generation.
@@ -90,7 +90,7 @@ def _beam_rows(steps: Sequence[Step], positions: Sequence[Positions], beams: Ten
 
 
 def _grows(before: PlacedStep, step: PlacedStep) -> bool:
-    """Whether a step of one query goes on where the step before ended, over the keys of the same cache."""
+    """Whether a step of one query continues the step before, over the keys of the same cache."""
     earlier, later = before.step, step.step
     if earlier.query is None or later.query is None or earlier.queries != 1 or later.queries != 1:
         return False
@@ -106,7 +106,7 @@ def _grows(before: PlacedStep, step: PlacedStep) -> bool:
 
 
 def _adds_keys(earlier: Step, later: Step, place: int) -> bool:
-    """Whether a step's keys are those of the step before but for new ones at or after a place; rows may differ."""
+    """Whether a step's keys are those of the step before, except for new ones from a position on; rows may differ."""
     change = later.keys.change
     next_place = earlier.keys.place + 1 if earlier.keys.chain is not None else 1
     return (
@@ -132,7 +132,7 @@ def _same(own: Attention, other: Attention, name: str) -> bool:
 
 
 def _group(steps: list[PlacedStep]) -> PlacedCall | None:
-    """Steps over one cache as one call: a band and which keys are real; None where their masks are more than that."""
+    """Return steps over one cache as one call, if a band and a mask of real keys describe their masks; else None."""
     last = steps[-1]
     first_key, start = last.positions.keys.start, steps[0].positions.queries.start
     attention, own = last.step.attention, last.step.query
@@ -170,7 +170,7 @@ def _is_banded(allow: Tensor | None, real: Tensor | None, reach: int, size: int)
 
 
 def _call(entry: PlacedStep) -> PlacedCall:
-    """One step, with its batch in the order of the result."""
+    """Return one step with its batch in the order of the result."""
     matrix = entry.step.matrix()
     if entry.rows is None:
         return PlacedCall(matrix, entry.positions)

@@ -1,4 +1,4 @@
-"""The masks and biases of the calls of one generation, put together: a band, a band and padding, or a table."""
+"""Join the masks and biases of a generation's calls: into a band, a band and padding, or a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clearhead.matrix import AttentionMatrix
 from clearhead.spec import EVERYWHERE, Attention, Band
 from clearhead.spec.band import outside
 
-ROWS = 256  # of a mask that are compared at a time
+ROWS = 256  # rows of a mask that are compared at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,12 @@ class PlacedCall:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The rows of a call that a joined matrix takes, and where they go.
+    """The rows of a call that enter a joined matrix, and their place there.
 
     Attributes:
         call: the call.
         rows: how many of its first rows.
-        row, key: where its query 0 and its key 0 are in the joined matrix.
+        row, key: the indices of its query 0 and its key 0 in the joined matrix.
     """
 
     call: PlacedCall
@@ -45,7 +45,7 @@ def attention_of(part: Part) -> Attention:
 
 
 def band(parts: list[Part], size: int) -> Band | None:
-    """The band that all masks together form; None where they do not form one."""
+    """Return the band that all masks together form, or None."""
     if any(attention_of(part).allow is not None or attention_of(part).rule is not None for part in parts):
         return None
     spans = [_spans(part, size) for part in parts]
@@ -61,7 +61,7 @@ def band(parts: list[Part], size: int) -> Band | None:
 
 
 def band_and_padding(parts: list[Part], size: int, rows: int) -> tuple[int, Tensor | None]:
-    """(above, real): row i attends real keys, (B or 1, H or 1, 1, S), up to i + above; None where masks are more."""
+    """Return (above, real) if row i attends the real keys, (B or 1, H or 1, 1, S), up to i + above; else None."""
     above = size - rows
     if above < 0 or any(attention_of(part).rule is not None for part in parts):
         return 0, None
@@ -78,7 +78,7 @@ def band_and_padding(parts: list[Part], size: int, rows: int) -> tuple[int, Tens
 
 
 def _spans(part: Part, size: int) -> tuple[Tensor, Tensor]:
-    """The first and last key of the joined matrix that each row of a call may attend to, by its band alone."""
+    """Return the first and last key of the joined matrix that the band of a call allows each of its rows."""
     low, high = attention_of(part).reach
     keys, place = part.call.matrix.shape[3], torch.arange(part.rows)
     first = torch.zeros_like(place) if low is None else (place + low).clamp(0)
@@ -87,7 +87,7 @@ def _spans(part: Part, size: int) -> tuple[Tensor, Tensor]:
 
 
 def mask_of(part: Part, size: int) -> Tensor:
-    """(B or 1, H or 1, rows, size): where the queries of a call may attend, its keys moved to their places."""
+    """Return (B or 1, H or 1, rows, size): where a call's queries may attend, in indices of the joined matrix."""
     return _mask_rows(part, range(part.rows), size)
 
 
@@ -113,6 +113,6 @@ def bias_of(part: Part, size: int) -> Tensor:
 
 
 def table(parts: list[Tensor]) -> Tensor:
-    """The parts one below the other, where some serve all heads or entries of the batch and some do not."""
+    """Stack the parts one below the other, expanding those that all heads or batch entries share."""
     batch, heads = (max(part.shape[axis] for part in parts) for axis in (0, 1))
     return torch.cat([part.expand(batch, heads, *part.shape[2:]) for part in parts], 2)

@@ -1,4 +1,4 @@
-"""The calls of one generation as one matrix: every query that ran, over all the keys they read."""
+"""Join the calls of one generation into one matrix: every query that ran, over all the keys that they read."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from clearhead.matrix import AttentionMatrix
 from clearhead.spec import FIELDS, Attention, Axes
 from clearhead.spec.band import shift
 
-MOST_MASK = 2**28  # cells of a mask that is made as a table
-MOST_VERSIONS = 16  # of keys that change after a query has seen them
+MOST_MASK = 2**28  # entries of a mask that is stored as a table
+MOST_VERSIONS = 16  # versions of keys that change after a query has seen them
 
 
 def last_run(calls: list[PlacedCall]) -> list[PlacedCall]:
-    """The last calls that continue each other: one generation, or one pass.
+    """Return the last calls that continue each other: one generation, or one pass.
 
-    A call that begins at position 0 begins a run; one that begins before the end of the call before it replaces what
-    was there (a cache cropped after drafted tokens were refused).
+    A call that begins at position 0 begins a run. A call that begins before the end of the previous one replaces what
+    was there: a cache is cropped after drafted tokens were rejected.
     """
     run: list[PlacedCall] = []
     for call in calls:
@@ -44,18 +44,18 @@ def last_run(calls: list[PlacedCall]) -> list[PlacedCall]:
 
 
 def joined(calls: list[PlacedCall], *, versions: bool = False) -> PlacedCall:
-    """One matrix of the queries of all calls over the keys of all of them.
+    """Return one matrix of the queries of all calls over the keys of all calls.
 
     Args:
         calls: from `last_run`.
-        versions: whether keys of one position may differ from call to call, as where a cache is quantised later: then
-            queries and keys get a block of head_dim for each version, and a query is 0 in all blocks but its own.
+        versions: allow keys of one position to differ from call to call, as in a quantised cache. Queries and keys then
+            get a block of head_dim for each version, and a query is 0 in all blocks but its own.
 
     Raises:
         CaptureError: they do not fit in one matrix: keys of one position differ from call to call (beams that change
-            places), or so does a number that all calls must share; the message tells which.
+            places), or a number that all calls must share differs; the message says which.
 
-    Memory: queries and keys once more; a mask of L·S only where the calls' masks do not form one band.
+    Memory: a copy of queries and keys; a mask of L·S only if the calls' masks do not form one band.
     """
     if len(calls) == 1:
         return calls[0]
@@ -111,7 +111,7 @@ def _continues(earlier: PlacedCall, later: PlacedCall) -> bool:
 
 
 def _parts(calls: list[PlacedCall], first_key: int) -> list[Part]:
-    """What each call gives: its queries up to where a later call begins again."""
+    """Return the part of each call: its queries up to the position where a later call begins again."""
     parts, row = [], 0
     starts = [call.positions.queries.positions[0] for call in calls]
     for index, call in enumerate(calls):
@@ -124,7 +124,7 @@ def _parts(calls: list[PlacedCall], first_key: int) -> list[Part]:
 
 
 def _keys(parts: list[Part], which: str) -> Tensor:
-    """The keys (or values) of all calls, by position: each from the last call that had it.
+    """Return the keys (or values) of all calls by position, each from the last call that had it.
 
     Raises:
         CaptureError: an earlier call read other keys at a position that its queries may attend to.
@@ -154,7 +154,7 @@ def _keys(parts: list[Part], which: str) -> Tensor:
 
 
 def _with_versions(parts: list[Part], query: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and keys of all calls, with a block of head_dim for each version of the keys.
+    """Return queries and keys of all calls, with a block of head_dim for each version of the keys.
 
     Raises:
         CaptureError: there are more than MOST_VERSIONS.
@@ -190,10 +190,10 @@ def _with_versions(parts: list[Part], query: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _shared(parts: list[Part]) -> Attention:
-    """What all calls have in common.
+    """Return the attention fields that all calls share.
 
     Raises:
-        CaptureError: they do not.
+        CaptureError: they differ.
     """
     first = attention_of(parts[0])
     per_head = [name for name, row in FIELDS.items() if row.axes is Axes.HEADS]

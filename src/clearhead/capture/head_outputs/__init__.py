@@ -1,1 +1,1 @@
-"""What each head adds to the residual stream, through the output projection of its layer."""
+"""Compute what each head adds to the residual stream, through the output projection of its layer."""

@@ -46,7 +46,7 @@ class Contributions:
         return batch, heads, length, self._weight.shape[-1]
 
     def __getitem__(self, key: Any) -> Tensor:
-        """As a tensor (B, H, L, E) is indexed; only the entries, heads and positions asked for are computed."""
+        """Index like a tensor (B, H, L, E). Only the requested entries, heads and positions are computed."""
         key = key if isinstance(key, tuple) else (key,)
         if len(key) > 4 or not all(type(part) in (int, slice) for part in key):
             return self.to_dense()[key]
@@ -63,7 +63,7 @@ class Contributions:
         return self._z @ self._weight
 
     def sum(self) -> Tensor:
-        """(B, L, E): all heads together, without the projection's bias; never H times that."""
+        """Return (B, L, E): the sum over heads, without the projection's bias. Memory: never H times the result."""
         batch, heads, length, width = self._z.shape
         merged = self._z.transpose(1, 2).reshape(batch, length, heads * width)
         return merged @ self._weight.reshape(heads * width, -1)
@@ -107,7 +107,7 @@ class Contributions:
 
 
 def _kept(place: int, size: int) -> slice:
-    """An index as a slice of one, so that the axis stays until the product is done."""
+    """Return an index as a slice of length one, which keeps the axis until the product is computed."""
     if not -size <= place < size:
         raise IndexError(f"index {place} is out of range for an axis of {size}.")
     return slice(place % size, place % size + 1)

@@ -19,13 +19,13 @@ _ATTENTION = ("q", "k", "v", "z", "rot_q", "rot_k", "pattern", "attn_scores", "r
 
 
 class HookCache(Mapping[str, Tensor]):
-    """Hook name -> tensor, as the cache of TransformerLens' `run_with_cache` is read.
+    """Hook name -> tensor, read like the cache of TransformerLens' `run_with_cache`.
 
-    Each tensor is computed when it is asked for, and not kept. `cache["pattern", 3]` is short for
+    Each tensor is computed on access and not kept. `cache["pattern", 3]` is short for
     `cache["blocks.3.attn.hook_pattern"]`.
 
     Attributes:
-        left_out: attention modules that are in no name, with the reason.
+        left_out: attention modules that have no hook name, with the reason.
     """
 
     def __init__(self, entries: Mapping[str, Callable[[], Tensor]], left_out: Mapping[str, str]) -> None:
@@ -58,7 +58,7 @@ def hook_name(hook: str, layer: int) -> str:
 
 
 def hook_cache(record: Record, *, rotary: bool | None = None) -> HookCache:
-    """The cache of a record: the last call of each layer.
+    """Return the cache of a record: the last call of each layer.
 
     Args:
         record: from `observe`.
@@ -88,7 +88,7 @@ def hook_cache(record: Record, *, rotary: bool | None = None) -> HookCache:
 
 
 def _of_layer(record: Record, name: str, rotary: bool) -> dict[str, Callable[[], Tensor]]:
-    """What is known of a layer: short name -> how it is computed."""
+    """Return the tensors of a layer: short name -> function that computes it."""
     A = record[name]
     prefix = "rot_" if rotary else ""
     entries: dict[str, Callable[[], Tensor]] = {
@@ -127,7 +127,7 @@ def _side(record: Record, name: str) -> str:
 
 
 def _layers(names: list[str]) -> list[int]:
-    """The number of each layer in the model: the one number in its name that grows, or its place in the record."""
+    """Return the number of each layer: the number in its name that increases, or else its index in the record."""
     numbers = [[int(part) for part in name.split(".") if part.isdigit()] for name in names]
     if {len(parts) for parts in numbers} == {1}:
         layers = [parts[0] for parts in numbers]

@@ -44,9 +44,9 @@ class LayerParts(Mapping[str, AttentionMatrix]):
         return self._last(layer).z
 
     def contributions(self, layer: int | str) -> Contributions:
-        """What each head of a layer adds to the residual stream, (B, H, L, E), computed on use.
+        """Return what each head of a layer adds to the residual stream, (B, H, L, E), computed on use.
 
-        It uses the weights the output projection has when this is called.
+        The output projection's weights are those at the time of this call.
 
         Args:
             layer: the layer's name, or its index in the record.
@@ -54,7 +54,7 @@ class LayerParts(Mapping[str, AttentionMatrix]):
         Raises:
             OptionError: the values were not kept; record with `observe(model, values=True)`.
             CaptureError: no linear layer took the heads' outputs, merged, as its input: they are gated or normalised
-                before, or the attention was found by softmax tracing.
+                first, or the attention was found by softmax tracing.
 
         Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits".
         """
@@ -101,7 +101,7 @@ class LayerParts(Mapping[str, AttentionMatrix]):
         return projection
 
     def to_transformer_lens(self, *, rotary: bool | None = None) -> HookCache:
-        """The record under TransformerLens' names, as its `run_with_cache` gives a cache; each tensor computed on use.
+        """Return the record under TransformerLens' names, like the cache of `run_with_cache`; computed on use.
 
         "blocks.0.attn.hook_pattern" and "…hook_attn_scores" are (B, H, L, S), "…hook_q" (B, L, H, D), "…hook_k"
         (B, S, H_kv, D); rotated queries and keys are "…hook_rot_q" and "…hook_rot_k". With `observe(values=True)` also
@@ -109,7 +109,7 @@ class LayerParts(Mapping[str, AttentionMatrix]):
         An encoder-decoder has "encoder.0.attn…", "decoder.0.attn…" and "decoder.0.cross_attn…".
 
         Args:
-            rotary: whether the model rotates queries and keys; None: as its modules and configuration say.
+            rotary: whether the model rotates queries and keys; None: read it from its modules and configuration.
 
         Raises, when a tensor is asked for:
             TooLargeError: the pattern or the attention scores take more than 256 MiB.
@@ -136,10 +136,10 @@ class LayerParts(Mapping[str, AttentionMatrix]):
         """Score every head: the head scores of `capture.score_record`, as a list or as a table.
 
         Args:
-            token_ids, special, decoder_token_ids, decoder_special: as of `capture.score_record`; without token ids,
+            token_ids, special, decoder_token_ids, decoder_special: as in `capture.score_record`; without token ids,
                 scores that need tokens are NaN.
-            as_: None for a list of HeadScores; "pandas" or "polars" for a DataFrame, one row a head; "xarray" for a
-                Dataset over (layer, head).
+            as_: None for a list of HeadScores; "pandas" or "polars" for a DataFrame with one row per head; "xarray" for
+                a Dataset over (layer, head).
 
         Raises:
             OptionError: as_ is none of these, or the token ids do not fit the record.

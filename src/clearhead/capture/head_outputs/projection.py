@@ -1,4 +1,4 @@
-"""Finds the output projection of each attention: the linear layer whose input is the heads' outputs, merged."""
+"""Find the output projection of each attention: the linear layer whose input is the heads' outputs, merged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from clearhead.capture.head_outputs.replaced_outputs import after_edits
 from clearhead.errors import CaptureError
 
-# How many linear layers after a call of attention are compared with its output; the projection is the first in most.
+# Number of linear layers after a call of attention whose input is compared; mostly the first one is the projection.
 CANDIDATES = 4
 
 
@@ -31,7 +31,7 @@ class OutputProjection:
     heads: list[int] | None = None
 
     def weight(self, width: int) -> Tensor:
-        """(H, D_v, E): the part of the weight that each recorded head meets, for heads of `width` values.
+        """Return (H, D_v, E): the part of the weight for each recorded head, with heads of `width` values.
 
         Raises:
             CaptureError: the layer is quantised and keeps codes, not numbers.
@@ -76,11 +76,11 @@ class ProjectionFinder:
                 hooks.callback(module.register_forward_pre_hook(self._runs).remove)
 
     def expect(self, name: str, module: nn.Module, query: Tensor, out: Tensor) -> None:
-        """Note the output of a module's attention: its projection runs next, or is known by the module's class.
+        """Note the output of a module's attention. Its projection runs next, or is known from the module's class.
 
         Args:
-            name: of the module.
-            module: an attention.
+            name: the name of the module.
+            module: the attention module.
             query: (B, H, L, D).
             out: (B, L, H, D_v), perhaps with other axes merged.
         """
@@ -95,7 +95,7 @@ class ProjectionFinder:
             self._left = CANDIDATES
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles of the model contain its hooks; those of a copy wait for nothing."""
+        """Pickle as an inactive finder: copies of the model contain its hooks, which must do nothing there."""
         return ProjectionFinder, (None,)
 
     def _add(self, name: str, module: nn.Module, total: int) -> None:

@@ -1,4 +1,4 @@
-"""Which attention outputs an intervention replaced, so that an observer still checks what the model itself computed.
+"""Track the attention outputs that interventions replace, so that an observer checks what the model itself computed.
 
 Observers and interventions may be nested in any order; an observer inside an intervention sees the replaced output.
 """
@@ -13,17 +13,17 @@ _after: WeakIdKeyDictionary = WeakIdKeyDictionary()  # the model's own output ->
 
 
 def note_edit(out: Tensor, edited: Tensor) -> Tensor:
-    """Note that `edited` replaces `out`, which may be a replacement itself; returns it."""
+    """Note that `edited` replaces `out`, which may be a replacement itself. Return `edited`."""
     own = before_edits(out)
     _before[edited], _after[own] = own, edited
     return edited
 
 
 def before_edits(out: Tensor) -> Tensor:
-    """The output as the model computed it."""
+    """Return the output as the model computed it."""
     return _before.get(out, out) if isinstance(out, Tensor) and len(_before) else out
 
 
 def after_edits(out: Tensor) -> Tensor:
-    """What the model goes on with instead of its own output."""
+    """Return the output that the model continues with."""
     return _after.get(out, out) if len(_after) else out

@@ -1,1 +1,1 @@
-"""What a model does without a head, or with other weights or outputs in its place: intervene and ablate."""
+"""Run a model without a head, or with other weights or outputs for it: intervene and ablate."""

@@ -1,4 +1,4 @@
-"""ablate(): the effect of every head on a number, several heads in one forward pass."""
+"""ablate(): measure the effect of every head on a number, several heads per forward pass."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ def ablate(
 
     Args:
         model: any model that `intervene` can change; call `model.eval()` first.
-        inputs: what the model is given: a dict (a tokenizer's output) of keyword arguments, a tensor, or a tuple of
-            positional ones.
+        inputs: the model's inputs: a dict of keyword arguments (a tokenizer's output), a tensor, or a tuple of
+            positional arguments.
         metric: outputs -> a number, such as `lambda out: out.logits[0, -1, mary] - out.logits[0, -1, john]`. It is
             called once for each head, with the model's output on the inputs alone.
         layers: which attention modules, by index or name; None = all.
         heads: which heads of each; None = all.
-        change: what becomes of a head, as of `intervene`: "zero", "mean", a Record, a function …
+        change: how a head is changed, as in `intervene`: "zero", "mean", a Record, a function …
         batch: how many heads share a forward pass.
         jobs: how many passes run at the same time, in threads.
         progress: called as heads are done: (how many, of how many).
 
     Returns:
-        HeadEffects, one row a head in layer order: the metric without the head, and how much that differs from the
-        metric with all heads. Gradients are not computed.
+        HeadEffects, one row per head in layer order: the metric without the head, and its difference from the metric
+        with all heads. Gradients are not computed.
 
     Raises:
         OptionError: an argument is not as above, or metric does not return one number.
@@ -95,11 +95,11 @@ def ablate(
 
 @dataclass(slots=True)
 class Layout:
-    """The heads of a model, by layer, as one pass shows them.
+    """The heads of a model by layer, as seen in one pass.
 
     Attributes:
-        heads: how many each layer has, in the model's order.
-        index: the attention modules that an index counts.
+        heads: the number of heads of each layer, in the model's order.
+        index: the attention modules that a layer index refers to.
         shapes: (B, L) of the last call of each.
         missed: layers whose attention is not known, with the reason.
     """
@@ -153,7 +153,7 @@ class _Run:
             self._kwargs.setdefault("use_cache", False)
 
     def whole(self) -> tuple[float, Layout]:
-        """The metric with all heads, and the model's heads."""
+        """Return the metric with all heads, and the model's heads."""
         counter = _HeadCounter(self._model)
         with torch.no_grad(), transformers_interface.listening(counter.record_call), counter.watching():
             output = self._model(*self._args, **self._kwargs)
@@ -164,12 +164,12 @@ class _Run:
         return self._number(output), layout
 
     def without(self, heads: Sequence[Head]) -> dict[Head, float]:
-        """The metric without each of some heads."""
+        """Return the metric without each of some heads."""
         if len(heads) > 1 and not self._copies_fail:
             try:
                 return self._together(heads)
             except (NotBatchedError, RuntimeError, ValueError, IndexError):
-                self._copies_fail = True  # a pass a head raises the error again, if it is not one of the copies
+                self._copies_fail = True  # one pass per head raises the error again, unless the copies caused it
         return {head: self._together([head])[head] for head in heads}
 
     def _together(self, heads: Sequence[Head]) -> dict[Head, float]:
@@ -189,7 +189,7 @@ class _Run:
         return repeat
 
     def _part(self, output: Any, number: int, copies: int) -> Any:
-        """The output on one copy of the inputs."""
+        """Return the output for one copy of the inputs."""
         rows = slice(number * self._batch, (number + 1) * self._batch)
 
         def take(tensor: Tensor) -> Tensor:
@@ -225,7 +225,7 @@ def _batch_size(inputs: Any) -> int:
 
 
 def _wanted(layout: Layout, layers: Iterable[int | str] | None, heads: Iterable[int] | None) -> list[Head]:
-    """The (layer, head) to ablate, in layer order.
+    """Return the (layer, head) pairs to ablate, in layer order.
 
     Raises:
         OptionError: a layer or head does not exist.

@@ -17,16 +17,16 @@ from clearhead.matrix import AttentionMatrix
 
 @dataclass(frozen=True, slots=True)
 class HeadCall:
-    """What one head computed in one call, for some rows of the batch.
+    """The computation of one head in one call, for some rows of the batch.
 
     Attributes:
-        name: of the attention module.
-        head: which head.
-        heads: how many heads the layer has.
+        name: the name of the attention module.
+        head: the head's index.
+        heads: the number of heads in the layer.
         z: (B, L, D_v), its output.
         keys: S.
-        weigh: the head's values summed by other weights: (B, L, S) -> (B, L, D_v).
-        positions: of the queries and keys.
+        weigh: sums the head's values with other weights: (B, L, S) -> (B, L, D_v).
+        positions: the positions of the queries and keys.
         real: (B, L), False for padding; None = all are tokens.
     """
 
@@ -41,7 +41,7 @@ class HeadCall:
 
 
 class Edit(Protocol):
-    """Gives what a head's output becomes."""
+    """Computes the replacement of a head's output."""
 
     def __call__(self, call: HeadCall) -> Tensor:
         """(B, L, D_v)."""
@@ -49,7 +49,7 @@ class Edit(Protocol):
 
 
 def zero(call: HeadCall) -> Tensor:
-    """Nothing: the head adds nothing to the residual stream."""
+    """Return zeros: the head adds nothing to the residual stream."""
     return torch.zeros_like(call.z)
 
 
@@ -76,7 +76,7 @@ class Mean:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What a function of the output returns."""
+    """The result of a function of the head's output."""
 
     function: Callable[[Tensor], Tensor]
 
@@ -93,7 +93,7 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The head's own values, summed by other weights: (L, S) or (B, L, S), by position from 0."""
+    """The head's own values, summed with other weights: (L, S) or (B, L, S), by position from 0."""
 
     weights: Tensor
 
@@ -123,7 +123,7 @@ class Weights:
 
 @dataclass(slots=True)
 class Recorded:
-    """The output that a record has of the head; without values, its own values summed by the recorded weights."""
+    """The head's output in a record; if the record has no values, its own values summed with the recorded weights."""
 
     record: Record
     layer: str | int
@@ -168,9 +168,9 @@ class Recorded:
 
 
 def _matched(call: HeadCall, known: Sequence[int], source: str) -> tuple[list[int], list[int]]:
-    """The rows of a call whose positions a source knows, and which of its rows they are.
+    """Return the rows of a call whose positions a source covers, and the source's rows for them.
 
-    Positions after the last that the source knows keep the model's own output, as the new tokens of a generation do.
+    Positions after the source's last one keep the model's own output, as the new tokens of a generation do.
 
     Raises:
         OptionError: the text itself is longer than the source.
@@ -185,7 +185,7 @@ def _matched(call: HeadCall, known: Sequence[int], source: str) -> tuple[list[in
 
 
 def _pairs(wanted: Sequence[int], known: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Where positions are in both: their indices in each.
+    """Return the indices, in each sequence, of positions that are in both.
 
     >>> _pairs([3, 4, 5], range(5))
     ([0, 1], [3, 4])
@@ -196,14 +196,14 @@ def _pairs(wanted: Sequence[int], known: Sequence[int]) -> tuple[list[int], list
 
 
 def _but(weights: Tensor, columns: list[int]) -> Tensor:
-    """The columns of weights that are not in a list."""
+    """Return the columns of weights that are not in a list."""
     rest = torch.ones(weights.shape[-1], dtype=torch.bool)
     rest[columns] = False
     return weights[..., rest]
 
 
 def _in_rows(z: Tensor, rows: list[int], part: Tensor) -> Tensor:
-    """z (B, L, D_v) with some rows replaced."""
+    """Return z (B, L, D_v) with some rows replaced."""
     if len(rows) == z.shape[1]:
         return part
     changed = z.clone()

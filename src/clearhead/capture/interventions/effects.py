@@ -1,4 +1,4 @@
-"""HeadEffects: what each head's ablation changes, as rows, a matrix or another library's table."""
+"""HeadEffects: the effect of ablating each head, as rows, a matrix or another library's table."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from clearhead.capture.scoring.tables import as_table
 
 @dataclass(frozen=True, slots=True)
 class HeadEffect:
-    """One head.
+    """The effect of one head.
 
     Attributes:
         layer: the attention module's name.
-        head: which head.
+        head: the head's index.
         value: the metric without the head.
-        effect: that, less the metric with all heads.
+        effect: `value` minus the metric with all heads.
     """
 
     layer: str
@@ -66,11 +66,11 @@ class HeadEffects(Sequence[HeadEffect]):
         return "\n".join(lines)
 
     def strongest(self, count: int = 10) -> list[HeadEffect]:
-        """The heads with the largest effects, of either sign, largest first."""
+        """Return the heads with the largest absolute effects, largest first."""
         return sorted(self._rows, key=lambda row: -abs(row.effect))[:count]
 
     def matrix(self) -> Tensor:
-        """(layers, heads): the effects; NaN where a layer has fewer heads than another, or a head was not ablated."""
+        """Return the effects, (layers, heads); NaN where a layer has fewer heads, or a head was not ablated."""
         layers = {name: place for place, name in enumerate(dict.fromkeys(row.layer for row in self._rows))}
         table = torch.full((len(layers), 1 + max((row.head for row in self._rows), default=-1)), math.nan)
         for row in self._rows:
@@ -78,7 +78,7 @@ class HeadEffects(Sequence[HeadEffect]):
         return table
 
     def table(self, library: str) -> Any:
-        """The rows as a "pandas" or "polars" DataFrame, or an "xarray" Dataset over (layer, head).
+        """Return the rows as a "pandas" or "polars" DataFrame, or as an "xarray" Dataset over (layer, head).
 
         Raises:
             OptionError: library is none of these.

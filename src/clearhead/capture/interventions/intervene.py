@@ -21,33 +21,33 @@ Change = str | Tensor | AttentionMatrix | Record | Callable[[Tensor], Tensor]
 
 @contextmanager
 def intervene(model: nn.Module, changes: Mapping[tuple[int | str, int], Change]) -> Iterator[None]:
-    """Change what single heads of a model give while it runs: ablate, freeze or patch them.
+    """Change the outputs of single heads of a model while it runs: ablate, freeze or patch them.
 
-    The model's own kernel computes its attention; only the outputs z of the heads named are replaced before the output
+    The model's own kernel computes its attention; only the outputs z of the named heads are replaced, before the output
     projection. Everything is restored on leaving, also after an exception. Interventions may be nested (an inner one
-    is applied to what an outer one gives) and combined with `observe`, which records the weights that the model itself
-    computed. It holds in the thread that enters it, and for each step of `model.generate`.
+    applies to the result of the outer one) and combined with `observe`, which records the weights that the model itself
+    computed. An intervention affects only the thread that enters it, and each step of `model.generate`.
 
     Args:
         model: any model that `observe` can record.
-        changes: (layer, head) -> what becomes of that head; the layer by index in layer order or by name, as in
+        changes: (layer, head) -> how to change that head; the layer by index in layer order or by name, as in
             `observe(layers=)`.
 
             - "zero": its output is 0.
             - "mean": its output is the mean over the batch and all positions so far (padding left out, where the model
               is given an attention mask).
-            - a tensor (L, S) or (B, L, S), or an AttentionMatrix: its values are summed by these weights. Row i is
+            - a tensor (L, S) or (B, L, S), or an AttentionMatrix: its values are summed with these weights. Row i is
               position i of the text; new tokens of a generation, past the last row, keep the model's weights.
             - a Record, of another text or another model: its output recorded there (activation patching); without
-              values in the record, its own values summed by the weights recorded there.
-            - a function: its output is what the function makes of it, (B, L, D_v) -> (B, L, D_v).
+              values in the record, its own values summed with the weights recorded there.
+            - a function (B, L, D_v) -> (B, L, D_v): its output is the function's result.
 
     Raises:
-        OptionError: model is not a module, or a layer, head or change is not as above. A head or a shape that does not
-            fit is found when the model runs.
+        OptionError: model is not a module, or a layer, head or change is not as above. A missing head or a wrong shape
+            is reported when the model runs.
         CaptureError: on leaving, if the model ran and a layer could not be changed; the message says why.
 
-    Memory: a copy of the output of each layer named. Weights that are given take (B, L, S) for their head.
+    Memory: a copy of the output of each named layer, and (B, L, S) for each head with given weights.
 
     Source: Michel et al. 2019, "Are Sixteen Heads Really Better than One?" (ablation); Vig et al. 2020, "Investigating
     Gender Bias in Language Models Using Causal Mediation Analysis" (patching).
@@ -77,17 +77,17 @@ def intervene(model: nn.Module, changes: Mapping[tuple[int | str, int], Change])
 
 @contextmanager
 def applying(intervener: Intervener) -> Iterator[None]:
-    """While open, apply the edits of an intervener; then check that each layer was edited."""
+    """Apply the edits of an intervener inside the block, then check that each layer was edited."""
     with transformers_interface.editing(intervener), intervener.watching():
         yield
     intervener.check_all_were_edited()
 
 
 def as_edit(place: tuple[int | str, int], change: Any) -> Edit:
-    """The edit that a change of one head means.
+    """Return the edit for a change of one head.
 
     Raises:
-        OptionError: it means none.
+        OptionError: the change is not valid.
     """
     if isinstance(change, str) and change == "zero":
         return zero
@@ -118,7 +118,7 @@ def as_edit(place: tuple[int | str, int], change: Any) -> Edit:
 
 
 def _checked(changes: Mapping[Any, Any]) -> Iterator[tuple[tuple[int | str, int], Any]]:
-    """Each change with its (layer, head), which are checked to be an index or name, and an index."""
+    """Yield each change with its (layer, head), after checking that they are an index or name, and an index."""
     for place, change in changes.items():
         is_pair = isinstance(place, tuple) and len(place) == 2
         if not is_pair or not isinstance(place[0], (Integral, str)) or not isinstance(place[1], Integral):

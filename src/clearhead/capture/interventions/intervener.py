@@ -23,12 +23,12 @@ HEADS_SUMMED = "it sums its heads in one product with the values, so that none h
 
 
 class NotBatchedError(CaptureError):
-    """Copies of the inputs along the batch do not stay apart in a layer."""
+    """A layer mixes the copies of the inputs along the batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeadEdit:
-    """An edit of one head, in the whole batch or in one of the copies of the inputs that the batch holds."""
+    """An edit of one head, in the whole batch or in one of the batch's copies of the inputs."""
 
     head: int
     edit: Edit
@@ -40,9 +40,9 @@ class Intervener(ModuleWatcher):
 
     Args:
         model: the model.
-        edits: by layer, index or name; of one head, later ones are applied to what earlier ones give.
-        copies: how many copies of the inputs the batch holds, one after the other.
-        shapes: (B, L) of each layer on one copy.
+        edits: by layer index or name; several edits of one head apply one after the other.
+        copies: the number of copies of the inputs in the batch, one after the other.
+        shapes: (B, L) of each layer for one copy.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class Intervener(ModuleWatcher):
 
     @property
     def editor(self) -> Intervener:
-        """Itself."""
+        """The editor of outputs, which is this object."""
         return self
 
     def record_call(self, call: Call) -> None:
-        """Note that a layer's attention ran; nothing of it is recorded."""
+        """Note that a layer's attention ran. Nothing is recorded."""
         if id(call.module) in self._names:
             self._seen.add(self._names[id(call.module)])
 
@@ -87,13 +87,13 @@ class Intervener(ModuleWatcher):
         stack.callback(self._model.register_forward_pre_hook(self._takes_mask, with_kwargs=True).remove)
 
     def _takes_mask(self, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        """Keep which tokens are padding, from the (B, S) attention mask the model is given."""
+        """Keep which tokens are padding, from the model's (B, S) attention mask."""
         if threading.get_ident() == self._thread:
             mask = kwargs.get("attention_mask")
             self._real = mask > 0 if isinstance(mask, Tensor) and mask.dim() == 2 else None
 
     def edit(self, call: Call) -> Tensor | None:
-        """The output (B, L, H, D_v) with the heads' edits; None where the call is of another layer."""
+        """Return the output (B, L, H, D_v) with the heads' edits; None if the call belongs to another layer."""
         name = self._names.get(id(call.module))
         if name is None or name not in self._edits or call.out is None:
             return None
@@ -117,7 +117,7 @@ class Intervener(ModuleWatcher):
         return self._apply(name, z, call.key.shape[2], place, weigh)
 
     def edit_weighted(self, module: nn.Module, weighted: WeightedValues) -> Tensor | None:
-        """A product of weights and values in a model's own code with the heads' edits, in its own axes."""
+        """Return a product of weights and values in a model's own code with the heads' edits, in its own axes."""
         name = self._names.get(id(module))
         if name is None or name not in self._edits:
             return None
@@ -153,7 +153,7 @@ class Intervener(ModuleWatcher):
         weigh: Callable[[int, slice], Callable[[Tensor], Tensor]],
         here: Sequence[int] | None = None,
     ) -> Tensor:
-        """z (B, L, H, D_v) with the edits of one layer, as a new tensor; only of the heads `here`, if given."""
+        """Return z (B, L, H, D_v) with the edits of one layer, as a new tensor; only for the heads `here`, if given."""
         length, heads = z.shape[1:3]
         entries, expected = self._shapes.get(name, (len(z) // self._copies, length))
         if (len(z), length) != (self._copies * entries, expected):
@@ -179,7 +179,7 @@ class Intervener(ModuleWatcher):
                 None if real is None else real[rows],
             )
             new = entry.edit(call)
-            edited = edited.clone() if edited.requires_grad else edited  # autograd needs what it has used
+            edited = edited.clone() if edited.requires_grad else edited  # autograd needs the values that it has saved
             edited[rows, :, head] = new
         self._applied.add(name)
         return edited

@@ -1,1 +1,1 @@
-"""Models on this machine, and one text or picture read by one of them."""
+"""Load models from this machine, and run a text or a picture through them."""

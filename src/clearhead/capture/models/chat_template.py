@@ -1,4 +1,4 @@
-"""Chat templates: programs in Jinja that come with a model. They run in the sandbox, where a loop has an end."""
+"""Render chat templates. They are Jinja programs that come with a model, so they run in the sandbox, with a limit."""
 
 import json
 from typing import Any, Final
@@ -22,9 +22,9 @@ with open("given") as file:
 
 
 def as_message(loaded: Loaded, prompt: str) -> str:
-    """Return a prompt in the chat template of a model, as the message of a user, up to where the answer begins.
+    """Return a prompt in the chat template of a model, as a user's message, up to where the answer begins.
 
-    Where this machine confines nothing, the template runs in this process, without a limit.
+    If this machine cannot confine programs, the template runs in this process, without a limit.
 
     Raises:
         ModelError: the template raises an error, or takes more than `LIMITS`.

@@ -1,4 +1,4 @@
-"""Continuation: the KV cache and the record of a written text, from which writing goes on with new tokens alone."""
+"""Continuation: the KV cache and the record of a written text, so that continuing it runs only the new tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from clearhead.capture.record import Record
 
 @dataclass(eq=False, slots=True)
 class Continuation:
-    """What writing stopped with.
+    """The state in which a Writing stopped.
 
     Attributes:
         loaded: the model that wrote.
         ids: the tokens that it has read.
         without: the heads that were switched off, as (layer, head).
-        cache: their keys and values, of a class of transformers.
-        record: of these tokens, from the first on; None where it does not begin there.
+        cache: the keys and values of these tokens, a cache class of transformers.
+        record: the record of these tokens; None if it does not begin with the first one.
     """
 
     loaded: Loaded
@@ -30,19 +30,19 @@ class Continuation:
     record: Record | None
 
     def usable(self, ids: Sequence[int]) -> int:
-        """Return how many tokens at the beginning of a text need not be read again; the last one always is."""
+        """Return how many tokens at the beginning of a text need not be read again. The last token always is."""
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self.ids, ids[:-1], strict=False)))
         return same if same == len(self.ids) or self._is_plain() else 0
 
     def cache_of(self, length: int) -> Any:
-        """Return the cache with the first `length` tokens alone. It is the same object: use a continuation once."""
+        """Return the cache cropped to the first `length` tokens. It is the same object, so use a continuation once."""
         if length < len(self.ids):
             self.cache.crop(length - len(self.ids))
         return self.cache
 
     @property
     def nbytes(self) -> int:
-        """How many bytes the cache and the record take."""
+        """Return the bytes that the cache and the record take."""
         parts = [getattr(layer, name, None) for layer in self._layers() for name in ("keys", "values")]
         total = sum(part.nbytes for part in parts if isinstance(part, Tensor))
         if self.record is not None:
@@ -56,7 +56,7 @@ class Continuation:
         return list(getattr(self.cache, "layers", []))
 
     def _is_plain(self) -> bool:
-        """Whether every layer keeps all its keys in one tensor, so that the last of them can be taken off."""
+        """Whether every layer keeps all its keys in one tensor, so that the last ones can be cropped."""
         from transformers.cache_utils import DynamicLayer
 
         return bool(self._layers()) and all(type(layer) is DynamicLayer for layer in self._layers())

@@ -1,4 +1,4 @@
-"""Which folder a model's name means: the demo model, the model of this package, the chat model, or one of one's own."""
+"""Find the folder that a model's name refers to: the demo, the shipped or the chat model, or one of the user's."""
 
 from contextlib import suppress
 from importlib.util import find_spec
@@ -20,7 +20,7 @@ _INSTALL_DEMO = message(
 
 
 def demo_folder() -> Path:
-    """The folder of the demo model, all-MiniLM-L6-v2 (6 layers, 12 heads), found without running its package's code.
+    """Return the folder of the demo model, all-MiniLM-L6-v2 (6 layers, 12 heads), without running its package's code.
 
     Raises:
         ModelError: it is not installed; the message says how to install it.
@@ -53,7 +53,7 @@ def has_demo_model() -> bool:
 
 
 def folder_or_name(name_or_path: str | Path) -> str | Path:
-    """A folder that holds a model, or a name in the local cache; anything that looks like a path must exist."""
+    """Return a folder that holds a model, or a name in the local cache. What looks like a path must exist."""
     text = str(name_or_path)
     if text == INDUCTION_NAME:
         return Path(__file__).parent / "induction"

@@ -1,4 +1,4 @@
-"""Makes what transformers prints about a model safe for a terminal: names in its files may hold escape sequences."""
+"""Make transformers' messages about a model safe for a terminal: names in its files may hold escape sequences."""
 
 import logging
 import re
@@ -13,19 +13,19 @@ _COLOURS: Final = re.compile("\x1b\\[[0-9;]*m")
 
 
 class CleanFormatter(logging.Formatter):
-    """Formats as another formatter does, without colours and with every control character shown as its escape."""
+    """Wraps another formatter: removes colours and shows every control character as its escape."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
         self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the message as it may be printed."""
+        """Return the message, safe to print."""
         return clean(_COLOURS.sub("", self._inner.format(record)))
 
 
 def clean_library_messages() -> None:
-    """Clean what the handlers of these libraries print from now on; the application's own handlers stay as they are."""
+    """Clean the output of these libraries' handlers from now on. The application's own handlers stay as they are."""
     for library in LIBRARIES:
         for handler in logging.getLogger(library).handlers:
             if not isinstance(handler.formatter, CleanFormatter):

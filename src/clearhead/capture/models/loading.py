@@ -1,6 +1,6 @@
-"""load(): a model from this machine, by its folder, its name in the local cache, a name of `clearhead models`, or ours.
+"""load(): load a model from this machine, by its folder, its name in the local cache or its name in `clearhead models`.
 
-Nothing is downloaded, weights are read from safetensors only, and code that a model brings is run only with the
+Nothing is downloaded, weights are read from safetensors only, and code that comes with a model runs only with the
 caller's consent.
 """
 
@@ -23,7 +23,7 @@ from clearhead.messages import message
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers names models that write
 _HEADS = ("lm_head.", "embed_out.", "cls.")  # their language modelling head
-_LIBRARIES = ("safetensors", "PIL", "tokenizers", "huggingface_hub")  # that transformers asks for when it needs them
+_LIBRARIES = ("safetensors", "PIL", "tokenizers", "huggingface_hub")  # imported by transformers on demand
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class Loaded:
     Attributes:
         model: the network, in eval mode.
         tokenizer: its tokenizer; None for a model of pictures.
-        name: what to call it.
-        max_length: the most tokens it takes, special ones included.
-        processor: what turns a picture into its input; None for a model of text.
-        writer: the same network with its language modelling head, to write with; None where it has none.
+        name: its display name.
+        max_length: the maximum number of tokens, special ones included.
+        processor: turns a picture into the model's input; None for a model of text.
+        writer: the same network with its language modelling head, for writing; None without one.
     """
 
     model: nn.Module
@@ -48,12 +48,12 @@ class Loaded:
 
     @property
     def reads(self) -> Literal["text", "pictures"]:
-        """Whether `read` or `read_picture` is the way to ask it."""
+        """What the model reads, "text" or "pictures": whether to call `read` or `read_picture`."""
         return "text" if self.processor is None else "pictures"
 
     @property
     def has_decoder(self) -> bool:
-        """Whether it is an encoder-decoder of text, whose decoder reads a text of its own."""
+        """Whether it is an encoder-decoder of text, whose decoder reads its own text."""
         config = getattr(self.model, "config", None)
         return self.reads == "text" and bool(getattr(config, "is_encoder_decoder", False))
 
@@ -64,20 +64,20 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
     Weights are read from safetensors alone, and nothing is downloaded.
 
     Args:
-        name_or_path: a model folder, or a name in the local Hugging Face cache; None, or its own name, is the demo
-            model, "induction" the small causal model that ships with the package: two layers, one token a character;
-            "untrained" the demo model as it was before training, with random weights (seed 0): to compare with;
-            "SmolLM2-135M-Instruct" the chat model, once it was fetched; else a name of `clearhead models`.
-        trust_remote_code: run the Python code that the model brings, if it brings some. It runs with all your rights:
-            read it before.
+        name_or_path: a model folder, a name in the local Hugging Face cache, a name of `clearhead models`, or one of
+            these: None or its own name, the demo model; "induction", the small causal model that ships with the package
+            (two layers, one token per character); "untrained", the demo model with random weights (seed 0), for
+            comparison; "SmolLM2-135M-Instruct", the chat model, once it is fetched.
+        trust_remote_code: run the Python code that comes with the model, if any. It runs with all your rights: read it
+            first.
 
     Returns:
         Loaded, the model in eval mode.
 
     Raises:
         ExtraError: transformers is not installed.
-        ModelError: the folder or name is not there, has no config.json, or has no weights, tokenizer or picture
-            processor that can be read; or it brings code of its own and was not trusted (then `.remote_code` is True).
+        ModelError: the folder or name does not exist, has no config.json, or has no readable weights, tokenizer or
+            picture processor; or it comes with code and was not trusted (then `.remote_code` is True).
 
     Example:
         >>> loaded = load("induction")
@@ -128,7 +128,7 @@ def _on_disk(folder: str | Path) -> Path:
     except OSError as error:
         if error.errno is not None:
             raise
-        absent = ModelError(  # transformers says that it could not connect, which it did not try
+        absent = ModelError(  # transformers would say that it could not connect, although it did not try
             message(
                 "%(model)s cannot be loaded: there is no such folder, and no model of that name in the local Hugging "
                 "Face cache. Nothing is downloaded. Give a folder with config.json, model.safetensors and a tokenizer "
@@ -182,16 +182,16 @@ def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained
 
 
 def _is_causal(config: Any, causal_models: Any) -> bool:
-    """Whether a folder holds a causal language model of transformers' own, with its head."""
+    """Whether a folder holds a causal language model with its head, of a class in transformers."""
     names = getattr(config, "architectures", None) or ()
     return type(config) in causal_models._model_mapping and any(str(name).endswith(_CAUSAL) for name in names)
 
 
 def _check_attention_weights(folder: str | Path, model: nn.Module, missing: Iterable[str]) -> None:
-    """Check that no weights of attention are missing: it would be random.
+    """Check that no weights of attention are missing, because they would be random.
 
     Raises:
-        ModelError: says which.
+        ModelError: some are missing; the message says which.
     """
     inside = tuple(f"{name}." for name in attention_modules(model) if name)
     lacking = sorted(name for name in missing if name.startswith(inside))
@@ -208,7 +208,7 @@ def _check_attention_weights(folder: str | Path, model: nn.Module, missing: Iter
 
 
 def _load_error(folder: str | Path, error: Exception) -> ModelError:
-    """The error for a model that could not be loaded."""
+    """Return the error for a model that could not be loaded."""
     if "trust_remote_code" in str(error):  # how transformers asks for consent
         refused = ModelError(
             message(
@@ -236,7 +236,7 @@ def _load_error(folder: str | Path, error: Exception) -> ModelError:
 
 
 def _max_length(config: Any, tokenizer: Any) -> int:
-    """The smaller of what the positions and the tokenizer take; "no limit" markers of either do not count."""
+    """Return the smaller of the position limit and the tokenizer's limit, ignoring "no limit" markers."""
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
     limits = [
         getattr(config, "max_position_embeddings", None),

@@ -1,7 +1,7 @@
-"""Checks a model folder before transformers opens it: weights in safetensors only, and no file from elsewhere.
+"""Check a model folder before transformers opens it: weights in safetensors only, and no file from elsewhere.
 
-transformers opens the files that the folder names: an index may list a pickle; a config an adapter, a kernel of the
-Hub, or another file. These names are checked here, so that no file can bypass `use_safetensors=True`.
+transformers opens the files that the folder names: an index may list a pickle, and a config may name an adapter, a
+kernel of the Hub, or another file. These names are checked here, so that no file can bypass `use_safetensors=True`.
 """
 
 import json
@@ -21,8 +21,9 @@ LARGEST_SETTINGS: Final = 8 << 20  # bytes of a JSON file that is not a vocabula
 LARGEST_VOCABULARY: Final = 512 << 20
 LARGEST_HEADER: Final = 100 << 20  # bytes, as in safetensors' own format
 MOST_FILES: Final = 10_000
-# What a config counts, and the most of it. transformers makes an object of each label, also where the model has none:
-# a billion of them took all memory. (`vision_feature_layer` is an index, and may be -2.)
+# Counts in a config, and their upper bounds. transformers creates an object for each label, even if the model has none:
+# a billion labels took all memory.
+# (`vision_feature_layer` is an index, and may be -2.)
 MOST: Final = (
     (re.compile(r"(?:(?:^|_)(?:num|n)_\w*(?:layer|head)|^\w*(?:layers|heads|experts|blocks))$"), 10_000),
     (re.compile(r"num_labels$"), 100_000),
@@ -34,10 +35,10 @@ _WAY_OUT: Final = message("Save it again with model.save_pretrained(folder), whi
 
 
 def check_model_files(folder: Path) -> None:
-    """Check that a folder names, and holds where transformers opens a file, only regular files of its own.
+    """Check that the files that transformers opens are regular files inside the folder, and that it names no others.
 
     Raises:
-        ModelError: which file, and what is wrong with it.
+        ModelError: a file is not; the message says which, and why.
     """
     try:
         _check(folder)
@@ -76,7 +77,7 @@ def _wrong(name: str, why: str) -> ModelError:
 
 
 def _check_regular_files(folder: Path) -> None:
-    """Every file is a regular file of this folder. (A snapshot of the Hugging Face cache links into its `blobs`.)"""
+    """Check that every file is a regular file of this folder. A Hugging Face snapshot may link into its `blobs`."""
     home = folder.resolve()
     homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
     with os.scandir(folder) as entries:
@@ -96,7 +97,7 @@ def _check_regular_files(folder: Path) -> None:
 
 
 def _settings(folder: Path, name: str) -> dict[str, Any]:
-    """The object of a JSON file."""
+    """Return the object in a JSON file."""
     path = folder / name
     if path.stat().st_size > LARGEST_SETTINGS:
         raise _wrong(name, message("has more than %(most)s bytes.", most=f"{LARGEST_SETTINGS:,}"))
@@ -116,7 +117,7 @@ def _refuse_constant(name: str) -> float:
 
 
 def _entries(data: object) -> Iterator[tuple[str, object]]:
-    """Every name and value, of nested objects too."""
+    """Yield every name and value, including those of nested objects."""
     waiting = [data]
     while waiting:
         part = waiting.pop()
@@ -141,7 +142,7 @@ def _check_config(config: dict[str, Any]) -> None:
 
 
 def _check_paths(folder: Path, name: str, settings: dict[str, Any]) -> None:
-    """A setting such as `vocab_file` names a file that is opened. (A name without a file is a leftover.)"""
+    """Check settings such as `vocab_file`, which name a file that is opened. A name without a file is harmless."""
     for key, value in _entries(settings):
         if not key.endswith("_file") or not isinstance(value, str):
             continue
@@ -155,7 +156,7 @@ def _check_paths(folder: Path, name: str, settings: dict[str, Any]) -> None:
 
 
 def _weights(folder: Path, config: dict[str, Any]) -> list[str]:
-    """The names of the files that hold the weights."""
+    """Return the names of the files that hold the weights."""
     named = config.get("transformers_weights")
     if named is not None:
         if not isinstance(named, str) or not _WEIGHT_FILE_NAME.fullmatch(named):
@@ -190,7 +191,7 @@ def _weights(folder: Path, config: dict[str, Any]) -> list[str]:
 
 
 def _check_header(path: Path) -> None:
-    """The file begins with the length of its header, which fits into the file."""
+    """Check that the file begins with the length of its header, and that the header fits into the file."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

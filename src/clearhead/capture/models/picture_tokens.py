@@ -1,4 +1,4 @@
-"""picture_tokens(): where pictures are among the tokens of a vision-language model, to ask words about patches."""
+"""picture_tokens(): find the pictures among the tokens of a vision-language model, to relate words and patches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PictureTokens:
         start: the position of its first token; the others follow row by row.
         rows, cols: its grid of tokens.
         entry: which text of the batch it is in.
-        row_gap: how many other tokens stand between two rows: 1 where a model ends each row with a token of its own.
+        row_gap: the number of other tokens between two rows: 1 if the model ends each row with a special token.
     """
 
     start: int
@@ -41,33 +41,33 @@ class PictureTokens:
         return self.start + self.rows * (self.cols + self.row_gap) - self.row_gap
 
     def seen_by(self, A: AttentionMatrix, word: int) -> Tensor:
-        """(H, rows, cols): the weight that one word puts on each patch, from words to patches.
+        """Return (H, rows, cols): the weight that a word puts on each patch.
 
         Args:
             A: a layer's attention over the whole text, from a record or `record.generated()`.
             word: the position of the word's token.
 
         Raises:
-            OptionError: A has no such token or does not reach the picture.
+            OptionError: A has no such token, or does not include the picture.
         """
         self._check(A, word, 2)
         weights = A[self.entry, :, word, self.start : self.stop]
         return F.pad(weights, (0, self.row_gap)).unflatten(-1, (self.rows, -1))[..., : self.cols]
 
     def readers(self, A: AttentionMatrix, row: int, col: int) -> Tensor:
-        """(H, L): the weight that each token of the text puts on one patch, from patches back to words."""
+        """Return (H, L): the weight that each token of the text puts on one patch."""
         place = self._place(row, col)
         self._check(A, place, 3)
         return A[self.entry, :, :, place]
 
     def seen_from(self, A: AttentionMatrix, row: int, col: int) -> Tensor:
-        """(H, S): the weight that one patch, as a query, puts on each token of the text."""
+        """Return (H, S): the weight that one patch, as a query, puts on each token of the text."""
         place = self._place(row, col)
         self._check(A, place, 2)
         return A[self.entry, :, place]
 
     def received(self, A: AttentionMatrix, words: Sequence[int] | slice | None = None) -> Tensor:
-        """(H, rows, cols): the mean weight that words put on each patch.
+        """Return (H, rows, cols): the mean weight that words put on each patch.
 
         Args:
             A: a layer's attention over the whole text.
@@ -114,21 +114,21 @@ def picture_tokens(
     """Find the pictures among the tokens of a vision-language model.
 
     Args:
-        model: a model of transformers that puts a token into the text for each patch, or for each few of them:
-            Qwen2-VL, Qwen2.5-VL, LLaVA, Pixtral, Idefics3, SmolVLM, PaliGemma, Gemma 3, InternVL and others alike.
-        inputs: what the processor gave and the model is called with: `input_ids`, `image_grid_thw` or
+        model: a model of transformers that puts a token into the text for each patch, or for each group of patches:
+            Qwen2-VL, Qwen2.5-VL, LLaVA, Pixtral, Idefics3, SmolVLM, PaliGemma, Gemma 3, InternVL and similar models.
+        inputs: the processor's output, with which the model is called: `input_ids`, `image_grid_thw` or
             `video_grid_thw` of the Qwen models, `image_sizes` of Pixtral.
-        grid: (rows, cols) of tokens of each picture; by default the model's inputs say it, or each unbroken run of
+        grid: (rows, cols) of tokens of each picture; by default taken from the inputs, or else each unbroken run of
             picture tokens is a square.
 
     Returns:
-        In the order of the text: one entry a picture, a tile of a picture that is cut into tiles, or (two) frames of a
+        In text order, one entry per picture, per tile of a picture that is cut into tiles, or per (two) frames of a
         video.
 
     Raises:
         CaptureError: the model's configuration names no picture token, its picture tokens are latents that have no
             place in the picture (Idefics2, BLIP-2), words read the picture by cross-attention (Mllama), a picture is
-            there at several sizes (LLaVA-NeXT), or its tokens do not make a grid.
+            present at several sizes (LLaVA-NeXT), or its tokens do not form a grid.
         OptionError: inputs have no input_ids.
 
     Example:
@@ -189,7 +189,7 @@ def _ends_rows(config: Any) -> bool:
 
 
 def _sizes_in_tokens(config: Any, sizes: Any, grid: tuple[int, int] | None) -> Iterator[tuple[int, int]]:
-    """The grid of tokens of each picture, from its size in pixels.
+    """Return the grid of tokens of each picture, from its size in pixels.
 
     Raises:
         CaptureError: neither the sizes nor a grid are given.
@@ -203,7 +203,7 @@ def _sizes_in_tokens(config: Any, sizes: Any, grid: tuple[int, int] | None) -> I
 
 
 def _with_ended_rows(ids: Tensor, token: int | None, sizes: Iterator[tuple[int, int]]) -> list[PictureTokens]:
-    """The pictures whose rows are runs of tokens, with one other token after each.
+    """Return the pictures whose rows are runs of tokens, each followed by one other token.
 
     Raises:
         CaptureError: the rows in the text are not those of the sizes.
@@ -235,7 +235,7 @@ def _token(config: Any, kind: str) -> int | None:
 
 
 def _grids(config: Any, sizes: Tensor | None) -> list[tuple[int, int]]:
-    """The grid of tokens of each picture and of each frame: Qwen's sizes count patches, of which some are merged."""
+    """Return the grid of tokens of each picture and frame. Qwen's sizes count patches, which are merged into tokens."""
     if sizes is None:
         return []
     merged = int(getattr(getattr(config, "vision_config", None), "spatial_merge_size", 1))
@@ -243,7 +243,7 @@ def _grids(config: Any, sizes: Tensor | None) -> list[tuple[int, int]]:
 
 
 def _runs(text: list[int], tokens: Mapping[str, int | None]) -> Iterator[tuple[str, int, int]]:
-    """(kind, start, stop) of each unbroken run of picture tokens."""
+    """Yield (kind, start, stop) of each unbroken run of picture tokens."""
     kinds = {token: kind for kind, token in tokens.items() if token is not None}
     start = 0
     for place in range(1, len(text) + 1):
@@ -256,7 +256,7 @@ def _runs(text: list[int], tokens: Mapping[str, int | None]) -> Iterator[tuple[s
 def _split(
     start: int, stop: int, entry: int, grid: tuple[int, int] | None, listed: Iterator[tuple[int, int]] | None
 ) -> Iterator[PictureTokens]:
-    """A run of picture tokens as grids, one after the other."""
+    """Split a run of picture tokens into grids, one after the other."""
     first, length = start, stop - start
     while start < stop:
         side = isqrt(length)
@@ -278,7 +278,7 @@ def _split(
 
 
 def picture_pixels(pixels: Tensor, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> Tensor:
-    """(3, height, width) as a processor made it -> (height, width, 3) in 0..1, to draw on.
+    """Turn a processor's pixels, (3, height, width), into a picture, (height, width, 3) in 0..1, to draw on.
 
     Args:
         pixels: one picture.

@@ -1,4 +1,4 @@
-"""read_picture(): one picture through one model, and the grid of patches that names its rows and columns."""
+"""read_picture(): run a picture through a model; its grid of patches names the rows and columns of the record."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def read_picture(loaded: Loaded, picture: str | Path | bytes | Image) -> Reading
         The Reading; its `grid` says where each patch is and holds the pixels as the model saw them.
 
     Raises:
-        ModelError: the model reads text, or its attention is not over one grid of patches; or the picture is not
-            there, cannot be read, or is too large (89 megapixels).
+        ModelError: the model reads text, or its attention is not over one grid of patches; or the picture does not
+            exist, cannot be read, or is too large (over 89 megapixels).
 
     Memory: queries and keys of every layer; no weights are stored.
     """
@@ -67,7 +67,7 @@ def read_picture(loaded: Loaded, picture: str | Path | bytes | Image) -> Reading
 
 
 def _opened(picture: str | Path | bytes | Image) -> Image:
-    """The picture upright, in three colours."""
+    """Return the picture upright, as RGB."""
     with needs("models", message("reading a picture")):
         from PIL import Image, ImageOps, UnidentifiedImageError
     name = message("the picture") if not isinstance(picture, str | Path) else str(picture)
@@ -98,7 +98,7 @@ def _opened(picture: str | Path | bytes | Image) -> Image:
 
 
 def _layout(loaded: Loaded, seen: Tensor, record: Record) -> tuple[int, int, int]:
-    """(rows, cols, first): the grid of patches, and how many tokens the model puts before it."""
+    """Return (rows, cols, first): the grid of patches, and the number of tokens before it."""
     size: Any = getattr(loaded.model.config, "patch_size", None)
     high, wide = size if isinstance(size, list | tuple) and len(size) == 2 else (size, size)
     height, width = seen.shape[-2:]
@@ -120,7 +120,7 @@ def _layout(loaded: Loaded, seen: Tensor, record: Record) -> tuple[int, int, int
 
 
 def _square(record: Record) -> Record:
-    """The layers in which patches attend to patches: not a head that gathers them into one answer (SigLIP)."""
+    """Return the layers in which patches attend to patches, without a pooling head (SigLIP)."""
     kept = {name: matrix for name, matrix in record.items() if matrix.shape[2] == matrix.shape[3]}
     squares = Record.of(kept, {name: assumed(matrix.shape[2], matrix.shape[3]) for name, matrix in kept.items()})
     squares.missed.extend(record.missed)
@@ -128,7 +128,7 @@ def _square(record: Record) -> Record:
 
 
 def _not_shown(record: Record) -> str | None:
-    """The layers that `_square` leaves out, in a sentence."""
+    """Return a sentence that names the layers that `_square` leaves out."""
     others = [name for name, matrix in record.items() if matrix.shape[2] != matrix.shape[3]]
     if not others:
         return None
@@ -136,7 +136,7 @@ def _not_shown(record: Record) -> str | None:
 
 
 def _pixels(processor: Any, seen: Tensor) -> Tensor:
-    """(3, height, width) as the model was given it -> (height, width, 3) uint8, normalisation undone."""
+    """Turn the model's input, (3, height, width), into (height, width, 3) uint8, undoing the normalisation."""
     if getattr(processor, "do_normalize", False):
         mean, spread = (torch.tensor(value, dtype=seen.dtype) for value in (processor.image_mean, processor.image_std))
         seen = seen * spread[:, None, None] + mean[:, None, None]

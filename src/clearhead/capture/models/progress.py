@@ -1,4 +1,4 @@
-"""The progress of a long reading, layer by layer; the callback may stop it between two layers."""
+"""Report the progress of a long reading, layer by layer. The callback may stop it between two layers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ Tell = Callable[[int, int], None]
 
 @contextmanager
 def layers_run(model: "nn.Module", tell: Tell) -> Iterator[None]:
-    """While open, call `tell` before each layer of the model runs: (how many have begun, of how many).
+    """Inside the block, call `tell(begun, total)` before each layer of the model runs.
 
     The layers are the longest `nn.ModuleList` or `nn.Sequential`; for a model without one `tell` is not called. An
     exception that `tell` raises stops the model. The hooks are removed on leaving, also after an exception.

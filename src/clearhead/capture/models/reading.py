@@ -1,4 +1,4 @@
-"""read(): one text through one model, and the tokens that name the rows and columns of its record."""
+"""read(): run a text through a model; its tokens name the rows and columns of the record."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,17 +16,17 @@ from clearhead.capture.record import Record
 from clearhead.errors import ClearheadError, ModelError
 from clearhead.messages import Message, message
 
-UNKNOWN_SHOWN = 5  # parts of a text that are named in a note
+UNKNOWN_SHOWN = 5  # parts of a text that a note names
 _STARTS = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Where the patches of a picture lie: token `first + r * cols + c` is the patch in row r and column c.
+    """The grid of patches of a picture: token `first + r * cols + c` is the patch in row r and column c.
 
     Attributes:
         rows, cols: patches down and across.
-        first: how many tokens come before the patches.
+        first: the number of tokens before the patches.
         pixels: (height, width, 3) uint8, the picture as the model saw it; height is a multiple of rows, width of cols.
     """
 
@@ -38,7 +38,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the decoder of an encoder-decoder read: its tokens, their ids, and whether each is special."""
+    """The input of an encoder-decoder's decoder: its tokens, their ids, and whether each is special."""
 
     tokens: list[str]
     token_ids: list[int]
@@ -47,20 +47,19 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What `read` and `read_picture` give.
+    """The result of `read` and `read_picture`.
 
     Attributes:
-        record: module name -> AttentionMatrix, in layer order: (1, H, L, L) but for a decoder's attention.
-        tokens: the text of the L tokens, special ones included; of a picture, "r,c" for a patch.
-        model_name: what to call the model.
-        token_ids: the L ids; of a picture, 0..L - 1, as no patch comes twice.
-        special: for each token, whether the tokenizer or the model added it ([CLS], [SEP] and their like).
+        record: module name -> AttentionMatrix, in layer order: (1, H, L, L), except for a decoder's attention.
+        tokens: the text of the L tokens, special ones included; for a picture, "r,c" for a patch.
+        model_name: the display name of the model.
+        token_ids: the L ids; for a picture, 0..L - 1, because patches do not repeat.
+        special: for each token, whether the tokenizer or the model added it ([CLS], [SEP] and the like).
         segments: for each token, 0 for the first text and 1 for the second.
-        grid: where the patches of a picture lie; None for a text.
-        decoder: what the decoder read, of an encoder-decoder that was given a target; None for any other model.
-        note: what is not shown of the model, in a sentence; None where all of it is.
-        pieces: for each token, the text it was made of, with the space before it; None where the tokenizer does not
-            tell.
+        grid: the grid of patches of a picture; None for a text.
+        decoder: the decoder's input, for an encoder-decoder with a target; None for any other model.
+        note: a sentence about parts of the model that are not shown; None if all are.
+        pieces: for each token, the text it was made from, with the space before it; None if the tokenizer does not say.
     """
 
     record: Record
@@ -89,16 +88,16 @@ def read(
         loaded: from `load`.
         text: not empty; at most `loaded.max_length` tokens.
         second: a second text, read together with the first as the tokenizer pairs them.
-        target: of an encoder-decoder, what its decoder is given, as in training: a translation of the text, say.
-            Without it the encoder runs alone, and the reading's `note` says so.
-        max_bytes: as of `observe`; layers past it are listed in the record's `missed`.
+        target: the decoder's input for an encoder-decoder, as in training: a translation of the text, for example.
+            Without it only the encoder runs, and the reading's `note` says so.
+        max_bytes: as in `observe`; layers past it are listed in the record's `missed`.
 
     Returns:
         The Reading.
 
     Raises:
-        ModelError: the text is empty, or longer than the model takes (the message says both lengths); or the model
-            does not read text, has no decoder for a target, or cannot run on a text alone.
+        ModelError: the text is empty, or longer than the model's maximum (the message says both lengths); or the model
+            does not read text, has no decoder for a target, or cannot run with a text as its only input.
 
     Memory: queries and keys of every layer; no weights are stored.
     """
@@ -154,7 +153,7 @@ def _check_texts(loaded: Loaded, text: str, second: str | None, target: str | No
 
 
 def _run(loaded: Loaded, encoded: Any, decoder: Any) -> None:
-    """Run the model on what it reads; of an encoder-decoder without a target, the encoder alone."""
+    """Run the model; without a target, only the encoder of an encoder-decoder."""
     if loaded.has_decoder and decoder is None:
         _call(loaded.model.get_encoder(), encoded)  # type: ignore[operator]
     elif decoder is not None:
@@ -168,12 +167,12 @@ def _run(loaded: Loaded, encoded: Any, decoder: Any) -> None:
 
 
 def unknown_note(loaded: Loaded, ids: list[int], encoded: Any = None, text: str = "") -> Message | None:
-    """Return a sentence about the parts of a text that the tokenizer has no token for; None where there are none.
+    """Return a sentence about the parts of a text that the tokenizer has no token for, or None.
 
     Args:
-        loaded: its tokenizer may have a token for what is unknown, such as [UNK].
+        loaded: its tokenizer may have a token for unknown text, such as [UNK].
         ids: the tokens.
-        encoded: a fast tokenizer's output for one text, which says where each token is from; None if not known.
+        encoded: a fast tokenizer's output for one text, which maps tokens to the text; None if not known.
         text: the text.
     """
     unknown = getattr(loaded.tokenizer, "unk_token_id", None)
@@ -183,7 +182,7 @@ def unknown_note(loaded: Loaded, ids: list[int], encoded: Any = None, text: str 
     spans = [] if encoded is None else [encoded.encodings[0].offsets[place] for place in places]
     parts = list(dict.fromkeys(text[start:stop] for start, stop in spans if stop > start))
     shown = ", ".join(f"“{part[:20]}”" for part in parts[:UNKNOWN_SHOWN])
-    if parts == [str(loaded.tokenizer.unk_token)]:  # typed so
+    if parts == [str(loaded.tokenizer.unk_token)]:  # the user typed the unknown token itself
         return None
     return message(
         "The tokenizer has no token for %(parts)s: the model reads %(token)s there.",
@@ -207,7 +206,7 @@ def _check_vocabulary(loaded: Loaded, ids: list[int]) -> None:
 
 
 def _vocabulary(model: torch.nn.Module) -> int | None:
-    """The number of tokens that have an embedding; None where the model does not tell."""
+    """Return the number of tokens that have an embedding; None if the model does not say."""
     try:
         count = getattr(model.get_input_embeddings(), "num_embeddings", None)  # type: ignore[operator]
     except (AttributeError, NotImplementedError):
@@ -220,7 +219,7 @@ def running(loaded: Loaded, input_kind: str) -> Iterator[None]:
     """Turn an error that the model raises into one sentence.
 
     Raises:
-        ModelError: the model raised an error of Python's or torch's own; its first line is in the message.
+        ModelError: the model raised an error of Python or torch; the message quotes its first line.
     """
     try:
         yield
@@ -257,7 +256,7 @@ def _check_length(loaded: Loaded, length: int, name: Message | None = None) -> N
 
 
 def _target(loaded: Loaded, target: str) -> Target:
-    """What the decoder reads of a target: its start token, then the target's tokens but the last where that ends it."""
+    """Return the decoder's input for a target: the start token, then the target's tokens without an end token."""
     ids = loaded.tokenizer(text_target=target, verbose=False)["input_ids"]
     numbers = [getattr(loaded.model.config, name, None) for name in _STARTS]
     start = next((number for number in numbers if number is not None), 0)
@@ -273,13 +272,13 @@ def _target(loaded: Loaded, target: str) -> Target:
 
 
 def _call(module: Any, encoded: Any) -> None:
-    """Run an encoder on those outputs of a tokenizer that it takes."""
+    """Run an encoder on those outputs of a tokenizer that it accepts."""
     takes = signature(module.forward).parameters
     module(**{name: value for name, value in encoded.items() if name in takes})
 
 
 def _fill(segments: list[int | None]) -> list[int]:
-    """Give each special token (None) the segment of the token before it, as a closing [SEP] belongs to its text."""
+    """Give each special token (None) the segment of the token before it: a closing [SEP] belongs to its text."""
     filled, current = [], 0
     for segment in segments:
         current = current if segment is None else segment

@@ -1,4 +1,4 @@
-"""sound_frames(): the seconds that the keys of a speech model stand for, to ask words about moments."""
+"""sound_frames(): map the keys of a speech model to seconds, to relate words and moments."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch import Tensor, nn
 from clearhead.errors import CaptureError, OptionError
 from clearhead.matrix import AttentionMatrix
 
-_WHISPER_HOP, _RATE = 160, 16_000  # samples from one spectrum to the next, and a second, in every Whisper
+_WHISPER_HOP, _RATE = 160, 16_000  # samples from one spectrum to the next, and per second, in every Whisper
 
 
 @dataclass(frozen=True, slots=True)
 class SoundFrames:
-    """The keys of a speech model in time: key j is the sound from `j * seconds` on.
+    """The keys of a speech model in time: key j covers the sound from `j * seconds` on.
 
     Attributes:
-        seconds: what one key covers.
+        seconds: the duration of one key.
     """
 
     seconds: float
 
     def times(self, A: AttentionMatrix) -> Tensor:
-        """(B, H, L): the mean moment each token looks at, in seconds, its weights as shares; NaN of an empty row.
+        """Return (B, H, L): the mean moment each token looks at, in seconds, weighted by its weights; NaN if empty.
 
         Args:
             A: a cross-attention of the decoder, (B, H, tokens, frames).
@@ -36,13 +36,13 @@ class SoundFrames:
         return sums[..., 0].float() / sums[..., 1].float()
 
     def peaks(self, A: AttentionMatrix) -> Tensor:
-        """(B, H, L): the moment each token looks at most, in seconds."""
+        """Return (B, H, L): the moment each token looks at most, in seconds."""
         return (A.topk(1)[1][..., 0].float() + 0.5) * self.seconds
 
     def share(self, A: AttentionMatrix, start: float, stop: float) -> Tensor:
-        """(B, H, L): the weight each token puts on the sound from `start` to `stop` seconds.
+        """Return (B, H, L): the weight each token puts on the sound from `start` to `stop` seconds.
 
-        A frame that lies there in part counts in part.
+        A frame that is partly inside counts in part.
 
         Raises:
             OptionError: stop is not after start.
@@ -54,10 +54,10 @@ class SoundFrames:
         return (A @ inside).float()
 
     def words_at(self, A: AttentionMatrix, second: float) -> Tensor:
-        """(B, H, L): the weight each token puts on the frame at one moment, from seconds back to words.
+        """Return (B, H, L): the weight each token puts on the frame at one moment.
 
         Raises:
-            OptionError: the sound does not last so long.
+            OptionError: the sound is shorter.
         """
         frame = int(second // self.seconds)
         if not 0 <= frame < A.shape[3]:
@@ -66,13 +66,13 @@ class SoundFrames:
 
 
 def sound_frames(model: nn.Module) -> SoundFrames:
-    """Say what one key of a speech model covers, in seconds.
+    """Return the duration of a speech model's keys, in seconds.
 
     Args:
         model: Whisper, or a model whose features are convolutions of the waveform (Wav2Vec2, HuBERT, WavLM).
 
     Raises:
-        CaptureError: neither; make SoundFrames(seconds) yourself.
+        CaptureError: it is neither; make SoundFrames(seconds) yourself.
 
     Example:
         >>> from transformers import WhisperConfig

@@ -1,4 +1,4 @@
-"""Tokens as readable text: bytes joined to characters, and parts of a character marked as such."""
+"""Show tokens as readable text: join bytes to characters, and mark parts of a character."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from functools import cache
 from typing import Any
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-_LONE = "surrogatepass"  # half of a surrogate pair, as a string may hold: shown as bytes, since no file takes it
+_LONE = "surrogatepass"  # a lone surrogate in a string is shown as bytes, because no file can hold it
 _END = "</w>"  # how some byte pair encodings mark the end of a word
-_RAW = ("ByT5Tokenizer", "PerceiverTokenizer")  # one token a byte, written as the character of that number
+_RAW = ("ByT5Tokenizer", "PerceiverTokenizer")  # one token per byte, written as the character of that number
 
 
 def letters(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """The text each token stands for, as typed.
+    """Return the text that each token stands for, as typed.
 
     A token that is only a part of a character is that character and the number of the part, as in "日[2/3]". Special
     tokens stay as the tokenizer writes them, and so do WordPiece's "##".
 
     Args:
-        tokenizer: of Hugging Face's kind.
-        ids: what it made of a text.
+        tokenizer: a Hugging Face tokenizer.
+        ids: the ids that it returned for a text.
     """
     names = [str(name) for name in tokenizer.convert_ids_to_tokens(list(ids))]
     added = {int(key) for key in getattr(tokenizer, "added_tokens_decoder", {})} | set(tokenizer.all_special_ids)
@@ -36,12 +36,12 @@ def letters(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
 
 def pieces_of(encoded: Any, special: Sequence[bool], *texts: str) -> list[str]:
-    """The text of each token with what stands before it; "" for special tokens, and for later parts of a character.
+    """Return the text of each token with the space before it; "" for special tokens and later parts of a character.
 
     Args:
         encoded: the output of a fast tokenizer.
         special: which tokens it added.
-        texts: what it was given, one or two.
+        texts: the one or two texts it was given.
     """
     ends, pieces = [0] * len(texts), []
     for (_, stop), segment, is_special in zip(
@@ -56,9 +56,9 @@ def pieces_of(encoded: Any, special: Sequence[bool], *texts: str) -> list[str]:
 
 
 def readable(tokens: Sequence[str]) -> list[str]:
-    """The text of tokens without their tokenizer, as they came out of `convert_ids_to_tokens`.
+    """Return the text of tokens from `convert_ids_to_tokens`, without their tokenizer.
 
-    Tokens are read as bytes only where no other reading of all of them is possible.
+    Tokens are read as bytes only if all of them cannot be read in another way.
 
     >>> readable(["the", "ĠcafÃ©", "Ġ", "æĹ", "¥"])
     ['the', ' café', ' ', '日[1/2]', '日[2/2]']
@@ -88,7 +88,7 @@ def characters_of_tokens(names: Sequence[str], parts: Sequence[bytes], literal: 
     Args:
         names: the tokens as the tokenizer writes them.
         parts: the bytes of each.
-        literal: which keep their names, as special tokens do.
+        literal: which tokens keep their names, as special tokens do.
     """
     characters: list[str] = list(names)
     start = 0
@@ -103,7 +103,7 @@ def characters_of_tokens(names: Sequence[str], parts: Sequence[bytes], literal: 
 
 
 def _run(parts: Sequence[bytes]) -> list[str]:
-    """The names of neighbouring tokens, from their bytes."""
+    """Return the names of neighbouring tokens, from their bytes."""
     whole = b"".join(parts)
     owner = [token for token, part in enumerate(parts) for _ in part]  # of each byte
     names = [""] * len(parts)
@@ -118,7 +118,7 @@ def _run(parts: Sequence[bytes]) -> list[str]:
 
 
 def _first_character(raw: bytes) -> tuple[str, int]:
-    """The first character of some bytes, and its number of bytes; a byte that starts none is "<0xE6>"."""
+    """Return the first character of some bytes, and its length in bytes; a byte that starts none is "<0xE6>"."""
     for size in range(1, len(raw) + 1):
         try:
             return raw[:size].decode(), size

@@ -1,4 +1,4 @@
-"""Writing: a causal model continues a text token by token, and each token knows what it was written from."""
+"""Writing: continue a text with a causal model, token by token; each token keeps the weights of its step."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,7 +20,7 @@ from clearhead.errors import ModelError
 from clearhead.messages import message
 
 CANDIDATES: Final = 8
-AT_ONCE: Final = 4_000_000  # weights of one layer that are held together: 16 MB
+AT_ONCE: Final = 4_000_000  # weights of one layer that are held at once: 16 MB
 REPORTED: Final = 64  # tokens of one step: of 4,096, all logits of SmolLM2 would take 800 MB
 
 Head = tuple[int, int]  # layer and head, counted from 0
@@ -28,13 +28,13 @@ Head = tuple[int, int]  # layer and head, counted from 0
 
 @dataclass(frozen=True, slots=True)
 class WrittenToken:
-    """One token, and the step that wrote it: the query is the token before it.
+    """One token, and the step that wrote it, whose query is the token before.
 
     Attributes:
         token_id: the token.
-        probability: what the model gave it, also where it was typed and not chosen by the model.
+        probability: the model's probability for it, also if it was typed instead of chosen by the model.
         candidates: the most likely tokens of the step, each with its probability.
-        weights: (S,), what the step looked at: the mean over all heads of all layers; it adds up to 1.
+        weights: (S,), the weights of the step, as the mean over all heads of all layers; they add up to 1.
     """
 
     token_id: int
@@ -48,8 +48,8 @@ def prompt_ids(loaded: Loaded, prompt: str, *, chat: bool) -> list[int]:
 
     Args:
         loaded: a model that writes.
-        prompt: what is typed.
-        chat: as a message to a chat model, in its template; else a text to be continued.
+        prompt: the typed text.
+        chat: whether it is a message to a chat model, in its template, instead of a text to continue.
 
     Raises:
         ModelError: the prompt is empty, or the model has no chat template.
@@ -71,12 +71,12 @@ def prompt_ids(loaded: Loaded, prompt: str, *, chat: bool) -> list[int]:
 
 
 def more_ids(loaded: Loaded, text: str) -> list[int]:
-    """Return the tokens of a text that goes on in the middle of another."""
+    """Return the tokens of a text that continues another text."""
     return [int(number) for number in loaded.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
 
 
 def ending_ids(loaded: Loaded) -> set[int]:
-    """Return the tokens that end what a model writes."""
+    """Return the tokens with which a model ends its text."""
     places = (
         getattr(loaded.writer, "generation_config", None),
         getattr(loaded.writer, "config", None),
@@ -89,19 +89,20 @@ def ending_ids(loaded: Loaded) -> set[int]:
 
 
 class Writing:
-    """One text that is continued, the most likely token at each step.
+    """Continues one text with the most likely token at each step.
 
-    In a `with` block the model is observed from the first step to the last, which costs less than once for each step.
+    A `with` block observes the model from the first step to the last, which is cheaper than observing each step.
 
     Args:
         loaded: a model that writes.
         token_ids: the prompt, and what was written so far.
-        known: how many of them are reported no more: the steps of later ones are reported first.
+        known: how many of them were reported before; the steps of the others are reported first.
         without: heads that are switched off, as (layer, head).
-        after: of a text of the same model and heads; tokens that begin both are not read again. It is used up.
+        after: the continuation of a text with the same model and heads; tokens that begin both texts are not read
+            again. It can be used once.
 
     Raises:
-        ModelError: the model does not write, or the text is longer than it takes.
+        ModelError: the model does not write, or the text is longer than its maximum.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class Writing:
 
     @property
     def is_read(self) -> bool:
-        """Whether a `with` block has observed the text from its beginning, but for the last token."""
+        """Whether a `with` block has observed the text from its beginning, except for the last token."""
         return self._is_whole and 0 < self._ran == len(self.ids) - 1
 
     @property
@@ -147,9 +148,9 @@ class Writing:
         return self._record is not None and (not self._skipped or self._earlier is not None)
 
     def continuation(self) -> Continuation | None:
-        """Return what another writing can go on from, once the `with` block is left; None where nothing was written.
+        """Return the state from which another Writing can continue, after the `with` block; None if nothing is written.
 
-        Its cache is this writing's own, which therefore writes no more.
+        It takes this object's cache, so this object cannot write any more.
         """
         cache, self._cache = self._cache, None
         if cache is None:
@@ -158,7 +159,7 @@ class Writing:
         return Continuation(self._loaded, tuple(self.ids[: self._ran]), self._without, cache, record)
 
     def generated(self) -> Record:
-        """Return the record of the writing, one matrix a layer over all tokens but the last: `Record.generated`.
+        """Return one matrix per layer over all tokens but the last, as `Record.generated`.
 
         Raises:
             ModelError: the text was not observed in a `with` block.
@@ -171,7 +172,7 @@ class Writing:
 
     @property
     def max_length(self) -> int:
-        """The most tokens that the model takes."""
+        """The maximum number of tokens of the model."""
         return self._loaded.max_length
 
     @property
@@ -181,12 +182,12 @@ class Writing:
         return is_done or len(self.ids) >= self._loaded.max_length
 
     def step(self) -> list[WrittenToken]:
-        """Run the model once and append a token; return it, after tokens that were typed.
+        """Run the model once and append a token. Return typed tokens that were not reported yet, then the new one.
 
-        Where more than `REPORTED` were typed, the first calls return so many of them each, and append nothing.
+        If more than `REPORTED` tokens were typed, the first calls return that many of them each, and append nothing.
 
         Raises:
-            ModelError: the model cannot be run in this way.
+            ModelError: the model cannot run in this way.
         """
         start = self._ran
         first = min(max(self._known - 1, start), len(self.ids) - 1)  # the first query whose step is reported
@@ -235,7 +236,7 @@ def check_writes(loaded: Loaded) -> None:
 
 
 def check_room(loaded: Loaded, length: int) -> None:
-    """Raise ModelError where a text leaves the model no room to write a token."""
+    """Raise ModelError if a text leaves the model no room to write a token."""
     if length >= loaded.max_length:
         raise ModelError(
             message(
@@ -252,7 +253,7 @@ def observed(loaded: Loaded, without: Collection[Head] = ()) -> Iterator[Record]
     """Observe a writer while it runs, with some heads switched off."""
     writer: Any = loaded.writer
     with ExitStack() as open_contexts:
-        open_contexts.enter_context(torch.no_grad())  # not inference mode: its tensors do not tell what was overwritten
+        open_contexts.enter_context(torch.no_grad())  # not inference mode, whose tensors have no version
         if without:
             from clearhead.capture.interventions.intervene import intervene
 
@@ -269,10 +270,10 @@ def read_again(
         loaded: a model that writes.
         token_ids: the text.
         without: heads that are switched off.
-        last: how many tokens to give the logits of.
+        last: the number of tokens whose logits to return.
 
     Returns:
-        The record, which has the same weights as step by step, up to rounding; and the logits of the last tokens,
+        The record, with the same weights as step by step, to rounding; and the logits of the last tokens,
         (last, vocabulary).
     """
     check_writes(loaded)
@@ -286,12 +287,12 @@ def read_again(
 def pooled_rows(
     record: Record, queries: range, keys: int, *, layer: int | None = None, head: int | None = None
 ) -> Tensor:
-    """(Q, S) float32: the weights of some queries over all keys, the mean over heads.
+    """Return (Q, S) float32: the weights of some queries over all keys, as the mean over heads.
 
     Args:
-        record: of a causal model.
+        record: a record of a causal model.
         queries: positions in the text.
-        keys: S, how many positions the text has.
+        keys: S, the number of positions in the text.
         layer, head: one layer, or one head of it; None for the mean over all.
 
     Memory: the result, and AT_ONCE weights of one layer.

@@ -1,1 +1,1 @@
-"""What each head does, in numbers."""
+"""Compute scores that say what each head does."""

@@ -1,4 +1,4 @@
-"""The scores of one matrix, by the positions of its queries and keys."""
+"""Score the heads of one matrix, by the positions of its queries and keys."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class HeadScores:
         first_token: weight on position 0, from every later position (Xiao et al. 2023, "attention sink").
         duplicate_token: weight on earlier positions that hold the query's own token (Wang et al. 2022).
         induction: weight on earlier positions that follow the query's own token (Olsson et al. 2022).
-        separator: weight on the tokenizer's special tokens after the first position (Clark et al. 2019).
-        breadth: entropy as a share of the most there could be: 0 = one key, 1 = all alike (narrow or broad).
+        separator: weight on special tokens after the first position (Clark et al. 2019).
+        breadth: entropy as a share of its maximum: 0 = one key (narrow), 1 = all keys alike (broad).
         positional: share of queries whose strongest key is at this head's most common relative position (Voita et
             al. 2019 call a head positional from 0.9).
         offset: that relative position, key minus query.
@@ -56,7 +56,7 @@ class Side:
 
     Attributes:
         place: (n,) position in the text.
-        ids: (B, n) token ids, and `before` those of the positions before, -1 where there is no token; None = not known.
+        ids: (B, n) token ids, and `before` those of the preceding positions, -1 if there is no token; None = not known.
         special: (n,) boolean; None = not known.
         is_token: (n,) boolean: whether there is a token at that position.
     """
@@ -84,12 +84,12 @@ class Side:
 
 
 def score_head(name: str, matrix: AttentionMatrix, where: Positions, query: Side, key: Side) -> list[HeadScores]:
-    """One row a head, NaN where a score has no meaning for these positions."""
+    """Return one row per head, with NaN for scores that are not defined for these positions."""
     batch, heads, length, _ = matrix.shape
     padding = _padding(matrix, where, query, key)
     counted = query.is_token.expand(batch, length)
     if padding is not None:
-        own = key.place == query.place[:, None]  # (L, S): a query that is a padded key
+        own = key.place == query.place[:, None]  # (L, S): where a key is the query's own token
         counted = counted & ~(padding[:, None] & own).any(-1)
     none = torch.full((heads,), math.nan, device=matrix.device, dtype=torch.double)
     marks = [] if key.special is None else (key.special & (key.place > 0)).nonzero().flatten().tolist()
@@ -117,7 +117,7 @@ def score_head(name: str, matrix: AttentionMatrix, where: Positions, query: Side
 
 
 def _padding(matrix: AttentionMatrix, where: Positions, query: Side, key: Side) -> Tensor | None:
-    """(B, S): keys that no query may attend, not even their own; None where a mask leaves out none."""
+    """Return (B, S): keys that no query may attend, not even their own; None if the mask leaves out no key."""
     if not where.within or (matrix._logits.attention.allow is None and matrix._logits.attention.rule is None):
         return None
     seen = (matrix.allowed(1, matrix.shape[3])[:, :, 0] > 0).any(1)
@@ -129,7 +129,7 @@ def _padding(matrix: AttentionMatrix, where: Positions, query: Side, key: Side) 
 def _previous(
     matrix: AttentionMatrix, where: Positions, query: Side, key: Side, counted: Tensor, padding: Tensor | None
 ) -> Tensor:
-    """The mean weight on the token before, of the queries that have one among the keys."""
+    """Return the mean weight on the token before, over queries whose preceding token is among the keys."""
     there = torch.isin(query.place - 1, key.place)
     counted = counted & there
     if padding is not None:
@@ -143,7 +143,7 @@ def _previous(
 
 
 def _first(matrix: AttentionMatrix, query: Side, key: Side, counted: Tensor, padding: Tensor | None) -> Tensor:
-    """The mean weight on the first token that is not padding, from every later query; NaN where it is not a key."""
+    """Return the mean weight on the first token that is not padding, from every later query; NaN if it is no key."""
     if int(key.place.min()) != 0:
         return torch.full((matrix.shape[1],), math.nan, device=matrix.device)
     if padding is None:
@@ -156,7 +156,7 @@ def _first(matrix: AttentionMatrix, query: Side, key: Side, counted: Tensor, pad
 
 
 def _repeats(matrix: AttentionMatrix, query: Side, key: Side, counted: Tensor) -> dict[str, Tensor]:
-    """What queries give to earlier places of their own token, and to what followed it there; {} without tokens."""
+    """Return the weight on earlier places of a query's token, and on what followed it there; {} without tokens."""
     ids, others, before = query.ids, key.ids, key.before
     if ids is None or others is None or before is None:
         return {}
@@ -175,7 +175,7 @@ def _repeats(matrix: AttentionMatrix, query: Side, key: Side, counted: Tensor) -
 
 
 def _seen_before(ids: Tensor, query: Side, others: Tensor, key: Side) -> Tensor:
-    """(B, L) boolean: whether a query's token is a key's at an earlier position."""
+    """Return (B, L) boolean: whether a query's token is that of a key at an earlier position."""
     seen = torch.zeros_like(ids, dtype=torch.bool)
     for batch in range(len(ids)):
         first: dict[int, int] = {}
@@ -194,13 +194,13 @@ def _breadth(matrix: AttentionMatrix, counted: Tensor) -> Tensor:
 
 
 def _mean(mass: Tensor, where: Tensor) -> Tensor:
-    """(H,): the mean of (B, H, L) over the (B, L) positions that count."""
+    """Return (H,): the mean of (B, H, L) over the (B, L) positions that count."""
     counted = where[:, None].expand_as(mass)
     return mass.double().masked_fill(~counted, 0.0).sum((0, 2)) / counted.sum((0, 2))
 
 
 def _commonest(offsets: Tensor, counted: Tensor) -> tuple[list[int], Tensor]:
-    """Of (B, H, L) relative positions: each head's commonest, and the share of queries that have it."""
+    """Return each head's commonest relative position, of (B, H, L), and the share of queries that have it."""
     if not bool(counted.any()):
         return [0] * offsets.shape[1], torch.full(offsets.shape[1:2], math.nan)
     heads = offsets.transpose(0, 1)[:, counted]

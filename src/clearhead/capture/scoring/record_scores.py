@@ -1,4 +1,4 @@
-"""The scores of a whole record: every head of every layer, by the positions of its queries and keys."""
+"""Score a whole record: every head of every layer, by the positions of its queries and keys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def score_calls(
     decoder_token_ids: Tensor | None = None,
     decoder_special: Sequence[bool] | None = None,
 ) -> list[HeadScores]:
-    """One row a head, as `capture.score_record` describes; without token ids, scores that need tokens are NaN."""
+    """Return one row per head, as described in `capture.score_record`. Scores that need tokens are NaN without ids."""
     whole = record.joined()
     for missed in whole.missed[len(record.missed) :]:
         warnings.warn(f"score_record: {missed.name}: {missed.reason}.", RuntimeWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""Rows about heads as the table of another library, where it is installed: pandas, polars or xarray."""
+"""Turn rows about heads into a table of pandas, polars or xarray, if it is installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INDEX = ("layer", "head")
 
 
 def as_table(rows: Sequence[Any], library: str, caller: str = "record.scores") -> Any:
-    """Rows of one dataclass as a pandas or polars DataFrame, or as an xarray Dataset over their `layer` and `head`.
+    """Return rows of a dataclass as a pandas or polars DataFrame, or as an xarray Dataset over `layer` and `head`.
 
     Raises:
         OptionError: library is none of these.
@@ -37,7 +37,7 @@ def as_table(rows: Sequence[Any], library: str, caller: str = "record.scores") -
 
 
 def _dataset(rows: Sequence[Any], columns: Sequence[str], xarray: Any) -> Any:
-    """A Dataset with one variable a score; NaN where a layer has fewer heads than another."""
+    """Return a Dataset with one variable per score; NaN where a layer has fewer heads than another."""
     layers = list(dict.fromkeys(row.layer for row in rows))
     heads = sorted({row.head for row in rows})
     by_place = {(row.layer, row.head): row for row in rows}

@@ -1,1 +1,1 @@
-"""Attention found in code that has no adapter, from its softmax."""
+"""Find attention in code that has no adapter, from its softmax."""

@@ -1,4 +1,4 @@
-"""Compares the weights that multiply the values with the softmax they come from."""
+"""Compare the weights that multiply the values with the softmax they come from."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 from clearhead.capture.softmax_tracing import layouts
 from clearhead.capture.softmax_tracing.fit_logits import allowed
 
-# Weights up to this many are compared whole; of larger ones, this many rows of each head.
+# Up to this many weights are all compared; of more, this many rows of each head.
 WHOLE = 2**20
 ROWS = 16
 
 
 @dataclass(slots=True)
 class SoftmaxWeights:
-    """The output of a softmax; copied only when the model is about to overwrite it.
+    """The output of a softmax, copied only when the model is about to overwrite it.
 
     Attributes:
-        logits: what went in.
-        given: what came out; None for an exponential, whose sum is taken later.
-        axis: what it ran over; None for an exponential, until its values are known.
-        layout: the layout of what came out.
+        logits: its input.
+        given: its output; None for an exponential, whose sum is computed later.
+        axis: the axis it ran over; None for an exponential, until its values are known.
+        layout: the layout of its output.
         is_exponential: whether the model computes exponentials and divides by their sum later.
     """
 
@@ -36,11 +36,11 @@ class SoftmaxWeights:
 
     @classmethod
     def of(cls, logits: Tensor, out: Tensor, axis: int | None) -> SoftmaxWeights:
-        """Of a softmax over `axis`, or of an exponential."""
+        """Return the weights of a softmax over `axis`, or of an exponential."""
         return cls(logits.detach(), None if axis is None else out.detach(), axis, layouts.layout(out), axis is None)
 
     def keep(self, target: Tensor) -> None:
-        """Copy what is about to be overwritten."""
+        """Copy the tensor that is about to be overwritten."""
         memory = layouts.storage(target)
         if layouts.storage(self.logits) == memory:
             self.logits = _copied(self.logits)
@@ -48,13 +48,13 @@ class SoftmaxWeights:
             self.given = _copied(self.given)
 
     def runs_along(self, now: layouts.Layout, summed: list[int]) -> bool:
-        """Whether the places `summed` of a layout are the axis the softmax ran over."""
+        """Whether the axes `summed` of a layout are the axis that the softmax ran over."""
         if self.axis is None:
             return self._axis_of(now, summed) is not None
         return _same_axis(self.layout, self.axis, now, summed)
 
     def part_along(self, now: layouts.Layout, summed: list[int]) -> list[int]:
-        """Those of the places `summed` that are the axis the softmax ran over, such as keys beside heads; else all."""
+        """Return those axes of `summed` that the softmax ran over, such as keys besides heads; else all."""
         if self.axis is None or self.runs_along(now, summed):
             return summed
         part: list[int] = []
@@ -66,7 +66,7 @@ class SoftmaxWeights:
         return part if _same_axis(self.layout, self.axis, now, part) else summed
 
     def touches(self, now: layouts.Layout, summed: list[int]) -> bool:
-        """Whether the places `summed` are a part of the axis the softmax ran over."""
+        """Whether the axes `summed` are part of the axis that the softmax ran over."""
         if self.axis is None or self.layout.shape[self.axis] == 1:
             return False
         step = self.layout.stride(self.axis)
@@ -88,7 +88,7 @@ class SoftmaxWeights:
 
 @dataclass(frozen=True, slots=True)
 class MatchedWeights:
-    """Weights that are a softmax of `logits`; `count` of its `total` numbers are among them."""
+    """Weights that are a softmax of `logits`; they hold `count` of its `total` numbers."""
 
     logits: Tensor
     count: int
@@ -99,7 +99,7 @@ class MatchedWeights:
 def match_softmax(
     weights: SoftmaxWeights, applied: Tensor, now: layouts.Layout | None, summed: list[int]
 ) -> MatchedWeights | None:
-    """The logits whose softmax the weights in use are: the softmax itself, or that of some keys, normalised again.
+    """Return the logits whose softmax the applied weights are: the softmax itself, or one renormalised over some keys.
 
     Args:
         weights: the softmax that they came from.
@@ -108,7 +108,7 @@ def match_softmax(
         summed: the axes of `applied` that the product sums over.
 
     Returns:
-        None if these weights are not a softmax of the logits.
+        The match, or None if these weights are not a softmax of the logits.
     """
     if now is None or not applied.is_floating_point() or not weights.runs_along(now, summed):
         return None
@@ -130,7 +130,7 @@ def match_softmax(
 
 
 def _masked(weights: SoftmaxWeights, applied: Tensor, now: layouts.Layout) -> Tensor | None:
-    """The logits without the keys that a mask took out after the softmax, if what is left was normalised again."""
+    """Return the logits without the keys that a mask removed after the softmax, if the rest was renormalised."""
     assert weights.given is not None and weights.axis is not None  # noqa: PT018, S101 (match_softmax has looked)
     whole = torch.empty_strided(weights.given.shape, weights.given.stride(), dtype=applied.dtype, device=applied.device)
     layouts.placed(whole, now).copy_(applied)
@@ -146,14 +146,14 @@ def _masked(weights: SoftmaxWeights, applied: Tensor, now: layouts.Layout) -> Te
 
 
 def _overwritten(weights: SoftmaxWeights) -> bool:
-    """Whether the softmax was changed where no torch function is seen: in NumPy, or by a compiled extension."""
+    """Whether the softmax was changed without a torch function: by NumPy, or by a compiled extension."""
     assert weights.given is not None and weights.axis is not None  # noqa: PT018, S101 (match_softmax has looked)
     given, logits = _sample_rows(weights.given, weights.logits, [weights.axis])
     return not _equal_to_rounding(given, torch.softmax(logits, weights.axis, dtype=given.dtype))
 
 
 def _sample_rows(applied: Tensor, softmax: Tensor, summed: list[int]) -> tuple[Tensor, Tensor]:
-    """Both, or a few rows of each head of both."""
+    """Return both tensors, or a few rows of each head of both."""
     others = [axis for axis in range(applied.dim()) if axis not in {n % applied.dim() for n in summed}]
     if applied.numel() <= WHOLE or not others:
         return applied, softmax
@@ -163,7 +163,7 @@ def _sample_rows(applied: Tensor, softmax: Tensor, summed: list[int]) -> tuple[T
 
 
 def _equal_to_rounding(applied: Tensor, softmax: Tensor) -> bool:
-    """Whether two weights are equal to rounding; rows of a softmax over nothing (NaN) are left out."""
+    """Whether two weights are equal to rounding. Rows of an empty softmax (NaN) are left out."""
     if applied.dtype == softmax.dtype and torch.equal(applied, softmax):
         return True
     close = 4 * max(torch.finfo(applied.dtype).eps, torch.finfo(softmax.dtype).eps)

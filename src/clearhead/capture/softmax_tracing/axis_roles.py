@@ -1,4 +1,4 @@
-"""Which axis of a product is batch, heads, queries, keys or width."""
+"""Decide which axis of a product is batch, heads, queries, keys or width."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "hea
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """What a module's attributes and arguments tell about its axes.
+    """What a module's attributes and arguments say about its axes.
 
     Attributes:
-        heads: its number of heads; None if no attribute tells.
-        batches: the sizes of the first two axes of what it was given.
-        batched: False if all it was given has two axes or fewer.
+        heads: its number of heads; None if no attribute says.
+        batches: the sizes of the first two axes of its arguments.
+        batched: False if all its arguments have two axes or fewer.
     """
 
     heads: int | None = None
@@ -31,7 +31,7 @@ class Hints:
 
     @classmethod
     def of(cls, module: nn.Module, given: tuple[object, ...]) -> Hints:
-        """Read them off a module and its arguments."""
+        """Return the hints of a module and its arguments."""
         values = (getattr(module, name, None) for name in _HEADS)
         heads = next((n for n in values if isinstance(n, int) and not isinstance(n, bool) and n > 0), None)
         tensors = [t for t in given if isinstance(t, Tensor) and t.dim() > 1 and t.is_floating_point()]
@@ -39,7 +39,7 @@ class Hints:
         return cls(heads, sizes, not tensors or any(t.dim() > 2 for t in tensors))
 
     def in_blocks(self, shape: Sequence[int]) -> bool:
-        """Whether weights (B, H, L, S) are of parts of what the module was given: neither B nor L is a size of it."""
+        """Whether weights (B, H, L, S) belong to blocks of the module's input: neither B nor L is a size of it."""
         return self.batched and bool(self.batches) and shape[0] not in self.batches and shape[2] not in self.batches
 
 
@@ -61,7 +61,7 @@ AMBIGUOUS = "has axes of sizes {sizes} beside its queries and keys, and nothing 
 
 
 def split_merged(product: Contraction, groups: list[Axes]) -> tuple[Contraction, list[Axes]]:
-    """A product with an axis that merges batch and heads seen as two; `groups` names the axes of its logits."""
+    """Return a product with an axis that merges batch and heads split into two; `groups` names its logits' axes."""
     for axis in product.result:
         parts = batch_and_heads(product, axis)
         if parts is None or 1 in parts[:2]:
@@ -74,7 +74,7 @@ def split_merged(product: Contraction, groups: list[Axes]) -> tuple[Contraction,
 
 
 def assign_roles(product: Contraction, softmax: Axes, hints: Hints) -> Roles | str:
-    """The role of each axis, given those the softmax runs over, or why they are not known."""
+    """Return the role of each axis, given the axes the softmax runs over, or the reason why they are not known."""
     own = (product.own(0), product.own(1))
     sides = [s for s in (0, 1) if softmax and set(softmax) <= own[s] and not set(softmax) & set(product.axes[1 - s])]
     if not sides:
@@ -99,13 +99,13 @@ def _is_batch(product: Contraction, axis: Axis) -> bool:
 
 
 def _split(product: Contraction, rest: list[Axis], side: int, hints: Hints) -> tuple[Axes, Axes, int] | None:
-    """(batch, heads, merged): the axes that are neither queries nor keys, in the result's order; None: ambiguous.
+    """Return (batch, heads, merged): the axes beside queries and keys, in the result's order; None if ambiguous.
 
     Args:
-        product: of queries and keys.
+        product: the product of queries and keys.
         rest: these axes.
-        side: which operand the queries are.
-        hints: what the module tells.
+        side: which operand holds the queries.
+        hints: the module's hints.
     """
     sizes = product.sizes
     wide = [a for a in rest if sizes[a] > 1]
@@ -149,7 +149,7 @@ def _split_one(rest: list[Axis], sizes: Mapping[Axis, int], hints: Hints) -> tup
 def four_axes(
     product: Contraction, assigned: Roles, logits: Tensor, groups: list[Axes]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (B, H, L, S), query (B, H, L, D) and key (B, H_kv, S, D), from logits whose axes are named in groups."""
+    """Return logits (B, H, L, S), query (B, H, L, D) and key (B, H_kv, S, D); `groups` names the axes of `logits`."""
     names = [a for group in groups for a in group]
     new = {group[0]: place for place, group in enumerate(groups) if group and str(group[0]).startswith("new")}
     sizes = product.sizes | {a: logits.shape[place] for a, place in new.items()}
@@ -168,7 +168,7 @@ def four_axes(
 
 
 def _operand(product: Contraction, side: int, groups: list[Axes], sizes: Mapping[Axis, int]) -> Tensor:
-    """One operand with its axes in groups, without those of size 1 that it only lends to the other."""
+    """Return one operand with its axes in groups, without axes of size 1 that only broadcast to the other operand."""
     tensor, own = product.tensors[side], product.own(side)
     for place, axis in reversed(list(enumerate(product.axes[side]))):
         if axis not in own:

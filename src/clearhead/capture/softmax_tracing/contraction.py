@@ -1,4 +1,4 @@
-"""Products of two tensors, however they are written, as one einsum: an axis name for each axis of both and the result.
+"""Describe any product of two tensors as an einsum, with a name for each axis of the operands and the result.
 
 `matmul`, `@`, `bmm`, `baddbmm`, `einsum` in each of its forms, `tensordot`, `inner` and `linear` all become a
 Contraction. A name in both operands and not in the result is summed over.
@@ -48,7 +48,7 @@ class Contraction:
 
     @property
     def sizes(self) -> dict[Axis, int]:
-        """How long each axis is; an operand of size 1 is broadcast."""
+        """The size of each axis. An operand of size 1 is broadcast."""
         sizes: dict[Axis, int] = {}
         for tensor, axes in zip(self.tensors, self.axes, strict=True):
             for axis, size in zip(axes, tensor.shape, strict=True):
@@ -56,12 +56,12 @@ class Contraction:
         return sizes
 
     def own(self, side: int) -> set[Axis]:
-        """The axes along which an operand varies: those of size 1 that are broadcast do not count."""
+        """Return the axes along which an operand varies, without broadcast axes of size 1."""
         sizes = self.sizes
         return {a for a, size in zip(self.axes[side], self.tensors[side].shape, strict=True) if size == sizes[a]}
 
     def split(self, axis: Axis, sizes: tuple[int, ...]) -> Contraction:
-        """The same product with one axis seen as several."""
+        """Return the same product with one axis split into several."""
         parts = tuple(f"{axis}.{n}" for n in range(len(sizes)))
         tensors, names, codes = list(self.tensors), list(self.axes), list(self.codes)
         for side, (tensor, axes) in enumerate(zip(self.tensors, self.axes, strict=True)):
@@ -85,12 +85,12 @@ class Contraction:
 def contraction(
     func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], keys_of: Keys | None = None
 ) -> Contraction | None:
-    """The product that a call of a torch function computes; None if it is not one of two tensors.
+    """Return the product that a call of a torch function computes; None if it is not a product of two tensors.
 
     Args:
         func, args, kwargs: the call.
-        keys_of: the axes of keys of attention weights; none of another tensor. Given, an einsum of the weights, the
-            values and more tensors is the product of the weights with all others.
+        keys_of: returns the key axes of attention weights, none for another tensor. If given, an einsum of the weights,
+            the values and more tensors is the product of the weights with all others.
     """
     if func not in PRODUCTS:
         return None
@@ -109,7 +109,7 @@ def contraction(
     if func in _TENSORDOT:
         return _tensordot(left, right, inspect.signature(torch.tensordot).bind(*args, **kwargs).arguments)
     if func is F.linear and isinstance(right, nn.Parameter):
-        return None  # a layer's own weights: neither keys nor values
+        return None  # weights of a layer are neither keys nor values
     if func in _INNER or func is F.linear:
         rows: Axes = tuple(range(left.dim() - 1))
         cols: Axes = tuple(range(-right.dim() + 1, 0))
@@ -142,7 +142,7 @@ def _tensordot(left: Tensor, right: Tensor, given: dict[str, Any]) -> Contractio
 
 
 def _einsum(args: tuple[Any, ...], keys_of: Keys | None = None) -> Contraction | None:
-    """The product of an einsum; torch turns its form with lists of axes into an equation before a mode sees it."""
+    """Return the product of an einsum. Torch turns lists of axes into an equation before a mode sees the call."""
     equation, *operands = args
     if len(operands) == 1 and isinstance(operands[0], list | tuple):
         operands = list(operands[0])
@@ -162,15 +162,15 @@ def _einsum(args: tuple[Any, ...], keys_of: Keys | None = None) -> Contraction |
     if any(len(set(axes)) != len(axes) for axes in (first, second)):
         return None  # a diagonal
     if any(a not in result and (a in first) != (a in second) for a in {*first, *second}):
-        return None  # an axis of one operand alone is summed over
+        return None  # an axis of only one operand is summed over
     return Contraction((operands[0], operands[1]), (first, second), result)
 
 
 def _two_operands(equation: str, operands: list[Tensor], keys_of: Keys) -> tuple[str, list[Tensor]]:
-    """An einsum of several tensors as one of the weights and the product of all others.
+    """Return an einsum of several tensors as an einsum of the weights and the product of all others.
 
-    It is returned as it is where the others change the weights: one of them that is not the values has an axis of keys,
-    or one of the weights' axes that the values have not.
+    It is returned unchanged if the others change the weights: if one of them that is not the values has an axis of
+    keys, or an axis of the weights that the values lack.
     """
     inputs, arrow, output = equation.partition("->")
     terms = inputs.split(",")

@@ -1,6 +1,6 @@
-"""Fits logits that a model computed itself to the form of an attention matrix: scale·QKᵀ + R where not masked.
+"""Express logits that a model computed itself as scale·QKᵀ + R where not masked, the form of an attention matrix.
 
-R is zero, or one number a key (ALiBi), or a table of B·H·L·S numbers where position terms differ from query to query
+R is zero, or one number per key (ALiBi), or a table of B·H·L·S numbers if position terms differ from query to query
 (DeBERTa, XLNet). The table is the model's own, so the recorded matrix is exact.
 """
 
@@ -15,14 +15,14 @@ from clearhead.capture.call import Call
 from clearhead.capture.mask_tables import collapsed, smallest_mask
 from clearhead.spec import Attention
 
-# A logit this far below its row's largest weighs exactly 0 in any dtype: e^-1000 underflows even in float64.
+# A logit this far below its row's largest has weight 0 in any dtype: e^-1000 underflows even in float64.
 UNSEEN = 1000.0
 ROWS = 256
 CLOSE = 1e-5  # the largest difference between logits that count as equal, as a share of the largest logit
 
 
 def allowed(logits: Tensor) -> Tensor:
-    """Where logits (..., S) give any weight; nowhere in a row of nothing but the least numbers of a mask."""
+    """Return where logits (..., S) give any weight. A fully masked row gives none."""
     return logits > (logits.amax(-1, keepdim=True) - UNSEEN).clamp_min(-9 * UNSEEN)
 
 
@@ -33,8 +33,8 @@ class LogitsFit:
         self._scales: dict[int, Tensor] = {}
 
     def call(self, module: nn.Module, logits: Tensor, query: Tensor, key: Tensor) -> Call:
-        """The Call of logits (B, H, L, S), from query (B, H, L, D) and key (B, H_kv, S, D)."""
-        if query.is_complex() or key.is_complex():  # the real part of their product is a product of real numbers
+        """Return the Call of logits (B, H, L, S), from query (B, H, L, D) and key (B, H_kv, S, D)."""
+        if query.is_complex() or key.is_complex():  # the real part of a complex product is a product of real vectors
             query, key = _as_real(query.conj()), _as_real(key)
         dtype, kept = query.dtype, key
         logits, query, key = (t.detach().float() if t.dtype.itemsize < 4 else t.detach() for t in (logits, query, key))
@@ -43,7 +43,7 @@ class LogitsFit:
         close = CLOSE if dtype.itemsize >= 4 else 1000 * CLOSE
         scales = self._scales_of(module, logits, query, key, allow)
         fitted = _with_scales(logits, query, key, scales, allow, close)
-        if fitted.rest is not None and fitted.rest.shape[2] > 1:  # what differs from query to query misled the fit
+        if fitted.rest is not None and fitted.rest.shape[2] > 1:  # terms that differ from query to query misled the fit
             usual = [torch.full_like(scales, query.shape[-1] ** -0.5), torch.ones_like(scales)]
             if logits.shape[2] > 1:
                 usual.append(_slopes(logits, query, key, allow, centred=True))
@@ -61,9 +61,9 @@ class LogitsFit:
         )
 
     def _scales_of(self, module: nn.Module, logits: Tensor, query: Tensor, key: Tensor, allow: Tensor) -> Tensor:
-        """(H,) float64: the slope of each head's logits against its products, from the change of both between rows.
+        """Return (H,) float64: the slope of each head's logits against its products, from their changes between rows.
 
-        A key's bias cancels in that difference. One row alone (a step of generation) uses the scale found before.
+        A key's bias cancels in the difference. A single row (a decode step) uses the scale found before.
         """
         if logits.shape[2] == 1:
             usual = torch.full((logits.shape[1],), query.shape[-1] ** -0.5, dtype=torch.float64, device=query.device)
@@ -74,16 +74,16 @@ class LogitsFit:
 
 
 def _as_real(tensor: Tensor) -> Tensor:
-    """(…, 2D): the real and imaginary parts of (…, D)."""
+    """Return (…, 2D): the real and imaginary parts of (…, D)."""
     whole = tensor if tensor.is_complex() else torch.complex(tensor, torch.zeros_like(tensor))
     return torch.view_as_real(whole.resolve_conj()).flatten(-2)
 
 
 def _slopes(logits: Tensor, query: Tensor, key: Tensor, allow: Tensor, *, centred: bool = False) -> Tensor:
-    """(H,) float64: how much each head's logits rise with its products, from one row to the next.
+    """Return (H,) float64: the slope of each head's logits against its products, from one row to the next.
 
     Args:
-        centred: whether rows may be shifted by numbers of their own, as where a row's largest logit was taken off.
+        centred: whether each row may be shifted by a constant, as when its largest logit was subtracted.
     """
     few = slice(-ROWS, None)
     run = (query[:, :, few].double() @ key.double().mT).diff(dim=2)
@@ -117,7 +117,7 @@ def _with_scales(
 
 
 def _rest(logits: Tensor, query: Tensor, key: Tensor, scale: float, allow: Tensor, close: float) -> Tensor | None:
-    """R = logits - scale·QKᵀ where not masked: None if it is nothing, (…, 1, S) if it is one number a key, else all."""
+    """Return R = logits - scale·QKᵀ where not masked: None if zero, (…, 1, S) if one number per key, else the table."""
     rest = logits.clone()
     for start in range(0, rest.shape[2], ROWS):
         rows = slice(start, start + ROWS)
@@ -130,5 +130,5 @@ def _rest(logits: Tensor, query: Tensor, key: Tensor, scale: float, allow: Tenso
     rest.masked_fill_(~allow, 0.0)
     by_row = rest.sum(-1, keepdim=True) / allow.sum(-1, keepdim=True).clamp_min(1)
     if bool((rest - by_row).masked_fill_(~allow, 0.0).abs().max() <= close * size):
-        return None  # a softmax is the same for a row shifted by one number
+        return None  # shifting a row by a constant does not change its softmax
     return collapsed(rest, 0.1 * close * float(size)).clone()

@@ -1,4 +1,4 @@
-"""One forward pass of a module while it is traced, and what it came to."""
+"""The state and the outcome of tracing one forward pass of a module."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from clearhead.capture.softmax_tracing.traces import Softmax
 
 @dataclass(eq=False, slots=True)
 class Frame:
-    """One forward pass of a module.
+    """The state of one forward pass of a module.
 
     Attributes:
-        attention: the innermost pass around it, or itself, whose class is named an attention.
+        attention: the innermost pass, itself or around it, of a class named an attention.
         mixed: whether it called more than pointwise functions; kept for passes named an attention only.
         left_softmax: whether it left its softmax to the module around it.
         unfinished: the softmaxes inside it that multiplied no values.
@@ -56,6 +56,6 @@ class Outcome:
 
 
 def owner_of(softmax: Softmax) -> Frame:
-    """The innermost module in which the product, the softmax and the product with the values all are."""
+    """Return the innermost module that contains the product, the softmax and the product with the values."""
     frames = [softmax.frame] if softmax.product is None else [softmax.frame, softmax.product.frame]
     return min(frames, key=lambda frame: frame.depth)

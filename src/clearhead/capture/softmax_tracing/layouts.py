@@ -1,8 +1,8 @@
-"""Where the numbers of a tensor come from: a meta tensor whose strides remember which axis is which.
+"""Track where the numbers of a tensor come from, with a meta tensor whose strides remember which axis is which.
 
-A `Layout` represents the tensor it was made from. Each view of that tensor is repeated on the meta tensor, which has no
-memory, so that its sizes, strides and offset say where in the original each number is. An operation that changes
-numbers and not places leaves it alone; what moves numbers in a way strides cannot say loses it (None).
+A `Layout` represents the tensor that it was made from. Each view of that tensor is repeated on the meta tensor, which
+has no memory, so its sizes, strides and offset give the place of each number in the original. An operation that changes
+numbers but not places keeps the layout. One that moves numbers in a way that strides cannot express loses it (None).
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ VIEWS = frozenset(_NAMES.split())
 
 
 def storage(tensor: Tensor) -> int:
-    """Which memory a tensor is in: the same number for all that share it. Inside torch.func too."""
+    """Return a number for the memory of a tensor, equal for all tensors that share it, also inside torch.func."""
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
     return tensor.untyped_storage()._cdata
 
 
 def layout(tensor: Tensor) -> Layout:
-    """The layout of a tensor that is its own original."""
+    """Return the layout of a tensor that is its own original."""
     return torch.empty_strided(tensor.shape, tensor.stride(), device="meta")
 
 
 def moved(now: Layout, tensor: Tensor, func: Callable[..., Any], args: Any, kwargs: Any, out: Any) -> list[Any]:
-    """The layouts of the outputs of one torch function, given that of the argument `tensor`; None where it is lost."""
+    """Return the layouts of a torch function's outputs, given that of the argument `tensor`; None where it is lost."""
     outputs = out if isinstance(out, tuple | list) else [out]
     if getattr(func, "__name__", "") not in VIEWS:
         return [_stretched(now, other) for other in outputs]
@@ -75,14 +75,14 @@ def _is_view(item: Any, other: Any, memory: int) -> bool:
 
 
 def placed(original: Tensor, now: Layout) -> Tensor:
-    """The numbers of `original` in the order of a layout that began as it."""
+    """Return the numbers of `original` in the order of a layout that began as it."""
     return original.as_strided(now.shape, now.stride(), original.storage_offset() + now.storage_offset())
 
 
 def names(now: Layout, original: Layout, axes: Axes) -> list[Axes] | None:
-    """For each axis of a layout, which named axes of its original it runs along; None if only part of one is left.
+    """Return the named axes of its original along which each axis of a layout runs; None if only part of one is left.
 
-    An axis along which numbers are repeated gets a name of its own, ("new", axis). Axes of size 1 have no name.
+    An axis along which numbers are repeated gets a new name, ("new", axis). Axes of size 1 have no name.
 
     >>> x = torch.empty(2, 3, 5, 7, device="meta")
     >>> names(x.transpose(1, 2).flatten(2), x, tuple("bhij"))  # h and j are not adjacent
@@ -110,7 +110,7 @@ def names(now: Layout, original: Layout, axes: Axes) -> list[Axes] | None:
 
 
 def split(product: Contraction, original: Layout, now: Layout) -> tuple[Contraction, Layout]:
-    """The product and its layout with the axes seen as several that are several in another layout: (B·H) as B and H."""
+    """Split merged axes of a product and its layout that are separate in another layout, such as (B·H) into B and H."""
     for place, axis in reversed(list(enumerate(product.result))):
         size, stride = original.shape[place], original.stride(place)
         steps = {s for n, s in zip(now.shape, now.stride(), strict=True) if n > 1 and stride < s < stride * size}
@@ -122,7 +122,7 @@ def split(product: Contraction, original: Layout, now: Layout) -> tuple[Contract
 
 
 def arranged(tensor: Tensor, axes: Iterable[Axis], groups: Sequence[Axes], sizes: Mapping[Axis, int]) -> Tensor:
-    """A tensor of named axes with one axis for each group of names; an axis that it lacks is broadcast.
+    """Return a tensor of named axes with one axis for each group of names. Missing axes are broadcast.
 
     >>> sizes = {"b": 2, "i": 5, "d": 3, "h": 4}
     >>> arranged(torch.empty(5, 2, 3), "ibd", ["b", "h", "i", "d"], sizes).shape

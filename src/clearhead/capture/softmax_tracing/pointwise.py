@@ -1,4 +1,4 @@
-"""Which functions work on each position alone: a module that calls no other is not attention, whatever its name."""
+"""Find functions that act on each position alone. A module that calls no others is not attention, whatever its name."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _LAST_AXIS = frozenset(("mean", "sum", "var", "std", "norm", "vector_norm", "ama
 
 
 def mixes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a torch function may mix positions: it is not known to work on each alone, or on the last axis."""
+    """Whether a torch function may mix positions: it is not known to act on each one alone, or on the last axis."""
     name = getattr(func, "__name__", "")
     if name in _ALONE:
         return False

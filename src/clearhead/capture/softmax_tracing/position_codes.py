@@ -1,4 +1,4 @@
-"""Which position of the input each element of a tensor belongs to: what tells heads from the batch.
+"""Track which position of the input each element of a tensor belongs to, which tells heads from the batch.
 
 A layer turns each position into features, and a model splits the features into heads. Codes number the positions
 (tokens of a text, patches of a picture); they follow a tensor through views, copies and layers. Along an axis of heads
@@ -34,17 +34,17 @@ class PositionCodes:
         self._codes: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
     def get(self, tensor: Tensor) -> Tensor | None:
-        """int64 of the shape of a tensor: the position of each element; None if it is not known."""
+        """Return int64 of a tensor's shape: the position of each element; None if it is not known."""
         return self._codes.get(tensor)
 
     def begin(self, inputs: list[Tensor]) -> None:
-        """Number the positions of what a model is given: all axes but the last are positions, of up to three."""
+        """Number the positions of a model's inputs of up to three axes: all axes but the last are positions."""
         for tensor in inputs:
             if tensor.is_floating_point() and 2 <= tensor.dim() <= 3 and tensor not in self._codes:
                 self._codes[tensor] = _numbered(tensor, -1)
 
     def after(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        """Give the outputs of a function the codes of its arguments."""
+        """Pass the codes of a function's arguments on to its outputs."""
         if func in _MAKES_POSITIONS or any(tensor in self._codes for tensor in _flat(args, kwargs)):
             outputs = list(out) if isinstance(out, tuple | list) else [out]
             for output, codes in zip(outputs, self._derived(func, args, kwargs, outputs), strict=False):
@@ -78,7 +78,7 @@ class PositionCodes:
         return [self._of_same_shape(out, _flat(args, kwargs))]
 
     def _moved(self, func: Any, args: Any, kwargs: Any) -> list[Tensor | None]:
-        """The same function of the codes: they move as the numbers do."""
+        """Apply the same function to the codes, so that they move with the numbers."""
         first, *rest = args or (kwargs.get("tensors", kwargs.get("input")),)
         several = isinstance(first, tuple | list)
         codes = [self._codes.get(t) if isinstance(t, Tensor) else None for t in (first if several else [first])]
@@ -96,7 +96,7 @@ class PositionCodes:
         return isinstance(weight, Tensor) and (is_parameter(weight) or weight not in self._codes) and features.dim() > 1
 
     def _of_layer(self, product: Contraction) -> Tensor | None:
-        """The codes of a product of positions and weights that know of none, such as x @ W or x with a W per head."""
+        """Return the codes of a product of positions with weights, such as x @ W or x with a W per head."""
         known = [side for side in (0, 1) if product.tensors[side] in self._codes]
         weight = product.tensors[1 - known[0]] if known else None
         if len(known) != 1 or weight is None or not (is_parameter(weight) or weight.dim() == 2):
@@ -110,7 +110,7 @@ class PositionCodes:
         return layouts.arranged(codes, kept, [(a,) for a in product.result], product.sizes)
 
     def _of_same_shape(self, out: Tensor, given: list[Tensor]) -> Tensor | None:
-        """The codes of an argument of the same shape; of one that is broadcast only if no argument has that shape."""
+        """Return the codes of an argument of the same shape, or else of one that is broadcast."""
         whole = [tensor for tensor in given if tensor.shape == out.shape]
         for tensor in whole or given:
             codes = self._codes.get(tensor)
@@ -126,7 +126,7 @@ _MAKES_POSITIONS = {F.embedding, F.linear} | _CONVOLUTIONS
 
 
 def batch_and_heads(product: Contraction, axis: Axis) -> tuple[int, int, bool] | None:
-    """(batch, heads, heads first) that an axis of a product's result is made of; None if it is not known."""
+    """Return (batch, heads, heads first) of which an axis of a product's result consists; None if not known."""
     for tensor, codes, axes in zip(product.tensors, product.codes, product.axes, strict=True):
         if codes is None or codes.is_meta or axis not in axes or tensor.shape[axes.index(axis)] == 1:
             continue
@@ -149,7 +149,7 @@ def is_parameter(tensor: Tensor) -> bool:
 
 
 def _numbered(tensor: Tensor, features: int) -> Tensor:
-    """The positions of a tensor, in order; along the axis of features they stay the same."""
+    """Return the positions of a tensor, in order; they are constant along the axis of features."""
     shape = list(tensor.shape)
     shape[features] = 1
     return torch.arange(math.prod(shape), device=tensor.device).view(shape).expand(tensor.shape)

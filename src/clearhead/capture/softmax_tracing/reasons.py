@@ -1,4 +1,4 @@
-"""Why attention found by softmax tracing is not recorded, in a sentence."""
+"""Sentences that say why attention found by softmax tracing is not recorded."""
 
 import math
 
@@ -10,9 +10,9 @@ from clearhead.capture.softmax_tracing.traces import Softmax
 
 
 def row_count_reason(module: nn.Module, calls: list[Call], outputs: list[Tensor]) -> str | None:
-    """Why weights cannot be assigned to rows of a module's output: it has as many rows as keys, but fewer queries.
+    """Return why weights do not match the rows of a module's output: it has as many rows as keys, but fewer queries.
 
-    Informer is such a module: only some queries attend, and the weights do not tell which.
+    In Informer, only some queries attend, and the weights do not say which.
     """
     lengths = {
         math.prod(output.shape[start:stop])
@@ -28,7 +28,7 @@ def row_count_reason(module: nn.Module, calls: list[Call], outputs: list[Tensor]
 
 
 def unfinished_reason(softmaxes: list[Softmax]) -> str:
-    """Why softmaxes that multiplied no values are not attention."""
+    """Return why softmaxes that multiplied no values are not attention."""
     for softmax in softmaxes:
         if softmax.weights.given is None:
             continue
@@ -51,7 +51,7 @@ def unnormalised_reason(module: nn.Module, step: str) -> str:
 def changed_weights_reason(
     softmax: Softmax, through: tuple[str, ...], now: layouts.Layout | None, summed: list[int]
 ) -> str:
-    """Why weights differ from the softmax they come from."""
+    """Return why weights differ from the softmax they come from."""
     weights = softmax.weights
     if now is not None and not weights.runs_along(now, summed):
         if weights.touches(now, summed):

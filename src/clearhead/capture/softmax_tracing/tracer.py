@@ -1,4 +1,4 @@
-"""Softmax tracing: finds attention in code that has no adapter, from its softmax.
+"""Softmax tracing: find attention in code that has no adapter, from its softmax.
 
 Models older than the attention interface (GPT-J, GPT-Neo, BLOOM, MPT, DeBERTa, XLNet …), and most custom attention,
 multiply queries and keys, scale, add, mask and call softmax. The tracer sees every torch function. It follows tensors
@@ -44,7 +44,7 @@ from clearhead.capture.softmax_tracing.weighted_values import WeightedValues, de
 _SOFTMAXES = {torch.softmax, Tensor.softmax, F.softmax, torch.special.softmax}
 _EXPONENTIALS = {torch.exp, Tensor.exp, torch.exp_, Tensor.exp_}
 
-# The number of products kept for a softmax to come: content products come before position products, and models add few.
+# Number of products kept for a later softmax: content products come before position products, and models add few.
 WAITING = 8
 
 
@@ -52,7 +52,7 @@ class SoftmaxTracer:
     """Follows products and softmaxes through the torch functions that a model's modules call.
 
     Args:
-        describe_products: whether `take_weighted` gives each product of weights and values, to be edited.
+        describe_products: whether `take_weighted` returns each product of weights and values, for editing.
     """
 
     def __init__(self, *, describe_products: bool = False) -> None:
@@ -68,7 +68,7 @@ class SoftmaxTracer:
         self._fit = LogitsFit()
 
     def begin(self, module: nn.Module, given: tuple[object, ...], named: bool) -> None:
-        """Note that a module starts; `named`: its class is named an attention."""
+        """Note that a module starts. `named`: its class is named an attention."""
         around = self._frames[-1].attention if self._frames else None
         frame = Frame(module, len(self._frames), Hints.of(module, given), around)
         if named:
@@ -80,7 +80,7 @@ class SoftmaxTracer:
         self._frames.append(frame)
 
     def end(self, module: nn.Module, output: Any) -> Outcome:
-        """What a module that is done computed.
+        """Return what a module computed, at the end of its pass.
 
         A module inside an attention, or one without submodules, passes its unfinished products and softmaxes on to the
         module around it.
@@ -160,7 +160,7 @@ class SoftmaxTracer:
         self._codes.after(func, args, kwargs, out)
 
     def take_weighted(self) -> tuple[nn.Module, WeightedValues] | None:
-        """The product of weights and values that the last function was, and the module it belongs to; given once."""
+        """Return the product of weights and values that the last function computed, and its module. Returns it once."""
         weighted, self._weighted = self._weighted, None
         return weighted
 
@@ -172,7 +172,7 @@ class SoftmaxTracer:
             frame.failure = f"Clearhead could not follow what {name} computes: {type(error).__name__}: {error}"
 
     def _notice_unknown(self, attention: Frame, tensors: list[Tensor]) -> None:
-        """Note tensors of unknown origin: they come from code no function mode sees, such as a scripted function."""
+        """Note tensors of unknown origin, from code that no function mode sees, such as a scripted function."""
         if not attention.mixed:
             attention.mixed = any(t not in self._known and not isinstance(t, nn.Parameter) for t in tensors)
 
@@ -180,7 +180,7 @@ class SoftmaxTracer:
         return softmax_axes(self._trace_of(tensor), tensor)
 
     def _trace_of(self, tensor: Tensor) -> Trace | None:
-        """The open products and softmaxes a tensor comes from."""
+        """Return the open products and softmaxes that a tensor comes from."""
         trace = self._traces.get(tensor)
         if trace is None:
             return None
@@ -221,7 +221,7 @@ class SoftmaxTracer:
         self._traces[out] = Trace([(made, made.layout)])
 
     def _trace_weighted_values(self, trace: Trace, product: Contraction, side: int, out: Tensor) -> None:
-        """Compare weights that multiply values with their softmax, and make a Call of them."""
+        """Compare weights that multiply values with their softmax, and make a Call from them."""
         owners = [owner_of(softmax) for softmax, _ in trace.softmaxes]
         owner = min(owners, key=lambda item: item.depth)
         name = type(owner.module).__name__
@@ -261,7 +261,7 @@ class SoftmaxTracer:
                 owner.calls.append(call)
 
     def _note_einsum(self, origins: list[tuple[Tensor, Trace]]) -> None:
-        """Note an einsum that is no product of weights and values: it changes the weights as it multiplies them."""
+        """Note an einsum that is not a product of weights and values, because it also changes the weights."""
         for softmax, _ in (item for _, trace in origins for item in trace.softmaxes):
             if softmax.product is not None and not softmax.done:
                 softmax.done = True
@@ -270,7 +270,7 @@ class SoftmaxTracer:
                 owner.failure = f"{name} multiplies its softmax by more than its values in one einsum"
 
     def _call(self, owner: Frame, softmax: Softmax, logits: Tensor) -> Call | str:
-        """The Call of a softmax that multiplied values, or why there is none."""
+        """Return the Call of a softmax that multiplied values, or the reason why there is none."""
         described = described_product(owner.hints, softmax, logits)
         if isinstance(described, str):
             return described

@@ -1,4 +1,4 @@
-"""Traces: which products and softmaxes a tensor comes from, on its way from queries and keys to the values."""
+"""Traces: the products and softmaxes that a tensor comes from, on its way from queries and keys to the values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SAME = frozenset(
 
 @dataclass(eq=False, slots=True)
 class Product:
-    """A product that may be of queries and keys; `contraction` is None once its module is done."""
+    """A product that may be of queries and keys. `contraction` is None after its module's pass."""
 
     contraction: Contraction | None
     layout: layouts.Layout
@@ -30,10 +30,10 @@ class Product:
 
 @dataclass(eq=False, slots=True)
 class Softmax:
-    """A softmax, or an exponential that the model divides by its sum later; `open` until its module is done.
+    """A softmax, or an exponential that the model divides by its sum later. `open` until its module's pass ends.
 
     Attributes:
-        sources: how many products its logits come from.
+        sources: the number of products that its logits come from.
         home: the module named an attention that left it to the module around it.
         covered: how many of its weights have multiplied values, by their layout.
     """
@@ -61,12 +61,12 @@ class Trace:
 def derived(
     given: list[tuple[Tensor, Trace]], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
 ) -> list[tuple[Tensor, Trace]]:
-    """The outputs of a function of followed tensors, and what they come from."""
+    """Return the outputs of a function of traced tensors, and what they come from."""
     outputs = list(out) if isinstance(out, tuple | list) else [out]
     if out is None and args and isinstance(args[0], Tensor):  # out[i] = …
         outputs = [args[0]]
     elif not writes(func, kwargs) and any(output is tensor for output in outputs for tensor, _ in given):
-        return []  # nothing was made: dropout outside training, a type that it has already
+        return []  # returns its argument: dropout outside training, a conversion to the same dtype
     if getattr(func, "__name__", "") in layouts.VIEWS | _SAME and args:
         given = [(tensor, trace) for tensor, trace in given if tensor is args[0]]  # view_as, type_as: of another
     traces = [Trace() for _ in outputs]
@@ -83,7 +83,7 @@ def derived(
 
 
 def placed(made: Product, now: layouts.Layout | None) -> tuple[Contraction, list[Axes]] | None:
-    """A product, and which of its axes each axis of a layout runs along; None if that was lost."""
+    """Return a product, and which of its axes each axis of a layout runs along; None if that was lost."""
     if now is None or made.contraction is None:
         return None
     product, original = layouts.split(made.contraction, made.layout, now)
@@ -92,7 +92,7 @@ def placed(made: Product, now: layouts.Layout | None) -> tuple[Contraction, list
 
 
 def mixed_logits(product: Contraction, traces: Sequence[Trace]) -> Trace | None:
-    """What a product comes from that mixes the heads of logits by a matrix (talking heads); None if it does not."""
+    """Return the trace of a product that mixes the heads of logits with a matrix (talking heads), else None."""
     for side, trace in enumerate(traces):
         new = [a for a in product.result if a not in product.axes[side]]
         other = {a for a in product.own(1 - side) if product.sizes[a] > 1}
@@ -118,7 +118,7 @@ def _is_heads(product: Contraction, axis: Axis) -> bool:
 
 
 def tensors_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """The tensors among arguments, and in lists and tuples of them."""
+    """Yield the tensors among arguments, and in lists and tuples of them."""
     tensors: list[Tensor] = []
     for arg in (*args, *kwargs.values()):
         if isinstance(arg, Tensor):
@@ -137,7 +137,7 @@ def writes(func: Any, kwargs: dict[str, Any]) -> bool:
 def _derivation(
     trace: Trace, tensor: Tensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: list[Any]
 ) -> list[Trace]:
-    """What each output of a function comes from, by one of its arguments."""
+    """Return what each output of a function comes from, through one of its arguments."""
     name = getattr(func, "__name__", "")
     through = trace.through if name in layouts.VIEWS | _SAME else (*trace.through, name)
     made = [Trace(through=through) for _ in outputs]
@@ -150,7 +150,7 @@ def _derivation(
 
 
 def _join(those: list[Any], more: list[Any]) -> None:
-    """Add origins. Of several places the first known is kept: numbers are compared before anything is believed."""
+    """Add origins. Of several layouts the first is kept, which is safe: numbers are compared before recording."""
     for origin, now in more:
         same = next((n for n, item in enumerate(those) if item[0] is origin), None)
         if same is None:
@@ -162,7 +162,7 @@ def _join(those: list[Any], more: list[Any]) -> None:
 def product_of(
     logits: Tensor, trace: Trace | None, waiting: list[Product]
 ) -> tuple[Product | None, layouts.Layout | None]:
-    """The product that logits come from, and their layout in it; else the first waiting one that fits."""
+    """Return the product that logits come from, and their layout in it; else the first waiting product that fits."""
     known = trace.products if trace is not None else []
     for product, now in known:
         if now is not None and placed(product, now) is not None:
@@ -177,7 +177,7 @@ def product_of(
 
 
 def mixes_weights(trace: Trace, product: Contraction, side: int) -> bool:
-    """Whether a product sums weights over heads, not keys; the result is weights again (talking heads)."""
+    """Whether a product sums weights over heads, not keys, so that its result is weights again (talking heads)."""
     softmax, now = trace.softmaxes[0]
     if now is None or len(trace.softmaxes) > 1:
         return False
@@ -188,7 +188,7 @@ def mixes_weights(trace: Trace, product: Contraction, side: int) -> bool:
 
 
 def _sums_queries(softmax: Softmax, now: layouts.Layout, summed: list[int]) -> bool:
-    """Whether an axis summed over is one of the queries, as in a transposed product."""
+    """Whether the product sums over an axis of queries, as a transposed product does."""
     made = softmax.product
     known = None if made is None else placed(made, softmax.logits_layout)
     if known is None or len(summed) != 1:
@@ -201,12 +201,12 @@ def _sums_queries(softmax: Softmax, now: layouts.Layout, summed: list[int]) -> b
 
 
 def summed_axes(product: Contraction, side: int) -> list[int]:
-    """Which axes of an operand a product sums over."""
+    """Return the axes of an operand that a product sums over."""
     return [product.axes[side].index(axis) for axis in product.summed]
 
 
 def softmax_axes(trace: Trace | None, tensor: Tensor) -> list[int]:
-    """Which axes of a tensor the softmax it comes from ran over; none where that is not known."""
+    """Return the axes of a tensor that its softmax ran over; none if that is not known."""
     softmax, now = trace.softmaxes[0] if trace is not None and len(trace.softmaxes) == 1 else (None, None)
     if softmax is None or now is None:
         return []
@@ -231,5 +231,5 @@ def sums_over_keys(product: Contraction, traces: Sequence[Trace]) -> bool:
 
 
 def is_layer(product: Contraction) -> bool:
-    """Whether an operand is a parameter: then the product is a layer, unless a module is called an attention."""
+    """Whether an operand is a parameter. The product is then a layer, unless a module is named an attention."""
     return any(map(is_parameter, product.tensors))

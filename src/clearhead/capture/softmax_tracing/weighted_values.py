@@ -15,15 +15,15 @@ from clearhead.capture.softmax_tracing.traces import Softmax, placed
 
 @dataclass(frozen=True, slots=True)
 class WeightedValues:
-    """A product of weights and values, and which element of (B, H, L, S) each weight is.
+    """A product of weights and values, with the index in (B, H, L, S) of each weight.
 
     Attributes:
         out: the product.
         product: its operands and axes.
         side: which operand holds the weights.
-        places: int64, of the shape of that operand: ((b·H + h)·L + row)·S + key.
+        places: int64, in the shape of that operand: ((b·H + h)·L + row)·S + key.
         shape: (B, H, L, S).
-        again: whether these weights have multiplied other values before, so that the outputs are a sum.
+        again: whether these weights multiplied other values before, so that the outputs are a sum.
     """
 
     out: Tensor
@@ -43,7 +43,7 @@ class WeightedValues:
         now: layouts.Layout,
         logits: Described | str,
     ) -> WeightedValues | None:
-        """Of a product whose weights have the layout `now`; None where a weight stands for several, or has no role."""
+        """Describe a product whose weights have layout `now`; None if a weight stands for several or has no role."""
         repeated = any(stride == 0 and size > 1 for size, stride in zip(now.shape, now.stride(), strict=True))
         if repeated or isinstance(logits, str):
             return None
@@ -66,11 +66,11 @@ class WeightedValues:
         return self._read(self.out)
 
     def rows_of(self, head: int) -> int:
-        """How many of the B·L rows of a head this product is of."""
+        """Return how many of the B·L rows of a head this product computes."""
         return int((self._rows()[1] // self.shape[2] % self.shape[1] == head).sum())
 
     def weigh(self, head: int, weights: Tensor) -> Tensor:
-        """(B, L, D_v): the values summed by other weights of one head, (B, L, S)."""
+        """Return (B, L, D_v): the values summed with other weights of one head, (B, L, S)."""
         all_heads = weights.new_zeros(self.shape)
         all_heads[:, head] = weights
         operands = list(self.product.tensors)
@@ -78,7 +78,7 @@ class WeightedValues:
         return self._read(_multiply(self.product, operands))[:, head]
 
     def write(self, z: Tensor) -> Tensor:
-        """The product, in its own axes, with other outputs z, (B, H, L, D_v)."""
+        """Return the product, in its own axes, with other outputs z, (B, H, L, D_v)."""
         order, codes = self._rows()
         moved = self.out.permute(order)
         rows = z.reshape(-1, z.shape[-1])[codes]
@@ -94,7 +94,7 @@ class WeightedValues:
         return z.index_copy(0, codes, rows).view(batch, heads, length, -1)
 
     def _rows(self) -> tuple[list[int], Tensor]:
-        """The result's axes with those of the weights first, and (b·H + h)·L + row of each row that these count."""
+        """Return the result's axes with those of the weights first, and (b·H + h)·L + row of each of its rows."""
         axes, places = self.product.axes[self.side], self.places
         for axis in self.product.summed:
             places = places.narrow(axes.index(axis), 0, 1)
@@ -130,7 +130,7 @@ def _multiply(product: Contraction, operands: list[Tensor]) -> Tensor:
 
 
 def described_product(hints: Hints, softmax: Softmax, logits: Tensor) -> Described | str:
-    """The product behind a softmax and the roles of its axes, or why they are not known."""
+    """Return the product behind a softmax and the roles of its axes, or the reason why they are not known."""
     made, axis = softmax.product, softmax.weights.axis
     known = None if made is None else placed(made, softmax.logits_layout)
     if known is None or axis is None:

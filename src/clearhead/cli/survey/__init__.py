@@ -10,7 +10,7 @@ from clearhead.cli.survey.run import run
 
 
 class SurveyGroup(TyperGroup):
-    """The commands of `clearhead survey`: what is not `report` is the model of a survey."""
+    """The commands of `clearhead survey`. Any first argument but `report` is taken as the model to survey."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands:

@@ -16,7 +16,7 @@ Data = Annotated[
         help="The texts: Parquet, JSON lines, Arrow or plain text, a folder of such files, or a dataset on disk."
     ),
 ]
-Out = Annotated[Path, typer.Option(help="The folder to write into. The same command goes on where it stopped.")]
+Out = Annotated[Path, typer.Option(help="The folder to write into. The same command resumes where it stopped.")]
 Ask = Annotated[str, typer.Option(help="What to ask, separated by commas: scores, entropy, received, sinks, ablation.")]
 Column = Annotated[str, typer.Option(help="The column, or the key of JSON lines, that holds the text.")]
 Texts = Annotated[

@@ -1,4 +1,4 @@
-"""`clearhead survey report FOLDER`: a survey that is done, as one HTML page."""
+"""`clearhead survey report FOLDER`: write a finished survey as one HTML page."""
 
 from pathlib import Path
 from typing import Annotated

@@ -38,8 +38,8 @@ def run(
 ) -> None:
     """Survey the heads of a model over a corpus: what each does, over what share of the texts.
 
-    The folder gets Parquet partitioned by layer, FOLDER/heads. What is written is never computed again: after Ctrl-C or
-    a kill the same command goes on. `clearhead survey report FOLDER` makes a page of it.
+    Results go to FOLDER/heads as Parquet, partitioned by layer. Finished parts are kept: after Ctrl-C or a kill, the
+    same command resumes. `clearhead survey report FOLDER` writes the results as a page.
     """
     from clearhead.survey import Settings, StoppedSurveyError, check_installed, checked_asks, open_corpus, survey
 
@@ -67,7 +67,7 @@ def run(
 
 
 def show(result: "Survey", out: Path, *, as_json: bool) -> None:
-    """Print what was surveyed: as JSON its listing; else a sentence, and what was left out."""
+    """Print the result: its listing as JSON, or a sentence and what was left out."""
     if as_json:
         from clearhead.survey.report.listing import listing
 
@@ -80,7 +80,7 @@ def show(result: "Survey", out: Path, *, as_json: bool) -> None:
 
 
 def summary(counts: dict[str, int]) -> str:
-    """Return in a sentence what was surveyed."""
+    """Return a sentence that says how much was surveyed."""
     words = [f"{counts['texts']:,} texts, {counts['tokens']:,} tokens"]
     words += [f"{counts['cut']:,} cut to the most tokens"] if counts["cut"] else []
     words += [f"{counts['empty']:,} without text left out"] if counts["empty"] else []
@@ -89,7 +89,7 @@ def summary(counts: dict[str, int]) -> str:
 
 
 class Lines:
-    """Progress lines, one for each thing that is done, one after the other."""
+    """Progress lines, one for each step, one after the other."""
 
     def __init__(self) -> None:
         self._doing = ""

@@ -1,6 +1,6 @@
-"""Ways to find the right option without knowing: length, place, absolute words, terms it alone has or lacks.
+"""Find cues that give the right option away: length, place, absolute words, terms that it alone has or lacks.
 
-Each is measured over a whole pack and warnings where it is more than chance; none makes an item wrong.
+Each cue is measured over a whole pack and gives a warning if it works more often than chance. None makes an item wrong.
 """
 
 import re
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 from clearhead.course.proofs.proved import Option, Outcome, Proved
 
-FEWEST = 8  # questions from which habit can be told from chance
+FEWEST = 8  # with fewer questions, a habit cannot be told from chance
 ABSOLUTE = frozenset({"always", "never", "all", "every", "only", "none", "nothing", "no", "any", "exactly"})
 _WORD = re.compile(r"[a-z]{2,}")
 
 
 def guessable(outcomes: Sequence[Outcome]) -> list[str]:
-    """Return what gives the right option away too often, one sentence each."""
+    """Return a sentence for each cue that gives the right option away too often."""
     asked = [
         outcome.proved
         for outcome in outcomes
@@ -51,7 +51,7 @@ def _absolute(asked: Sequence[Proved]) -> list[str]:
         return []
     return [
         f"absolute words (always, only, all …) stand in {shares[1]:.0%} of the wrong options and in {shares[0]:.0%} of "
-        "the right ones; say the wrong ones less flatly"
+        "the right ones; word the wrong ones less absolutely"
     ]
 
 

@@ -1,4 +1,4 @@
-"""`clearhead check`: prove packs, print a receipt line an item, write the receipts, watch for changes."""
+"""`clearhead check`: prove packs, print a receipt line per item, write the receipts, watch for changes."""
 
 import json
 import time
@@ -30,7 +30,7 @@ def check(
     """Prove the packs (the shipped packs if none is named) and print a line for each item.
 
     Args:
-        fresh: prove every item, and not only those that changed (or whose libraries did).
+        fresh: prove every item, not only those that changed or whose libraries changed.
         seeds: at how many seeds an item with variants must hold.
         receipts: a folder for <pack>.json, what was proved with which versions, and for the proofs; None: neither.
     Returns:
@@ -61,7 +61,7 @@ def with_item(packs: Sequence[Path], item: str | None) -> list[Path]:
         try:
             items = load(place).items
         except PackError:
-            chosen.append(place)  # what is wrong with it is for `check` to say
+            chosen.append(place)  # `check` reports what is wrong with it
             continue
         known += items
         if item in items:
@@ -74,7 +74,7 @@ def with_item(packs: Sequence[Path], item: str | None) -> list[Path]:
 
 @dataclass
 class CheckedPack:
-    """What a check found out about one pack.
+    """The result of checking one pack.
 
     Attributes:
         pack: None if the pack cannot be read; then `problems` says why.
@@ -99,12 +99,12 @@ def check_all(
     packs: Sequence[Path], *, item: str | None = None, jobs: int = 2, fresh: bool = False, seeds: int = SEEDS,
     receipts: Path | None = RECEIPTS, show: Show = lambda _: None,
 ) -> list[CheckedPack]:  # fmt: skip
-    """Prove the packs as `check` does, and return what was found out about each."""
+    """Prove the packs as `check` does, and return the result for each."""
     return [_check(path, item, jobs, fresh, seeds, receipts, show) for path in packs or shipped()]
 
 
 def as_data(checked: Sequence[CheckedPack]) -> dict[str, Any]:
-    """Return the result for programs: what `clearhead check --json` prints."""
+    """Return the result as JSON-ready data: what `clearhead check --json` prints."""
     return {"format": FORMAT, "wrong": sum(pack.wrong for pack in checked), "packs": [_data(pack) for pack in checked]}
 
 
@@ -169,7 +169,7 @@ def _check(
 
 
 def _pages(pack: Pack, jobs: int, cache: Path | None, fresh: bool, problem: Show, show: Show) -> None:
-    """Run the programs of the pages that changed; `problem` is told of each page that is wrong."""
+    """Run the programs of the pages that changed; call `problem` for each page that is wrong."""
     place = cache / pack.id / "pages.json" if cache else None
     kept = {} if fresh else kept_pages(place)
     pages = [list(topic.pages.values()) for topic in pack.topics]
@@ -232,7 +232,7 @@ def watch(packs: Sequence[Path], run: Callable[[], int], show: Show = print, rou
             except PackError as error:
                 if first:
                     raise
-                show(str(error))  # a pack that was moved while it is worked on may come back
+                show(str(error))  # keep watching: a pack that was moved may come back
             show("watching; Ctrl-C ends")
             rounds = None if rounds is None else rounds - 1
         else:

@@ -50,7 +50,7 @@ def export_pack(
     Args:
         path: the pack's folder, or the name of a shipped pack.
         strict: write nothing if something cannot be carried over.
-        report: takes what is not carried over.
+        report: collects what is not carried over.
     Returns:
         The file, and how many items it holds.
     Raises:
@@ -90,7 +90,7 @@ def import_drafts(
 
     Args:
         strict: write nothing if something cannot be carried over.
-        report: takes what is not carried over.
+        report: collects what is not carried over.
     Raises:
         PackError: the file or the pack cannot be read; or, with `strict`, a loss. OptionError: no such topic.
     """

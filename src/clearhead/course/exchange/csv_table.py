@@ -1,4 +1,4 @@
-"""CSV: one row an item, for a spreadsheet; what we wrote is read back."""
+"""Write CSV for a spreadsheet, one row per item, and read back the tables written here."""
 
 import csv
 import io
@@ -45,7 +45,7 @@ def _cells(question: Question) -> list[str]:
 
 
 def _listed(entries: Iterable[tuple[str, str]]) -> str:
-    """A line `key) text` for each; further lines of a text are indented, so that they can be told from the next key."""
+    """Return a line `key) text` for each entry. Further lines of a text are indented, unlike the next key."""
     return "\n".join(f"{key}) {text}".replace("\n", "\n   ") for key, text in entries if text)
 
 
@@ -100,7 +100,7 @@ def _joined(parts: Iterable[str]) -> str:
 
 
 def _entries(text: str) -> list[tuple[str, str]]:
-    """What `_listed` wrote: (key, text) of each."""
+    """Parse what `_listed` wrote: (key, text) of each entry."""
     entries: list[list[str]] = []
     for row in text.split("\n"):
         begun = re.match(r"(\w+)\) ", row)

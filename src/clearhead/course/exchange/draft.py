@@ -20,10 +20,10 @@ class Draft:
 
     Attributes:
         options: (text, is right, feedback); none makes it a card.
-        note: what the author must decide, such as "pairs; make it a match item".
+        note: what the author must do, such as "pairs; make it a match item".
         why: why the right answer is right.
         hints: one at a time, in order.
-        origin: (name, value) of what the file says about the question beside its text: deck, note type, tags, line.
+        origin: (name, value) pairs of metadata from the file: deck, note type, tags, line.
     """
 
     title: str
@@ -37,7 +37,7 @@ class Draft:
 
 
 def pair_row(left: str, right: str) -> str:
-    """One pair as an item of a list. On the left, `[x]` must not define a link, nor a price open a formula."""
+    """Return a pair as an item of a list. On the left, escape what would define a link or open a formula."""
     left = f"\\{left}" if left.startswith("[") and left.endswith("]") else left
     if len(_DOLLAR.findall(left)) % 2:
         left = _DOLLAR.sub(r"\\$", left)
@@ -58,7 +58,7 @@ def write(drafts: Sequence[Draft], pack: Path, topic: str) -> list[Path]:
         name = _slug(draft.title or draft.stem, taken, last)
         taken.add(name)
         place = folder / f"{name}.md"
-        with place.open("x", encoding="utf-8") as file:  # a new file: no link that waits under this name is followed
+        with place.open("x", encoding="utf-8") as file:  # "x" creates a new file, so it follows no link of this name
             file.write(_markdown(draft, name, topic))
         places.append(place)
     return places
@@ -111,7 +111,7 @@ def _one_line(value: str) -> str:
 
 
 def _shift(text: str) -> str:
-    """Imported text brings neither sections nor programs: headings are escaped, a fence keeps its language alone."""
+    """Keep imported text from defining sections or programs: escape headings, keep only the language of a fence."""
     rows, fenced = [], ""
     for row in text.strip().splitlines():  # as the file is read
         opening, closing = _FENCE.match(row), _CLOSE.match(row)

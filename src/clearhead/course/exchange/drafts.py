@@ -1,7 +1,7 @@
 """Import questions of other programs as drafts: items without a proof.
 
-A draft is put into the pack's `drafts/` folder, where nothing displays it. Its checks raise until the author writes
-them, so `clearhead check` refuses the item in `items/` until its answer is computed.
+Drafts go to the pack's `drafts/` folder, where nothing displays them. The checks of a draft raise until the author
+writes them, so `clearhead check` refuses the item in `items/` until its answer is computed.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from clearhead.course.exchange.report import Report
 from clearhead.errors import PackError
 
 _NOTES = "notes as Anki exports them as text: two fields a line, with a tab or what a line #separator: names between"
-# What is read of each kind of file, by its ending.
+# File suffix -> what is read from such a file.
 HOLDS = {
     ".apkg": "notes of two fields or more",
     ".colpkg": "notes of two fields or more",
@@ -33,12 +33,12 @@ HOLDS = {
 
 
 def read(place: Path, report: Report | None = None) -> list[Draft]:
-    """Read a file by its ending: one of HOLDS. A .csv is Anki's text or a table that `export` wrote.
+    """Read a file by its suffix, one of HOLDS. A .csv is Anki's text or a table that `export` wrote.
 
     Args:
-        report: takes what is not carried over.
+        report: collects what is not carried over.
     Raises:
-        PackError: it cannot be read, with the line where there is one; or it holds no question.
+        PackError: it cannot be read, with the line if one is known; or it holds no question.
     """
     if not place.is_file():
         raise PackError(f"{place} is not a file")

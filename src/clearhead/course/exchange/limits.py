@@ -9,14 +9,14 @@ from typing import Final, Protocol
 
 from clearhead.errors import PackError
 
-Spend = Callable[[int], None]  # called with the characters that a step is about to take, where the place is known
+Spend = Callable[[int], None]  # called with the number of characters that a step is about to use
 
 LARGEST_TEXT: Final = 16 << 20  # bytes of a text file
 LARGEST_DIRECTORY: Final = 16 << 20  # bytes of a zip file's directory, about 300,000 members
 LARGEST_SIDE: Final = 1_000_000  # characters of one side of a card; an item's file holds as many
 LARGEST_IMPORT: Final = 64 << 20  # characters of all cards together, with the templates that are filled for them
 _PIECE: Final = 1 << 20
-_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile inflates the others without a bound
+_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile inflates others without a bound
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ def read_text(place: Path) -> str:
 
 
 def read_stream(stream: Stream, most: int) -> bytes | None:
-    """All bytes of a stream, or None if there are more than `most`, whatever its header declares."""
+    """Return all bytes of a stream, or None if there are more than `most`, whatever its header declares."""
     pieces: list[bytes] = []
     count = 0
     while piece := stream.read(_PIECE):
@@ -74,10 +74,10 @@ def read_stream(stream: Stream, most: int) -> bytes | None:
 
 
 def read_member(place: Path, names: tuple[str, ...], most: int) -> tuple[str, bytes | None] | None:
-    """(name, bytes) of the first of these members that a zip file has; None for bytes that are more than `most`.
+    """Return (name, bytes) of the first of these members that a zip file has; bytes are None if more than `most`.
 
     Raises:
-        PackError: it is not a zip file, or the member is encrypted, damaged, or packed in another way than by deflate.
+        PackError: it is not a zip file, or the member is encrypted, damaged, or compressed with something but deflate.
     """
     try:
         with place.open("rb") as file:
@@ -101,7 +101,7 @@ def read_member(place: Path, names: tuple[str, ...], most: int) -> tuple[str, by
 
 
 def _directory_size(size: int, place: Path) -> int:
-    """Bytes of the directory by the end record (the last 64 KiB hold it), so that it is known before it is read."""
+    """Return the size of the zip directory, read from the end record (in the last 64 KiB) before the directory is."""
     with place.open("rb") as file:
         file.seek(max(0, size - (1 << 16) - 22))
         tail = file.read()

@@ -1,4 +1,4 @@
-"""QTI 3 and QTI 2.1 packages: one XML file an item, a manifest, a zip. QTI 2.1 is QTI 3 with other names."""
+"""Write QTI 3 and QTI 2.1 packages: one XML file per item, a manifest, a zip. QTI 2.1 is QTI 3 with other names."""
 
 import re
 import zipfile
@@ -20,7 +20,7 @@ _TEMPLATE = {
     3: "https://purl.imsglobal.org/spec/qti/v3p0/rptemplates/match_correct.xml",
     2: "http://www.imsglobal.org/question/qti_v2p1/rptemplates/match_correct",
 }
-_DATE = (2020, 1, 1, 0, 0, 0)  # of every file in the zip: the same pack gives the same bytes
+_DATE = (2020, 1, 1, 0, 0, 0)  # date of every file in the zip, so that the same pack gives the same bytes
 
 
 def write_qti(questions: Sequence[Question], title: str, place: Path, *, version: int = 3) -> None:
@@ -32,7 +32,7 @@ def write_qti(questions: Sequence[Question], title: str, place: Path, *, version
 
 
 def item(question: Question, version: int) -> bytes:
-    """One assessment item."""
+    """Return one assessment item."""
     root = Element("qti-assessment-item", {
         "identifier": f"i-{question.id}", "title": question.title, "adaptive": "false", "time-dependent": "false",
         "{http://www.w3.org/XML/1998/namespace}lang": "en",
@@ -130,7 +130,7 @@ _INTERACTIONS = {"options": _choices, "pairs": _pairs, "order": _order, "text": 
 
 
 def _feedback_processing(root: Element, outcomes: set[str]) -> None:
-    """Match the response, then say the feedback of what was chosen, and of all: the template alone gives none."""
+    """Match the response, then show the feedback of the chosen options and of the item. The template shows none."""
     processing = next(node for node in root if node.tag == "qti-response-processing")
     processing.attrib.clear()
     condition = SubElement(processing, "qti-response-condition")
@@ -153,7 +153,7 @@ def _set(parent: Element, name: str, value: str, base_type: str = "float") -> No
 
 
 def _to_qti2(root: Element) -> None:
-    """qti-response-declaration base-type="…" becomes responseDeclaration baseType="…"; content bodies dissolve."""
+    """Rename elements for QTI 2.1, as in qti-response-declaration to responseDeclaration; unwrap content bodies."""
     for parent in root.iter():
         for at, child in enumerate(list(parent)):
             if child.tag == "qti-content-body":

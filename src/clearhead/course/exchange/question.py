@@ -12,7 +12,7 @@ from clearhead.course.proofs.runner import fence
 
 @dataclass(frozen=True, slots=True)
 class QuestionOption:
-    """An option; `feedback` is Markdown. `figure` is an SVG, drawn from what the option's own program did."""
+    """An option. `feedback` is Markdown, `figure` an SVG drawn from the run of the option's own program."""
 
     key: str
     text: str
@@ -28,7 +28,7 @@ class QuestionOption:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The content that every format is written from.
+    """The content of a question, from which every format is written.
 
     Attributes:
         form: "options", "pairs", "order" or "text".
@@ -58,7 +58,7 @@ class Question:
 
     @property
     def asked_html(self) -> str:
-        """The stem, with the hints in elements that open."""
+        """The stem, with each hint in an element that opens."""
         hints = [hidden(f"Hint {number}", hint) for number, hint in enumerate(self.hints, 1)]
         return "\n".join([html(self.stem), *hints])
 

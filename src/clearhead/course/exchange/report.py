@@ -1,17 +1,17 @@
-"""What an import or export could not carry over, and where it was."""
+"""Record what an import or export could not carry over, and where it was."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from clearhead.errors import PackError
 
-Lost = Callable[[str], None]  # called with what is not carried over, where the place is known
+Lost = Callable[[str], None]  # called with what is not carried over; it already knows the place
 _SHOWN = 20  # losses that an error lists
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Something that is not carried over. `place` is "notes.txt:5", "deck.apkg, note 3" or "item choice-even"."""
+    """One loss. `place` is where it was: "notes.txt:5", "deck.apkg, note 3" or "item choice-even"."""
 
     place: str
     content: str
@@ -22,7 +22,7 @@ class Loss:
 
 @dataclass(slots=True)
 class Report:
-    """Collects the losses of one import or export, in the order of the file, each once."""
+    """Collects the losses of one import or export in file order, each once."""
 
     losses: list[Loss] = field(default_factory=list)
     _seen: set[Loss] = field(default_factory=set)

@@ -26,10 +26,10 @@ _NUMBERED = re.compile(r"\b[A-Za-z]+(?= \d)")
 _JOINED = re.compile(r"\b[A-Za-z]+(?=\d)")
 _WRAPPERS = ("tensor", "array", "torch.size", "torch.tensor", "np.array")
 _DENIALS = frozenset({"not", "no", "never", "none", "error", "raises", "or"})
-_OPERATORS = frozenset({"minus", "sqrt", "ln", "log", "exp", *"√/^*"})  # what they are applied to is not the value
+_OPERATORS = frozenset({"minus", "sqrt", "ln", "log", "exp", *"√/^*"})  # their operand alone is not the value
 _FILLERS = frozenset({"the", "it", "is", "number", "about", "around", "approximately", "roughly", *"=≈~#."})
 _OPEN, _CLOSE = "([{", ")]}"
-MEANS_THE_SAME = 80.0  # rapidfuzz token_set_ratio, of 100, from which two error messages say the same
+MEANS_THE_SAME = 80.0  # rapidfuzz token_set_ratio, of 100, above which two error messages count as the same
 
 
 def same_output(typed: str, right: str, tolerance: float = 0.0, unit: str = "") -> bool:
@@ -84,7 +84,7 @@ def _is_result(typed: str, right: str, tolerance: float, unit: str) -> bool:
 
 
 def _same_values(typed: str, right: str, unit: str, same: Callable[[Token, Token], bool]) -> bool:
-    """Return whether both hold the same values in order, and `typed` has no word that says something else."""
+    """Return whether both hold the same values in order, and `typed` has no word that contradicts."""
     if right.strip() and _EXCEPTION.match(right.strip().splitlines()[-1]):
         return False
     typed, right = _ungrouped(_normalised(typed, unit), right)

@@ -21,9 +21,9 @@ def grade(item: Item, proved: Proved, response: object, pack: Pack | None = None
             predict and tune also take typed text, debug a whole program. worked: {step key: typed result}.
             code: a program. order: the keys in order. match: {pair key: option key}. explain: text, or
             {"text": …, "ticks": {criterion: bool}} once the learner has confirmed the suggested ticks.
-        owner: whose program a response is, where it is run: see `sandbox.run`.
+        owner: whose program it is, for responses that are run: see `sandbox.run`.
     Returns:
-        Verdict; for a wrong response with the belief behind it, the counterexample that was run, and the rationale.
+        Verdict. For a wrong response it has the belief behind it, the counterexample that was run, and the rationale.
     Raises:
         OptionError: the response has a form this kind does not take.
 
@@ -78,7 +78,7 @@ def _chosen(proved: Proved, chosen: Sequence[Option]) -> Verdict:
 
 
 def _typed(item: Item, proved: Proved, typed: str) -> Verdict:
-    """Typed text: right if it equals the answer; explained if it equals a distractor."""
+    """Grade typed text: right if it equals the answer; if it equals a distractor, explain that misconception."""
     by_output = sorted(proved.options, key=lambda option: not option.correct)
     for option in by_output:
         if same_output(typed, option.output, item.tolerance if option.correct else 0.0, item.unit):

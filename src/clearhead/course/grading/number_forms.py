@@ -1,4 +1,4 @@
-"""Numbers as people type them: fractions, roots, percentages, decimal commas, words, rewritten as plain numbers."""
+"""Rewrite numbers as people type them (fractions, roots, percentages, decimal commas, words) as plain numbers."""
 
 import math
 import re
@@ -43,11 +43,11 @@ _LINES = re.compile(r"[;\n]")
 
 
 def readings(typed: str, right: str) -> list[str]:
-    """Return what the text may mean, likeliest first: as it is typed, then with its numbers and rows written plainly.
+    """Return what the text may mean, likeliest first: as typed, then with its numbers and rows rewritten.
 
     Args:
-        right: what it is compared with. A comma is read as a decimal point or as a thousands separator only where the
-            other reading makes no sense beside it.
+        right: the answer it is compared with. A comma counts as a decimal point or as a thousands separator only if
+            the other reading makes no sense beside this answer.
 
     >>> readings("½", "0.5"), readings("0,5", "0.5"), readings("1 000", "1000")
     (['½', '1/2', '0.5'], ['0,5', '0.5'], ['1 000', '1000'])
@@ -72,7 +72,7 @@ def tidy(typed: str) -> str:
 
 
 def plain_numbers(typed: str) -> str:
-    """Return the text with every number in a form of its own written out, and yes and no as True and False.
+    """Return the text with every number written out as digits, and yes and no as True and False.
 
     >>> plain_numbers("1/4 and 25%"), plain_numbers("head three"), plain_numbers("2^10"), plain_numbers("1/√4")
     ('0.25 and 0.25', 'head 3', '1024', '0.5')

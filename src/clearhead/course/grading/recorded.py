@@ -1,6 +1,6 @@
-"""What a program did in its tests, beside what the solution did: the inputs of tests that failed, and attention maps.
+"""Record what a program did in its tests, and what the solution did: inputs of failed tests, and attention maps.
 
-Nothing is graded by it: a program can forge what is recorded of it.
+The record is never graded, because a program can forge it.
 """
 
 import json
@@ -14,7 +14,7 @@ from clearhead.course.proofs.proved import Proved
 from clearhead.sandbox import Chunk, Limits
 
 Rows = Sequence[Sequence[float]]
-_SEEN = 0.005  # two numbers of a map that differ by less are printed alike, or nearly
+_SEEN = 0.005  # two numbers of a map that differ by less look the same when printed
 _MOST_PRINTED = 4_000  # characters of what a program printed
 _RECORD = "from clearhead.sandbox.child.recording import recorded as __recorded\n"
 
@@ -24,9 +24,9 @@ class Recorded:
     """The calls of a program in its tests.
 
     Attributes:
-        inputs: failing test -> the call that it made last, as text.
-        right, yours: attention weights (or a mask) of one call, by the solution and by the program; `yours` is None
-            where the program gave none there, and both are where the solution gives none.
+        inputs: failing test -> its last call, as text.
+        right, yours: attention weights (or a mask) of one call, from the solution and from the program. `yours` is None
+            if the program returned none, both are None if the solution returns none.
         call: what was called.
         printed: what the program printed in its tests.
     """
@@ -71,7 +71,7 @@ def _differ(yours: Rows | None, right: Rows) -> bool:
 
 
 def _beside(calls: Sequence[Mapping[str, Any]], place: int, right: Rows) -> Rows | None:
-    """Return the map of the program's call that stands where the solution's does, or one of the same shape."""
+    """Return the map of the program's call at the same place as the solution's, or one of the same shape."""
     grids: Sequence[Mapping[str, Any]] = calls[0]["grids"] if calls else ()
     for grid in (*grids[place : place + 1], *grids):
         rows: Rows = grid["rows"]

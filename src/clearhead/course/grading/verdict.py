@@ -14,11 +14,11 @@ class Verdict:
     Attributes:
         chosen: the option chosen (or the known misconception a typed answer equals); None otherwise.
         why: one sentence on this response: the belief behind it, or what differs.
-        counterexample: what was run against it and what came out, Markdown; "" when right.
+        counterexample: what was run to refute it, with the result, Markdown; "" when right.
         rationale: the author's words on this response.
         rule: the point of the item, in one sentence.
         right: the right answer, as text.
-        yours: the response as it was read, to set beside `right`.
+        yours: the response as it was parsed, to show beside `right`.
         ticks: free text only. tests: code only: (name, passed, message) for each.
         suggested: True where the learner confirms or corrects the verdict (free text, cards).
     """

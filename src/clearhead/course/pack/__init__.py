@@ -1,1 +1,1 @@
-"""Read packs: text files to typed items and pages, with every mistake reported at its line."""
+"""Read packs: parse text files into typed items and pages, and report every mistake with its line."""

@@ -11,7 +11,7 @@ from clearhead.course.pack.item import Program, Section
 from clearhead.course.pack.toml_limits import excess
 from clearhead.errors import PackError
 
-# Role -> what it is for. The way a fenced block says it is a program and not a piece of prose.
+# Role -> what it is for. A fenced block with a role is a program; one without is prose.
 ROLES: Mapping[str, str] = {
     "setup": "runs before every other program of the item; draws the numbers from `seed`",
     "given": "the program the learner reads (predict, debug)",
@@ -149,7 +149,7 @@ def fences(text: str, file: str) -> list[tuple[str, str, int]]:
 
 
 def _close_of(rows: list[str], start: int, mark: str, file: str) -> int:
-    """Index of the line that closes the fence opened at rows[start]."""
+    """Return the index of the line that closes the fence opened at rows[start]."""
     for at in range(start + 1, len(rows)):
         row = rows[at].strip()
         if row.startswith(mark) and not row.strip(mark[0]):
@@ -158,7 +158,7 @@ def _close_of(rows: list[str], start: int, mark: str, file: str) -> int:
 
 
 def _program(info: str, body: list[str], fence_line: int, file: str) -> Program | None:
-    """A Program if the info string gives a role, None for a fence that is prose (```python or ```text alone)."""
+    """Return a Program if the info string gives a role, None for a fence that is prose (```python or ```text alone)."""
     try:
         words = shlex.split(info)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The keys and types of an item's front matter and of pack.toml; the JSON schemas are generated from them."""
+"""Keys and types of an item's front matter and of pack.toml, from which the JSON schemas are generated."""
 
 from typing import Annotated, Any, Literal, TypeVar
 

@@ -1,6 +1,6 @@
-"""The types of what an author writes: a pack has topics and items; an item has prose and programs.
+"""Types for what an author writes: a pack has topics and items; an item has prose and programs.
 
-Nothing here runs a program or knows an answer. Every part keeps its line, so that error messages can name it.
+Nothing here runs a program or knows an answer. Every part keeps its line number for error messages.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pathlib import Path
 
 KINDS = ("card", "choice", "predict", "debug", "tune", "worked", "explain", "code", "order", "match")
 MODES = ("read", "recall", "practice", "test", "challenge", "walk", "why", "try", "experiment", "build")
-# Seconds on the clock of an item that does not set its own: time to read it, to think, and to type where one types.
+# Seconds on the clock of an item without its own `time_limit`: to read, to think, and to type if the kind needs it.
 CLOCKS: Mapping[str, int] = {
     "card": 90, "choice": 90, "predict": 120, "debug": 120, "tune": 120, "order": 120, "match": 120, "worked": 240,
     "explain": 300, "code": 600,
@@ -138,7 +138,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One Markdown page of a topic: what a mode shows. Its `python run` programs are run and their output shown."""
+    """One Markdown page of a topic, shown by a mode. Its `python run` programs run, and their output is shown."""
 
     mode: str
     text: str
@@ -147,7 +147,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """Five problems of a topic, chosen by the author. `problems`: slot of SLOTS -> item id, in that order."""
+    """Five problems of a topic, chosen by the author. `problems`: slot -> item id, in the order of SLOTS."""
 
     id: str
     title: str
@@ -155,7 +155,7 @@ class Challenge:
     problems: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # one that is loaded again is another
+@dataclass(frozen=True, slots=True, eq=False)  # compared by identity: a reloaded topic is a different one
 class Topic:
     """A chapter: pages by mode ("read" …), and the items that name it.
 
@@ -180,7 +180,7 @@ class Topic:
     experiments: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # one that is loaded again is another
+@dataclass(frozen=True, slots=True, eq=False)  # compared by identity: a reloaded pack is a different one
 class Pack:
     """A folder of topics and items, parsed and not yet proved.
 

@@ -12,7 +12,7 @@ _CODE = re.compile(r"^ {0,3}(`{3,40}|~{3,40}).*?^ {0,3}\1|`[^`\n]*`", re.DOTALL 
 
 
 def check_links(topics: Iterable[Topic], items: Mapping[str, Item]) -> None:
-    """Raise PackError, at its line, for a link to an item that the pack lacks, or a picture in a file."""
+    """Raise PackError, with its line, for a link to an item that the pack lacks, or for a picture in a file."""
     for topic in topics:
         for page in topic.pages.values():
             _check(page.text, page.file, 1, items)
@@ -34,7 +34,7 @@ def _check(text: str, file: str, first_line: int, items: Mapping[str, Item]) -> 
 
 
 def check_challenges(topics: Iterable[Topic], items: Mapping[str, Item], text: str) -> None:
-    """Raise PackError, at its line of pack.toml, for a problem that is not in the topic, or of the wrong kind."""
+    """Raise PackError, with its line of pack.toml, for a problem that is not in the topic, or is of the wrong kind."""
     for topic in topics:
         names = [challenge.id for challenge in topic.challenges]
         for challenge in topic.challenges:
@@ -52,12 +52,12 @@ def check_challenges(topics: Iterable[Topic], items: Mapping[str, Item], text: s
 
 
 def check_needs(topics: Iterable[Topic], text: str) -> None:
-    """Raise PackError, at its line of pack.toml, for a topic that needs one which does not come before it."""
+    """Raise PackError, with its line of pack.toml, for a topic that needs a topic which does not come before it."""
     before: set[str] = set()
     for topic in topics:
         for need in topic.needs:
             if need not in before:
-                raise _wrong(text, "id", topic.id, f"topic {topic.id!r} needs {need!r}, which is no topic before it")
+                raise _wrong(text, "id", topic.id, f"topic {topic.id!r} needs {need!r}, which is not a topic before it")
         before.add(topic.id)
 
 

@@ -21,7 +21,7 @@ from clearhead.errors import PackError
 LARGEST_FILE = 1_000_000  # bytes; an item is a page of text
 LONGEST_LINE = 100_000  # characters
 MOST_FILES = 5_000  # of one folder
-LARGEST_PACK = 10_000_000  # bytes of all its texts; the costliest text takes 2.5 s of the processor for each million
+LARGEST_PACK = 10_000_000  # bytes of all its texts; a million bytes take at most 2.5 s of processor time
 
 
 def shipped() -> list[Path]:
@@ -165,7 +165,7 @@ def _pages(root: Path, topic: str) -> Mapping[str, Page]:
         text = _read(root, file)
         check_prose(text, name, 1)
         page = Page(file.stem, text, name)
-        page_programs(page)  # refuses a figure whose slider is not written right
+        page_programs(page)  # raises if a figure has a malformed slider
         pages[file.stem] = page
     return pages
 

@@ -1,10 +1,10 @@
-"""The programs of a page: `python run` and `python try`, whose output is shown, and `python figure`, which draws.
+"""Programs of a page: `python run` and `python try` show their output, `python figure` draws.
 
-The reader can edit a `try`, and the program of a figure, and run it in place.
+The reader can edit a `try`, or the program of a figure, and run it in place.
 
 A figure may have a slider: ```` ```python figure over=lead at=0,1,2,4 start=1 label="Lead of the first key" ````. Its
-program then runs once for each of these values, and the reader moves between the pictures. `names="soft,sharp"` says in
-words what the values are.
+program then runs once for each of these values, and the reader moves between the pictures. `names="soft,sharp"` names
+the values.
 """
 
 import shlex
@@ -26,12 +26,12 @@ class PageProgram:
     Attributes:
         line: file line (1-based) of the first line of `source`.
         draws: whether it is a figure: it sets `svg`, or leaves a matplotlib figure open.
-        varies: it may print something else each time (timings).
+        varies: its output may differ from run to run (timings).
         edits: the reader can change it and run it again.
         over: the variable that the slider of a figure sets; "" if it has none.
         values: what `over` is set to, as the author wrote it, one picture each.
         names: what the slider says at each value; () for the values themselves.
-        start: which value is shown first, from 0. label: what the slider says.
+        start: index of the value shown first, from 0. label: the label of the slider.
     """
 
     source: str
@@ -55,7 +55,7 @@ def page_programs(page: Page) -> list[PageProgram]:
     """Return the programs of the page, in order.
 
     Raises:
-        PackError: a figure's slider is not written right; at the line of its fence.
+        PackError: a figure's slider is malformed; at the line of its fence.
     """
     programs = []
     for info, source, line in fences(page.text, page.file):

@@ -5,8 +5,8 @@ from itertools import islice
 
 from clearhead.errors import PackError
 
-MOST_PLACES = 1_000  # `{{` of one section or page
-DEEPEST = 60  # groups within one another, in a paragraph: what a formula is drawn to
+MOST_PLACES = 1_000  # `{{` in one section or page
+DEEPEST = 60  # nested groups in a paragraph; the formula converter draws no deeper
 
 _PLACE = re.compile(r"\{\{")
 _GROUP = re.compile(r"\n[ \t]*\n|\\(?:left|begin|right|end)(?![A-Za-z])|\\.|[{}]", re.DOTALL)
@@ -14,9 +14,9 @@ _OPENS, _CLOSES = ("{", "\\left", "\\begin"), ("}", "\\right", "\\end")
 
 
 def check_prose(text: str, file: str, first_line: int) -> None:
-    """Raise PackError, at its line, for more placeholders or deeper groups than any page needs."""
+    """Raise PackError, with its line, for more placeholders or deeper groups than any page needs."""
     for match in islice(_PLACE.finditer(text), MOST_PLACES, MOST_PLACES + 1):
-        problem = f"there are more than {MOST_PLACES:,} places such as {{{{name}}}} here; write less of them"
+        problem = f"there are more than {MOST_PLACES:,} places such as {{{{name}}}} here; use fewer"
         raise PackError(problem, file=file, line=first_line + text.count("\n", 0, match.start()))
     depth = 0
     for match in _GROUP.finditer(text):

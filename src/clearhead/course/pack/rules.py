@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from clearhead.course.pack.item import Item, Section
 from clearhead.errors import PackError
 
-# kind -> (sections it needs, roles it needs, roles it may have). `setup`, `figure` and prose sections: everywhere.
+# kind -> (sections it needs, roles it needs, roles it may have). Every kind may have `setup`, `figure` and prose.
 NEEDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "card": (("Back",), (), ("proof", "answer")),
     "choice": (("Option",), ("check",), ("answer",)),
@@ -32,7 +32,7 @@ _FREE = re.compile(
 
 
 def check_item(item: Item, misconceptions: Mapping[str, str]) -> None:
-    """Raise PackError, at the line, for the first thing that is missing, misplaced or unknown."""
+    """Raise PackError, with the line, for the first part that is missing, misplaced or unknown."""
     sections, roles, more = NEEDS[item.kind]
     top = item.lines.get("kind", 1)
     for name in ("Stem", "Rule", *sections):

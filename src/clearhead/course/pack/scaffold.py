@@ -1,4 +1,4 @@
-"""Skeletons for `clearhead new`: a pack, or an item of any kind. An item fails the check until it is filled in."""
+"""Write skeletons for `clearhead new`: a pack, or an item of any kind. An item fails the check until it is written."""
 
 import json
 import re
@@ -145,7 +145,7 @@ def new_item(pack: Path, name: str, kind: str, topic: str | None = None) -> Path
 
 
 def schema(of: str = "item") -> str:
-    """The JSON schema of an item's front matter, or of pack.toml ("pack"), as text.
+    """Return the JSON schema of an item's front matter, or of pack.toml ("pack"), as text.
 
     Raises:
         OptionError: it is neither.

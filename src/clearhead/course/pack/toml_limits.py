@@ -1,8 +1,8 @@
-"""Bounds on TOML, checked before parsing: `tomllib` recurses with the depth and is quadratic in dotted keys."""
+"""Check bounds on TOML before parsing: `tomllib` recurses with the depth and is quadratic in dotted keys."""
 
 import re
 
-DEEPEST = 20  # arrays and inline tables within one another
+DEEPEST = 20  # nested arrays and inline tables
 MOST_PARTS = 20  # of a dotted key
 LONGEST_NUMBER = 100  # characters of a number, a date or a part of a key
 

@@ -1,4 +1,4 @@
-"""Export and import a learner's attempts as JSON lines, one attempt a line."""
+"""Export and import a learner's attempts as JSON lines, one attempt per line."""
 
 import json
 from collections.abc import Iterable

@@ -10,16 +10,16 @@ class Attempt:
     """One graded response.
 
     Attributes:
-        id: a uuid, made when the question is asked, so that a response sent twice counts once.
+        id: a uuid, created when the question is asked, so that a response sent twice counts once.
         item_rev: the item's rev when it was answered.
         at: UTC, aware.
         mode: where it was answered ("practice", "recall" …).
-        response: as `grade` took it.
+        response: what `grade` was given.
         seconds: from question to response; None if unknown.
         seed: of the variant shown.
-        confidence: 0..1, if the learner said one before the answer.
+        confidence: 0..1, if the learner stated it before answering.
         hints: hints seen before answering.
-        undoes: id of the attempt this one takes back; then nothing else here counts.
+        undoes: id of the attempt that this one takes back; the other fields then do not count.
     """
 
     id: str
@@ -44,7 +44,7 @@ class ItemProgress:
         due: UTC; None for an item never answered.
         state: "new", "learning", "review", "relearning", or "changed" (edited in meaning since the last answer).
         stability: days until recall falls to 90 %; None before the first review.
-        elo: the item's difficulty, 1500 = as hard as the average learner is strong.
+        elo: the item's difficulty; at 1500 the average learner has even odds.
     """
 
     item_id: str
@@ -61,7 +61,7 @@ class ItemProgress:
 
 @dataclass(frozen=True, slots=True)
 class Mastery:
-    """How well a concept is known. `level`: "new", "learning", "good", or "strong": good, and right after a day."""
+    """How well a concept is known. `level`: "new", "learning", "good", or "strong" (good, and right a day later)."""
 
     concept: str
     value: float
@@ -78,7 +78,7 @@ class Calibration:
     Attributes:
         bins: (stated, share right, count) for each used band of confidence.
         brier: mean squared difference of confidence and outcome; 0 is perfect, 0.25 is a coin.
-        confident_errors: item ids answered wrong with confidence of at least 0.8 and not yet put right, worst first.
+        confident_errors: item ids answered wrong with a confidence of at least 0.8 and not right since, worst first.
     """
 
     count: int

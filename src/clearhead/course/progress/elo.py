@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from clearhead.course.progress.attempt import Attempt
 
 START = 1500.0
-STEP = 32.0  # points one surprising result moves; halved for a learner or item with many results
+STEP = 32.0  # points that one surprising result moves; halved for a learner or item with many results
 
 
 def expected(ability: float, difficulty: float) -> float:

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from clearhead.course.pack.item import Item
 from clearhead.course.progress.attempt import Attempt, Mastery
 
-WEIGHT = 0.3  # of the newest result in a concept's moving average
-GOOD = 0.7  # average from which a concept is good
-DELAY = timedelta(hours=20)  # a success counts as delayed after this long without a look: the next day, not the same
+WEIGHT = 0.3  # weight of the newest result in a concept's moving average
+GOOD = 0.7  # a concept is "good" from this average on
+DELAY = timedelta(hours=20)  # a success this long after the last attempt counts as delayed: on the next day
 
 
 class Concepts:

@@ -20,16 +20,16 @@ def rebuild(items: Iterable[Item], attempts: Iterable[Attempt]) -> Progress:
     """Derive a learner's progress.
 
     Args:
-        items: of the course, in order; attempts at items that are gone stay in the history and count for nothing else.
+        items: of the course, in order. Attempts at removed items stay in the history and count for nothing else.
         attempts: in any order, repeats allowed.
     """
     return Ledger(items).add(attempts)
 
 
 class Ledger:
-    """A learner's attempts and the progress that follows; after each `add`, what `rebuild` returns for all of them.
+    """Incremental `rebuild`: each `add` returns what `rebuild` returns for all attempts so far.
 
-    A new answer costs a few milliseconds, however many came before. One that is older than the newest, or undoes
+    A new answer costs a few milliseconds, however many came before. An attempt that is older than the newest, or undoes
     another, rebuilds everything. Not thread-safe.
 
     >>> from clearhead.course.pack.item import Item

@@ -8,12 +8,12 @@ from fsrs import Card, Rating, Scheduler, State
 from clearhead.course.pack.item import Item
 from clearhead.course.progress.attempt import Attempt, ItemProgress
 
-_SCHEDULER = Scheduler(enable_fuzzing=False)  # the same attempts always give the same days
+_SCHEDULER = Scheduler(enable_fuzzing=False)  # no fuzzing: the same attempts always give the same days
 _STATES = {State.Learning: "learning", State.Review: "review", State.Relearning: "relearning"}
 
 
 class Replay:
-    """FSRS over the attempts at one item. If they extend those replayed before, only the new ones are computed."""
+    """FSRS over the attempts at one item. Computes only the new attempts if they extend those replayed before."""
 
     def __init__(self) -> None:
         self._start()

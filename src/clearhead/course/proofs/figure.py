@@ -15,7 +15,7 @@ _ELEMENTS = frozenset(
 )  # fmt: skip
 _METADATA = ("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}", "{http://creativecommons", "{http://purl.org")
 _OUTSIDE = re.compile(r"url\((?!\s*['\"]?#)|@import|javascript:")
-# If the program set no `svg`, the open matplotlib figure becomes one; without date and random ids, so that runs agree.
+# If the program sets no `svg`, save the open matplotlib figure, without date and random ids, so that two runs agree.
 TAKE_SVG = Chunk(
     """if "svg" not in globals():
     import io as __io
@@ -38,7 +38,7 @@ _WANT = (("svg", ""),)
 
 
 def drawing(runner: Runner, *programs: Program | Chunk) -> tuple[Job, ...]:
-    """Return the job that draws after these programs, to be run ahead; none if the item has no figure program."""
+    """Return the job that draws after these programs, to run in advance; none if the item has no figure program."""
     figure = runner.item.first("figure")
     return (Job((*programs, figure, TAKE_SVG), _WANT),) if figure else ()
 

@@ -1,12 +1,12 @@
-"""Bounds on what a browser draws for an SVG: nested `<use>` elements multiply beyond any memory."""
+"""Bound what a browser draws for an SVG: nested `<use>` elements multiply beyond any memory."""
 
 import re
 from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
-MOST = 20_000  # elements, those that are drawn by reference counted each time
-DEEPEST = 60  # elements within one another, or references to what refers further
-LARGEST_SIDE = 10_000  # of the picture, in its own units
+MOST = 20_000  # elements drawn; one that is drawn by reference counts each time
+DEEPEST = 60  # nested elements, or references that refer further
+LARGEST_SIDE = 10_000  # width and height of the picture, in its own units
 
 _LOCAL = re.compile(r"url\(\s*['\"]?#([^'\")]*)")
 _LENGTH = re.compile(r"\s*\+?(\d{1,30}(?:\.\d{0,30})?)(?:[eE]\+?(\d{1,30}))?")
@@ -34,7 +34,7 @@ def excess(root: Element) -> str:
 
 
 def _referred(root: Element, named: dict[str, Element]) -> str:
-    """Count what the references draw, each name once: a name is counted after the names that it refers to."""
+    """Count the elements that each reference draws; a name is counted after the names that it refers to."""
     sizes: dict[int, int] = {}
     heights: dict[int, int] = {}
     open_now: set[int] = set()
@@ -63,7 +63,7 @@ def _referred(root: Element, named: dict[str, Element]) -> str:
 
 
 def _references(element: Element) -> Iterator[str]:
-    """The names that an element, or one inside it, refers to: as often as it does."""
+    """Yield the names that an element, or one inside it, refers to, once per reference."""
     for part in element.iter():
         for key, value in part.attrib.items():
             if key.rpartition("}")[2].lower() == "href":

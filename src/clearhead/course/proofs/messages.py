@@ -1,8 +1,8 @@
-"""The course's own messages inside the texts of a proof."""
+"""Messages that a proof adds to its texts."""
 
 from clearhead.messages import message
 
-# Paragraphs of their own in what a proof keeps as run against an option.
+# Paragraphs in the counterexample of an option.
 WOULD_PRINT = message("With this change the program would print")
 PRINTS = message("As it stands it prints")
 NOTHING = message("nothing")

@@ -1,4 +1,4 @@
-"""The programs of a topic's pages: they must run, their figures must be safe, and two runs must agree."""
+"""Prove a topic's pages: their programs must run, their figures must be safe, and two runs must agree."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from clearhead.course.proofs.prove import versions
 from clearhead.errors import ProofError
 from clearhead.sandbox import Chunk, Limits, Outcome, Program
 
-_LIMIT = 60.0  # seconds that the programs of one page may take
+_LIMIT = 60.0  # seconds for all programs of one page
 END = "\x1e"  # ASCII's record separator, between two outputs
 _SALTS = (1, 2)
 
@@ -45,7 +45,7 @@ def _proved(page: Page, pack: Pack, first: Outcome | None, second: Outcome | Non
         if first and second:
             return _agreed(page, (first, second))
     except ProofError:
-        pass  # perhaps another page's doing: the run below is of this page alone, and its error is the one returned
+        pass  # another page may be the cause: run this page alone below, and return that error
     try:
         return prove_page(page, pack)
     except ProofError as error:
@@ -53,7 +53,7 @@ def _proved(page: Page, pack: Pack, first: Outcome | None, second: Outcome | Non
 
 
 def prove_page(page: Page, pack: Pack) -> int:
-    """Run the programs of a page, one after another in one namespace, twice; figures once a value.
+    """Run the programs of a page one after another in one namespace, twice; figures once per slider value.
 
     A program marked `python run varies`, such as one that prints timings, may print something else each time.
 
@@ -73,7 +73,7 @@ def _chunks(page: Page) -> list[Chunk]:
 
 
 def page_chunks(programs: Sequence[PageProgram], file: str) -> list[Chunk]:
-    """What the sandbox runs: each output is printed, and END after it. A figure's output is its SVG."""
+    """Return the chunks that the sandbox runs. They print END after each output; a figure's output is its SVG."""
     chunks: list[Chunk] = []
     for program in programs:
         if not program.draws:
@@ -89,7 +89,7 @@ def page_chunks(programs: Sequence[PageProgram], file: str) -> list[Chunk]:
 
 
 def _agreed(page: Page, runs: Sequence[Outcome]) -> int:
-    """How many programs the page has, if both runs went well and print the same."""
+    """Return how many programs the page has, if both runs succeed and print the same."""
     programs = page_programs(page)
     printed_by = [program for program in programs for _ in range(program.outputs)]
     for run in runs:
@@ -112,7 +112,7 @@ def _agreed(page: Page, runs: Sequence[Outcome]) -> int:
 
 
 def _not_a_picture(svg: str) -> str:
-    """Why this output cannot be shown in a page as a picture; "" if it can."""
+    """Return why this output cannot be shown as a picture; "" if it can."""
     return unsafe(svg) if svg else "draws nothing; set `svg`, or leave a matplotlib figure open"
 
 

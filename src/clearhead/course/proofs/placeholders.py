@@ -1,4 +1,4 @@
-"""Placeholders in prose, `{{name}}` and `{{name:.3f}}`: which names it asks for, and filling in the values of a run."""
+"""Find placeholders in prose, `{{name}}` and `{{name:.3f}}`, and fill in the values of a run."""
 
 import re
 from collections.abc import Iterator, Mapping

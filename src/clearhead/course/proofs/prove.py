@@ -1,4 +1,4 @@
-"""Prove items: run their programs, compute their answers, and write receipts; skip what is proved already."""
+"""Prove items: run their programs, compute their answers, write receipts, and skip what the cache holds."""
 
 import contextlib
 import hashlib
@@ -25,8 +25,8 @@ from clearhead.course.proofs.runner import SALTS, Runner
 from clearhead.course.proofs.wording import check_wording
 from clearhead.errors import ProofError, SandboxError
 
-ENGINE = "6"  # add one when the same item would be proved differently
-SEEDS = 12  # at so many an item with variants must hold
+ENGINE = "6"  # increase when the same item would be proved differently
+SEEDS = 12  # number of seeds at which an item with variants must hold
 LARGEST = 1_000_000  # characters of what a proof computes, as JSON: it is kept on the disk and in memory
 JUDGED = 3  # as above, where each program costs two processes of its own
 
@@ -101,10 +101,10 @@ def prove_pack(
         cache: a folder of earlier proofs; an item is skipped if its hash and the versions are the same.
         seeds: at how many seeds an item with variants must hold; at most three where its programs are judged by tests.
         fresh: prove every item again; the cache is then written only.
-        progress: called after each item with (outcome, how many are done, how many there are). What it raises ends
-            the run, as Ctrl-C does, when the items under way are done.
+        progress: called after each item with (outcome, how many are done, how many there are). An exception that it
+            raises ends the run, as Ctrl-C does, once the items in progress are done.
     Returns:
-        An Outcome an item, in the pack's order. A wrong item is an outcome, not an exception, whatever is wrong.
+        One Outcome per item, in the pack's order. A wrong item is an outcome, never an exception.
     Raises:
         SandboxError: this machine cannot confine programs.
     """
@@ -122,7 +122,7 @@ def prove_pack(
                 done[outcome.item_id] = outcome
                 if progress:
                     progress(outcome, len(done), len(items))
-        except BaseException:  # Ctrl-C among them: leaving the pool would otherwise prove all that is queued
+        except BaseException:  # also Ctrl-C: leaving the pool would otherwise prove everything in its queue
             threads.shutdown(wait=False, cancel_futures=True)
             raise
     return [done[item.id] for item in items]
@@ -152,13 +152,13 @@ def _outcome(item: Item, pack: Pack, folder: Path | None, seeds: int, fresh: boo
         )
         return Outcome(item.id, item.file, None, problem, seconds=time.monotonic() - started)
     if place:
-        with contextlib.suppress(OSError):  # it is proved all the same, and proved again the next time
+        with contextlib.suppress(OSError):  # without the cache, the item is proved again next time
             _keep(place, {"key": key, "proved": proved.to_json()})
     return Outcome(item.id, item.file, proved, seconds=time.monotonic() - started)
 
 
 def _seeds(item: Item, count: int) -> range:
-    """Return the seeds at which an item must hold: its own, and those that follow if it has variants."""
+    """Return the seeds at which an item must hold: its own, and the following ones if it has variants."""
     judged = item.kind in ("debug", "code")
     return range(item.seed, item.seed + (min(count, JUDGED if judged else count) if item.variants else 1))
 
@@ -187,7 +187,7 @@ def _shown(proved: Proved) -> tuple[str, ...]:
 
 
 def _kept(place: Path, key: Mapping[str, Any]) -> Proved | None:
-    """Return the proof stored at `place` if it is of this item and these versions. A damaged file counts as none."""
+    """Return the proof stored at `place` if it matches this item and these versions. A damaged file counts as none."""
     try:
         data = json.loads(place.read_text(encoding="utf-8"))
         return Proved.from_json(data["proved"]) if data["key"] == key else None

@@ -1,4 +1,4 @@
-"""What a proof computed: the answer, the options and the receipt, as data that goes to JSON and back."""
+"""The result of a proof: the answer, the options and the receipt, which convert to JSON and back."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,8 +12,8 @@ class Receipt:
     """Everything needed to repeat a proof.
 
     Attributes:
-        item_hash: of the item's file and the pack's own words; a change of either asks for a new proof.
-        seed: the numbers were drawn from it.
+        item_hash: hash of the item's file and the pack's own words; when it changes, the item needs a new proof.
+        seed: the seed of the item's numbers.
         versions: library -> version, of every library that can change an outcome.
         outcome: hash of everything the proof computed (stem, options, answer, values).
         seconds: how long it took; the only part that differs between two runs.
@@ -31,12 +31,12 @@ class Option:
     """One option of a question, computed.
 
     Attributes:
-        key: "a", "b" …; it stays with the option however options are shuffled.
+        key: "a", "b" …; shuffling does not change it.
         text: Markdown: the output of a program, a statement or a patch.
         correct: whether the proof found it right.
         misconception: id, for a wrong option.
         belief: the idea behind choosing it, in one sentence ("" for a right option).
-        counterexample: what was run against it, and what came out, as Markdown.
+        counterexample: what was run to refute it, and the result, as Markdown.
         rationale: why it is wrong (or right), in the author's words.
         output: what this option's own program printed ("" if it has none).
         figure: SVG drawn from this option's own run, or "".
@@ -66,13 +66,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Proved:
-    """An item with everything its proof computed; the studio shows it and grades by it.
+    """An item with everything its proof computed. The studio shows it and grades with it.
 
     Attributes:
         stem: Markdown, values filled in. Safe to show before an attempt.
         given: the program the learner reads, or "".
-        options: in canonical order (shuffle for show, answer by key); empty for kinds without options.
-        answer: the right answer in words or output: what is shown beside the learner's.
+        options: in canonical order (shuffle to display, refer to them by key); empty for kinds without options.
+        answer: the right answer as text or output, shown beside the learner's.
         values: name -> text of every `{{name}}` of the item.
         rule: the point of it, in one sentence.
         back: the back of a card.

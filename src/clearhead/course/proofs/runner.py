@@ -23,7 +23,7 @@ Case = tuple[tuple[Chunk, ...], tuple[Chunk, ...]]  # a program and its tests
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Programs that run after `setup` in one namespace, and the (name, format spec) wanted beside the item's own."""
+    """Programs that run after `setup` in one namespace, and the (name, format spec) of further values to return."""
 
     programs: tuple[Program | Chunk, ...]
     want: tuple[tuple[str, str], ...] = ()
@@ -34,7 +34,7 @@ class Runner:
     """One item of a pack at one seed.
 
     Attributes:
-        seeds: programs are run ahead at all of these seeds; `at` returns the runner of another seed.
+        seeds: programs are run in advance at all of these seeds; `at` returns the runner of another seed.
         tried: programs that were run together. done, judged: their outcomes, if both runs agreed.
     """
 
@@ -158,7 +158,7 @@ class Runner:
         """Return the values of these runs; later ones override earlier ones.
 
         Raises:
-            ProofError: a section that is not bound to one program asks for a name none of them sets; at its line.
+            ProofError: prose that belongs to no single program uses a name that none of them sets; at its line.
         """
         values: dict[str, str] = {}
         for outcome in runs:
@@ -187,9 +187,9 @@ class Runner:
 
 
 def together(runner: Runner, plans: Sequence[Planned], times: int = 1) -> None:
-    """Run these in two processes, in opposite orders; if both agree on all, store the outcomes in `runner.done`.
+    """Run these in two processes, in opposite orders. If both agree on all, store the outcomes in `runner.done`.
 
-    Each may take as long as it may alone; all together `times` times as long.
+    Each has the time limit that it has alone; all together have `times` as much.
     """
     plans = [plan for plan in dict.fromkeys(plans) if plan not in runner.tried]
     if len(plans) < 2:

@@ -1,6 +1,6 @@
-"""What a reader trips over in a filled-in text: words that no longer fit, and numbers that nobody would write.
+"""Find mistakes in filled-in text: words that do not fit the numbers, and numbers that nobody would write.
 
-Both are read from proofs, at every seed an item must hold at.
+Both are checked in proofs at every seed at which an item must hold.
 """
 
 import ast
@@ -27,16 +27,17 @@ _MULTIPLES = frozenset(
 )  # fmt: skip
 _FRACTIONS = frozenset({"half", "quarter"})  # they count nothing: "half of the heads"
 _ORDINALS = frozenset({"second", "third", "fourth", "fifth", "sixth"})
-# What is counted -> how a program names its number.
+# What is counted -> names of variables that hold the number.
 _COUNTED = {
     "word": "length", "token": "length", "position": "length", "place": "length", "text": "batch", "example": "batch",
     "wide": "width",
 }  # fmt: skip
 _WHOLE = frozenset({"all", "those", "these"})  # "all three" is said of a whole list
-_WORD = re.compile(r"[a-z]+|(?<![\w.,])\d+(?![\w.,]\d)(?:\s?%)?")
+_WORD = re.compile(r"[a-z]+|(?<![\w.,])\d+(?:\.\d+)?(?![\w.,]?\d)(?:\s?%)?")
+_ONE_IN = (["one", "in"], ["1", "in"], ["out", "of"])  # before a number of which one is a share
 _CODE = re.compile(r"`[^`]*`|\$[^$]*\$|\{\{[^{}]*\}\}|\[[^\[\]]*\]\([^()]*\)")
 _GAP = "gap"  # replaces code or a value
-_NOUNS = 2  # words after a counting word among which the name of what is counted is looked for
+_NOUNS = 2  # words after a counting word that are searched for the noun it counts
 _LONG = re.compile(r"(?<![\w.])-?\d+\.(?:\d{9,}|0*[1-9]\d{6,})(?!\d)")  # 0.19999999999999996, 0.33333334
 _ZEROS = re.compile(r"(?<![\w.])-?0\.0{5,}(?![\d.])")  # 0.0000000: nothing, to seven places
 _EXPONENT = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?e[-+]?\d+(?!\w)")  # 2e-21
@@ -58,6 +59,8 @@ _ROW = re.compile(
     # 0.33, 0.33 and 0.33
     rf"|(?<![\w.,\[(-])(?<![,d] )(0?\.\d+(?:(?:\s*[,|]\s*|,? and )0?\.\d+){{2,}})(?![\w\]),]|\.\d)"
 )
+_PERCENT = r"\d{1,2}(?:\.\d+)? ?%"
+_PERCENTS = re.compile(rf"(?<![\w.,])(?<![,d] ){_PERCENT}(?:(?:,? and |\s*[,|]\s*){_PERCENT}){{2,}}(?!,? (?:and )?\d)")
 _NEAR = 0.016  # a row that should sum to one and was rounded to two or three places is no further away
 
 _PRINTED = (
@@ -93,7 +96,7 @@ def check_wording(item: Item, proofs: Sequence[Proved]) -> None:
 
 
 def stale_word(text: str, proofs: Sequence[Proved]) -> str:
-    """Why this prose, as the author wrote it, does not fit the numbers of every seed; "" if it does.
+    """Return why this prose, as the author wrote it, does not fit the numbers of every seed; "" if it does.
 
     A multiple ("doubled") is compared with every value that is shown; a count ("the two heads", "6 heads") with the
     values whose name shares a word with what is counted; "all three" with the length of every list.
@@ -101,7 +104,7 @@ def stale_word(text: str, proofs: Sequence[Proved]) -> str:
     words = _WORD.findall(_CODE.sub(f" {_GAP} ", text).lower())
     for at, word in enumerate(words):
         share = word.endswith("%")
-        meant = float(word[:-1]) / 100 if share else float(word) if word.isdigit() else _WORDS.get(word)
+        meant = float(word[:-1]) / 100 if share else float(word) if word[0].isdigit() else _WORDS.get(word)
         if meant is None:
             continue
         counted = words[at + 1 : at + 1 + _NOUNS]
@@ -109,6 +112,7 @@ def stale_word(text: str, proofs: Sequence[Proved]) -> str:
         counted = [] if share or word in _FRACTIONS else counted
         of_all = at > 0 and words[at - 1] in _WHOLE and word not in _ORDINALS
         multiple = share or word in _MULTIPLES or words[at + 1 : at + 2] == ["times"]
+        multiple = multiple or words[max(at - 2, 0) : at] in _ONE_IN
         for name in proofs[0].values:
             shown = [proved.values.get(name, "") for proved in proofs]
             if (multiple and _is_multiple(name)) or _names(name, counted):
@@ -125,10 +129,10 @@ def stale_word(text: str, proofs: Sequence[Proved]) -> str:
 
 
 def odd_number(text: str, sentence: bool = True) -> str:
-    """Which number of this text nobody would write, and why; "" if there is none.
+    """Return which number of this text nobody would write, and why; "" if there is none.
 
     Args:
-        sentence: it is prose, where large numbers are grouped and "1 places" is wrong; else the output of a program.
+        sentence: True for prose, where large numbers are grouped and "1 places" is wrong; False for program output.
 
     >>> odd_number("a weight of 0.19999999999999996")
     'shows 0.19999999999999996; round it'
@@ -148,15 +152,16 @@ def odd_number(text: str, sentence: bool = True) -> str:
 
 
 def uneven_row(stem: str) -> str:
-    """Which row of shares in a stem misses a sum of one by rounding; "" if none does.
+    """Return which row of shares in a stem does not sum to one because of rounding; "" if none does.
 
     >>> uneven_row("The weights are `[0.33, 0.33, 0.33]`.")
-    'shows the row [0.33, 0.33, 0.33], which sums to 0.99; choose numbers that sum to one'
+    'shows the row [0.33, 0.33, 0.33], which sums to 0.99; choose numbers that sum to 1'
     """
-    for row in _ROW.finditer(stem):
-        total = sum(map(float, re.findall(r"[\d.]+", row[0])))
-        if 1e-9 < abs(total - 1) < _NEAR:
-            return f"shows the row {row[0]}, which sums to {total:.4g}; choose numbers that sum to one"
+    for pattern, whole in ((_ROW, 1), (_PERCENTS, 100)):
+        for row in pattern.finditer(stem):
+            total = sum(map(float, re.findall(r"\d*\.?\d+", row[0])))
+            if 1e-9 < abs(total / whole - 1) < _NEAR:
+                return f"shows the row {row[0]}, which sums to {total:.4g}; choose numbers that sum to {whole}"
     return ""
 
 
@@ -182,7 +187,7 @@ def _length(value: str) -> set[float]:
 
 
 def _read(value: str) -> set[float]:
-    """What a value may be said as: itself, and for a share what it divides or multiplies by."""
+    """Return the numbers that words may give for a value: itself, and for a share what it divides or multiplies by."""
     try:
         number = float(value)
     except ValueError:
@@ -193,7 +198,7 @@ def _read(value: str) -> set[float]:
 
 
 def _prose(item: Item) -> Iterator[tuple[str, str, int]]:
-    """(name, text, line) of every part that a variant shares with the others, but for its rule, which is general."""
+    """Yield (name, text, line) of every part that all variants share, except the rule, which is general."""
     if item.title:
         yield "the title", item.title, item.lines.get("title", 1)
     for section in item.sections:
@@ -202,7 +207,7 @@ def _prose(item: Item) -> Iterator[tuple[str, str, int]]:
 
 
 def _texts(proved: Proved) -> Iterator[tuple[str, bool]]:
-    """(text, whether it is prose) of everything a learner reads."""
+    """Yield (text, whether it is prose) for everything a learner reads."""
     printed = proved.kind in ("predict", "tune", "order", "match")
     yield from ((text, True) for text in (proved.stem, proved.back, proved.rule, proved.pitfalls, *proved.hints))
     yield from ((text, True) for text in proved.rationales.values())

@@ -1,1 +1,1 @@
-"""From the arguments of a call to a problem for the kernels."""
+"""Turn the arguments of a call into a problem for the kernels."""

@@ -1,6 +1,6 @@
-"""Every mistake people make when they call attention, with its own message. Called once, before anything is computed.
+"""Validation of the arguments of attention. Called once, before anything is computed.
 
-Each error is also of the built-in type torch raises for the same mistake.
+Each error also has the built-in type that torch raises for the same mistake.
 """
 
 import math
@@ -21,7 +21,7 @@ DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def axes(rank: int, last: str = "L,D") -> str:
-    """The letters of a tensor with that many axes.
+    """Return the axis letters of a tensor with that many axes.
 
     >>> axes(4), axes(3, "S,D"), axes(5)
     ('B,H,L,D', 'B,S,D', '*,B,H,L,D')
@@ -40,14 +40,14 @@ def tensors(query: Any, key: Any, value: Any) -> None:
 
 @untraced
 def number(name: str, value: Any) -> Any:
-    """A number given as a tensor without axes, which torch takes for one; anything else as it is."""
+    """Convert a tensor without axes to a number, as torch does; return anything else unchanged."""
     if not isinstance(value, Tensor) or value.dim() != 0 or value.requires_grad or value.is_complex():
         return value
     return value.item()
 
 
 def inputs(query: Tensor, key: Tensor, value: Tensor) -> None:
-    """Check that the three tensors are of one floating dtype, on one device, with at least two axes."""
+    """Check that the three tensors have one floating dtype, one device, and at least two axes."""
     named = (("query", query, "L,D"), ("key", key, "S,D"), ("value", value, "S,D"))
     for name, tensor, last in named:
         if tensor.dim() < 2:
@@ -66,7 +66,7 @@ def inputs(query: Tensor, key: Tensor, value: Tensor) -> None:
             )
     if query.dtype not in DTYPES:
         raise DtypeError(
-            f"query, key and value are {query.dtype}; attention is computed in "
+            f"query, key and value are {query.dtype}; attention supports "
             f"{', '.join(str(dtype).removeprefix('torch.') for dtype in DTYPES)}. Convert with .to(torch.float32)."
         )
 
@@ -87,7 +87,7 @@ def widths(query: Tensor, key: Tensor, value: Tensor) -> None:
 
 
 def broadcast_batches(shapes: Sequence[Sequence[int]], query: Tensor, key: Tensor, value: Tensor) -> list[int]:
-    """Broadcast the batch axes of the three, or say which do not fit."""
+    """Return the broadcast batch axes of the three tensors, or raise an error with their shapes."""
     try:
         return list(torch.broadcast_shapes(*shapes))
     except RuntimeError:
@@ -99,7 +99,7 @@ def broadcast_batches(shapes: Sequence[Sequence[int]], query: Tensor, key: Tenso
 
 
 def grouped_heads(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> int:
-    """How many heads there are, given (B, H, ·, ·) tensors whose batches are broadcast already."""
+    """Return the number of heads of (B, H, ·, ·) tensors whose batches are already broadcast."""
     heads, kv_heads, value_heads = query.shape[1], key.shape[1], value.shape[1]
     if enable_gqa:
         for name, count in (("key", kv_heads), ("value", value_heads)):
@@ -143,10 +143,10 @@ def mask(attn_mask: Any, full: Sequence[int], query: Tensor, is_causal: bool) ->
     if len(shape) < 2:
         raise RankError(
             f"attn_mask has {len(shape)} axes, expected at least 2, (L, S) = {tuple(full[-2:])}. "
-            f"For one value a key write attn_mask[None, :]."
+            f"For one value per key use attn_mask[None, :]."
         )
     if len(shape) > len(full) or any(
-        have not in (1, want) for have, want in zip(reversed(shape), reversed(full), strict=False)
+        size not in (1, whole) for size, whole in zip(reversed(shape), reversed(full), strict=False)
     ):
         swap = shape[-2:] == (full[-1], full[-2]) and full[-1] != full[-2]
         hint = " It looks transposed: queries are rows, keys are columns; use attn_mask.mT." if swap else ""
@@ -161,27 +161,28 @@ def rule(attn_mask: Mask, query: Tensor, key: Tensor, is_causal: bool) -> None:
     """Check one of clearhead.masks against (B, H, L, S)."""
     if is_causal:
         raise OptionError(
-            f"attn_mask is {attn_mask!r} and is_causal is True; expected one of them. Write masks.causal() & into it."
+            f"attn_mask is {attn_mask!r} and is_causal is True; expected one of them. "
+            f"Write the causal part into the mask: masks.causal() & attn_mask."
         )
     full = (*query.shape[:3], key.shape[2])
-    for letter, made_for, size in zip("BHLS", attn_mask.sizes(), full, strict=True):
-        if made_for is not None and made_for != size:
+    for letter, own, size in zip("BHLS", attn_mask.sizes(), full, strict=True):
+        if own is not None and own != size:
             raise ShapeError(
-                f"attn_mask was made for {letter} = {made_for}, the logits have {letter} = {size} "
-                f"({attn_mask!r}; logits.shape={full}, axes B,H,L,S)."
+                f"attn_mask is for {letter} = {own}, but the logits have {letter} = {size} "
+                f"({attn_mask!r}; logits.shape={full}, axes B,H,L,S). Make the mask for these sizes."
             )
 
 
 def warn_zero_one(attn_mask: Tensor, name: str = "attn_mask") -> None:
-    """Warn of a float mask that holds only 0 and 1: it would be added to the logits, and mask nothing.
+    """Warn if a float mask contains only 0 and 1: it would be added to the logits, and mask nothing.
 
-    Not looked at: a mask that learns, one too large to look at for nothing (over a million numbers), and one on another
-    device, which every look would wait for.
+    Not checked: a mask that requires a gradient, one of over a million numbers, and one on another device, where a
+    check would synchronise.
     """
     if attn_mask.requires_grad or not attn_mask.is_cpu or not 0 < attn_mask.numel() <= 1 << 20:
         return
     if not starts_with_0_or_1(attn_mask) or float(attn_mask.amin()) not in (0, 1):
-        return  # one look settles it for most
+        return  # decides most masks after reading one number
     ones = attn_mask == 1
     if bool(ones.any()) and bool((ones | (attn_mask == 0)).all()):
         warnings.warn(
@@ -193,23 +194,23 @@ def warn_zero_one(attn_mask: Tensor, name: str = "attn_mask") -> None:
 
 
 def starts_with_0_or_1(tensor: Tensor) -> bool:
-    """Whether the first number of a float tensor is 0 or 1. Asked of every float mask, so it takes no microsecond."""
+    """Return whether the first number of a float tensor is 0 or 1. Takes under 1 µs: every float mask is checked."""
     answer = library.starts_with_0_or_1(tensor) if reads_tensors else -1
     return tensor[(0,) * tensor.dim()].item() in (0, 1) if answer < 0 else bool(answer)
 
 
 def dropout(dropout_p: float) -> None:
-    """Check that it is a probability."""
+    """Check that dropout_p is a probability."""
     if isinstance(dropout_p, bool) or not isinstance(dropout_p, int | float) or not 0 <= dropout_p <= 1:
         raise OptionError(f"dropout_p is {dropout_p!r}, expected a probability, 0 <= dropout_p <= 1.")
 
 
 def options(scale: float | Tensor | None, softcap: float | None, sinks: Any, heads: int, query: Tensor) -> None:
-    """Check the plain numbers, and the sinks."""
+    """Check scale, softcap and sinks."""
     if isinstance(scale, Tensor) and scale.dim() > 0:
         if tuple(scale.shape) != (heads,) or not scale.is_floating_point():
             raise ShapeError(
-                f"scale is {scale.dtype} of shape {tuple(scale.shape)}, expected a number, or one a query head, "
+                f"scale is {scale.dtype} of shape {tuple(scale.shape)}, expected a number, or one per query head, "
                 f"floating point, ({heads},) ({_shape('query', query)})."
             )
     elif scale is not None and not isinstance(scale, int | float | torch.SymFloat):
@@ -219,10 +220,10 @@ def options(scale: float | Tensor | None, softcap: float | None, sinks: Any, hea
     if sinks is None:
         return
     if not isinstance(sinks, Tensor) or not sinks.is_floating_point():
-        raise DtypeError("sinks must be a float tensor, one logit a head.")
+        raise DtypeError("sinks must be a float tensor with one logit per head.")
     if tuple(sinks.shape) != (heads,):
         raise ShapeError(
-            f"sinks has shape {tuple(sinks.shape)}, expected one logit a query head, ({heads},) "
+            f"sinks has shape {tuple(sinks.shape)}, expected one logit per query head, ({heads},) "
             f"({_shape('query', query)})."
         )
 

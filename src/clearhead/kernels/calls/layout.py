@@ -1,4 +1,4 @@
-"""From the shapes a caller may bring, 2 axes or more and broadcast batches, to the one layout inside: (B, H, L, D)."""
+"""Convert the shapes that callers may pass, with two axes or more and broadcast batches, to (B, H, L, D) and back."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from clearhead.spec import divide_heads
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Query, key and value as (B, H, L, D), (B, H_kv, S, D), (B, H_kv, S, D_v), and the way back.
+    """Query, key and value as (B, H, L, D), (B, H_kv, S, D), (B, H_kv, S, D_v), and how to convert results back.
 
     Attributes:
         lead: the axes before L in the caller's output, and in the logits: (*lead, L, S).
@@ -29,7 +29,7 @@ class Layout:
         return (*self.lead, self.query.shape[2], self.key.shape[2])
 
     def inward(self, mask: Tensor) -> Tensor:
-        """Bring a mask that broadcasts to `full` to one that broadcasts to (B, H, L, S). Copies only past 4 axes."""
+        """Convert a mask that broadcasts to `full` to one for (B, H, L, S). Copies only with more than four axes."""
         if self.batch_is_third and mask.dim() == 3:
             return mask.unsqueeze(1)
         if len(self.lead) <= 2 or mask.dim() <= 3:
@@ -40,22 +40,22 @@ class Layout:
         return mask.expand(*self.lead[:-1], *mask.shape[-3:]).flatten(0, -4)
 
     def outward(self, tensor: Tensor) -> Tensor:
-        """Bring (B, H, L, ...) back to the caller's axes, (*lead, L, ...)."""
+        """Convert (B, H, L, ...) back to the caller's axes, (*lead, L, ...)."""
         return tensor.reshape(*self.lead, *tensor.shape[2:])
 
 
 def arrange(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> Layout:
-    """Lay the three out as (B, H, L, D): views, and a copy only where several batch axes are broadcast.
+    """Return the three tensors as (B, H, L, D): views, and a copy only if several batch axes are broadcast.
 
-    Without `enable_gqa` three axes are B,L,D; with it, or beside a tensor of more axes, H,L,D. A single key head
-    beside many query heads stays single: the kernels share it.
+    Three axes are B,L,D without `enable_gqa`; with it, or next to a tensor with more axes, they are H,L,D. A single key
+    head with many query heads stays single, because the kernels share it.
 
     Raises:
         ShapeError: widths, lengths, batches or heads do not fit.
     """
     checks.widths(query, key, value)
     if query.dim() == key.dim() == value.dim() == 4 and query.shape[0] == key.shape[0] == value.shape[0]:
-        batches = list(query.shape[:1])  # by far the most common call
+        batches = list(query.shape[:1])  # the most common call
     else:
         rank = max(query.dim(), key.dim(), value.dim())
         third = rank == 3 and not enable_gqa
@@ -85,7 +85,7 @@ def _expand_batches(tensor: Tensor, batches: list[int]) -> Tensor:
 
 
 def _share_heads(query: Tensor, key: Tensor, value: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Broadcast a single query head; keep key and value heads shared where both have the same number."""
+    """Broadcast a single query head; keep key and value heads grouped if both have the same number."""
     if query.shape[1] != heads:
         query = query.expand(-1, heads, -1, -1)
     if key.shape[1] != value.shape[1]:

@@ -1,4 +1,4 @@
-"""From the arguments of `attention` to a problem: checked, in one layout, with the mask in the form a kernel takes."""
+"""Prepare the arguments of `attention`: validate them, arrange the axes, and bring the mask into a kernel's form."""
 
 import dataclasses
 import math
@@ -19,24 +19,24 @@ from clearhead.masks.lower import split_alibi
 from clearhead.spec import Attention
 
 _lower = untraced(lower)
-RULE_ENTRIES = 1 << 20  # a mask of up to so many entries, a megabyte, is made a tensor; a larger one stays a rule
+RULE_ENTRIES = 1 << 20  # a mask of up to this many entries (1 MiB) becomes a tensor; a larger one stays a rule
 
 
 def is_causal_rule(attn_mask: Any) -> bool:
-    """Whether a mask is `masks.causal()`: equivalent to is_causal=True, which has a fast path."""
+    """Return whether a mask is `masks.causal()`, equivalent to is_causal=True, which has a fast path."""
     return type(attn_mask) is Causal and type(attn_mask.offset) is int and attn_mask.offset == 0
 
 
 def is_simple(
     attn_mask: Any, dropout_p: Any, softcap: Any, sinks: Any, return_matrix: bool, kernel: str | None
 ) -> bool:
-    """Whether a call has nothing beyond query, key, value, a mask tensor and a scale: what the fast path may take."""
+    """Return whether a call has only query, key, value, a mask tensor and a scale, which the fast path supports."""
     none = softcap is None and sinks is None and kernel is None and not return_matrix
     return none and type(dropout_p) in (int, float) and dropout_p == 0 and not isinstance(attn_mask, Mask)
 
 
 def compiled_mask(attn_mask: Any) -> Any:
-    """A mask as torch.compile meets it, which looks into no class but by its name."""
+    """Convert a CausalBias under torch.compile, which can identify its class only by name."""
     if torch.compiler.is_compiling() and type(attn_mask).__name__ == "CausalBias":
         return from_causal_bias(attn_mask)
     return attn_mask
@@ -47,10 +47,10 @@ def prepare(
     enable_gqa: bool, softcap: float | None = None, sinks: Tensor | None = None, dropout_p: float = 0.0, *,
     dense: bool = False,
 ) -> tuple[Layout, Problem]:  # fmt: skip
-    """Check a call, and describe it: how its axes are arranged, and the problem.
+    """Validate a call; return the layout of its axes and its problem.
 
     Args:
-        dense: make a mask that is a rule a tensor in any case.
+        dense: convert a mask that is a rule to a tensor in any case.
     """
     attn_mask = compiled_mask(attn_mask)
     query, key, value, attn_mask = autocast(query, key, value, attn_mask)
@@ -77,11 +77,11 @@ def prepare(
 
 
 def under_mask(problem: Problem, mask: Mask, dense: bool = False) -> Problem:
-    """Put a mask into a problem: lowered where that takes no large tensor, else as a rule.
+    """Return the problem with a mask applied: lowered if that needs no large tensor, else as a rule.
 
     Args:
-        dense: leave no rule in any case: dense weights take none, nor does an AttentionMatrix where the mask holds a
-            table of biases. A mask that is neither a band nor small is made an L×S tensor then.
+        dense: lower it in any case. Dense weights do not support a rule, nor does an AttentionMatrix if the mask has a
+            bias other than ALiBi. A mask that is neither a band nor small then becomes an L×S tensor.
     """
     batch, heads, length, keys = problem.shape
     of_batch, of_heads, *_ = mask.sizes()
@@ -94,11 +94,11 @@ def under_mask(problem: Problem, mask: Mask, dense: bool = False) -> Problem:
 
 
 def records_operators(problem: Problem) -> bool:
-    """Whether operators are recorded or transformed, or a problem's tensors hold no data."""
+    """Return whether operators are recorded or transformed, or a problem's tensors hold no data."""
     tensors = problem.attention.tensors().values()
     return modes.records_operators(problem.query, problem.key, problem.value, *tensors)
 
 
 def matrix_takes(mask: Any) -> bool:
-    """Whether a mask can stay a rule in an AttentionMatrix: it adds nothing to the logits but ALiBi."""
+    """Return whether a mask can stay a rule in an AttentionMatrix: it has no bias except ALiBi."""
     return isinstance(mask, Mask) and split_alibi(mask.bias)[2] is None

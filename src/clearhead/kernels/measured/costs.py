@@ -1,24 +1,29 @@
 """Where torch's own function is faster than our kernel, and by how much: from measured costs, or a rule of the CPU.
 
 A cost is what a call takes, each head of it and each million multiply-adds. Those of this machine, which `clearhead
-tune` measures (tuning.py), come first, then those of CPUs with the same instructions (cpu_classes.py).
+tune` measures (tuning.py), come first, then those of CPUs with the same instructions (cpu_classes.py). The native
+library looks them up, in a table that is made here (native/binding/costs.h).
 """
 
 import math
-from functools import cache, lru_cache
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 
 from clearhead.kernels.measured import cpu_classes, figures
-from clearhead.kernels.measured.tasks import Cost, share, task_of
+from clearhead.kernels.measured.tasks import CALLS, Cost, share, task_of
+from clearhead.kernels.native.call import DTYPES
 from clearhead.kernels.native.cpu_targets import Target, current, forced, is_forced
-from clearhead.kernels.native.library import cpu_features
+from clearhead.kernels.native.library import cpu_features, library
+from clearhead.kernels.portable.torch_sdpa import flash_runs
 
 # Torch's kernel is taken where it is faster by more than what two measurements differ by, and than it takes to look:
 # 3 to 5 µs between two backward passes (8 heads of 1 to 16 tokens, two cores of an Emerald Rapids Xeon).
 MARGIN = 1.03
 LOOK = 4.0
+# What describing a call costs, in microseconds: where the fast path has only our kernel, torch's must save more.
+DESCRIBING = 50.0
 
 
 class Known(NamedTuple):
@@ -33,19 +38,49 @@ class Known(NamedTuple):
 ALWAYS = math.inf
 
 
-@lru_cache(4096)
-def torch_saves(dtype: torch.dtype, learns: bool, shape: tuple[int, ...], keys: int, threads: int) -> float:
+def torch_saves(dtype: torch.dtype, learns: bool, shape: tuple[int, ...], keys: int, threads: int) -> float | None:
     """The microseconds that torch's function saves over our kernel for a query of a shape; 0.0 where it saves none.
 
-    A target that is forced is never passed over: this is not asked then.
+    None where no CPU target has the dtype.
     """
+    if library is None or dtype not in DTYPES:
+        return None
     *outer, queries, width = shape
-    known = of(task_of(queries, keys, learns), dtype)
+    saved: float | None = table().saved(DTYPES[dtype], learns, math.prod(outer), queries, keys, width, threads)
+    return saved
+
+
+def table() -> Any:
+    """The library's `CostTable` of what torch's function saves. A target that is forced is never passed over.
+
+    Raises:
+        OptionError, KernelError: the environment variable or `kernels.target` forces a target that cannot be had.
+    """
+    return table_of(forced.get())
+
+
+@cache
+def table_of(_forced: str | None) -> Any:
+    computed = [dtype for dtype in DTYPES if current(dtype)[0] is not None]
+    tasks = [] if is_forced() else [task for dtype in computed if flash_runs(dtype) for task in _saved(dtype)]
+    return library.CostTable([DTYPES[dtype] for dtype in computed], tasks, DESCRIBING)
+
+
+def _saved(dtype: torch.dtype) -> list[tuple[float, ...]]:
+    """Each task in a dtype as `CostTable` takes it: dtype, bounds, and what torch's function saves.
+
+    >>> len(_saved(torch.float32)) == len(CALLS)
+    True
+    """
+    return [(DTYPES[dtype], *bounds, *_saving(of(task, dtype), dtype)) for task, *bounds in CALLS]
+
+
+def _saving(known: Known | None, dtype: torch.dtype) -> tuple[float, float, float]:
+    """The microseconds that torch's function saves: a call, a head, a million multiply-adds."""
     if known is None:
-        return ALWAYS if torch_has_more(dtype) else 0.0
-    part = share(math.prod(outer), queries, keys, width, threads)
-    saved = known.ours.at(*part) - MARGIN * known.torchs.at(*part) - LOOK
-    return max(0.0, saved)
+        return ALWAYS if torch_has_more(dtype) else 0.0, 0.0, 0.0
+    call, head, work = (ours - MARGIN * torchs for ours, torchs in zip(known.ours, known.torchs, strict=True))
+    return call - LOOK, head, work
 
 
 def why(dtype: torch.dtype, learns: bool, shape: tuple[int, ...], keys: int, threads: int) -> str:
@@ -63,7 +98,7 @@ def forget() -> None:
     """Read the measured figures again at the next call."""
     figures.load.cache_clear()
     _of.cache_clear()
-    torch_saves.cache_clear()
+    table_of.cache_clear()
 
 
 def of(task: str, dtype: torch.dtype) -> Known | None:

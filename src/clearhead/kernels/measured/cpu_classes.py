@@ -83,6 +83,26 @@ _AMX: Costs = {
     ("linear", _F16): (Cost(75, 0, 19.3), Cost(24.4, 0, 14.5)),
 }
 
+# Two cores of a Zen 4 (EPYC, family 25 model 17), 2026-11-29, at real-time priority beside other work: each kernel in
+# processes of its own, in turn, the fastest of 2 or 3 starts, for torch's kernel may be 1.3 times as slow in one as in
+# the next (bench/LOG.md). Only tasks of which some go to torch, and those that a Zen 3 has costs for. A Zen 5 has these
+# instructions too, and was not measured below 128 tokens.
+_AVX512: Costs = {
+    ("one query", _F32): (Cost(5.6, 0.276, 73.3), Cost(5.29, 0.194, 104)),
+    ("few queries", _F32): (Cost(6.07, 0.766, 72.6), Cost(5.5, 0.488, 82.3)),
+    ("short", _F32): (Cost(8.73, 1.02, 38.5), Cost(5.53, 1.35, 28)),
+    ("short, many keys", _F32): (Cost(5.42, 2.63, 41.4), Cost(2.93, 1.77, 32.6)),
+    ("one query, gradients", _F32): (Cost(74.8, 2.49, 2440), Cost(45.7, 0.552, 882)),
+    ("one query, gradients", _BF16): (Cost(74.2, 2.74, 2580), Cost(55.4, 1.96, 2650)),
+    ("one query, gradients", _F16): (Cost(74.3, 2.63, 3070), Cost(57, 5.12, 4460)),
+    ("one query, gradients", _F64): (Cost(73, 2.58, 3400), Cost(62.4, 0.732, 2090)),
+    ("few queries, gradients", _F32): (Cost(73.4, 3.35, 265), Cost(54.3, 2.01, 178)),
+    ("few queries, gradients", _BF16): (Cost(74.3, 3.23, 291), Cost(60.3, 4.65, 801)),
+    ("few queries, gradients", _F16): (Cost(69.7, 4.82, 351), Cost(51.5, 7.32, 1250)),
+    ("few queries, gradients", _F64): (Cost(69.4, 4.43, 506), Cost(68.4, 3.82, 637)),
+    ("short, gradients", _F32): (Cost(82.9, 3.37, 145), Cost(56.8, 4.42, 106)),
+}
+
 # Two cores of a Zen 3: gradients of a few tokens take torch's function, for ours is Python on the way back. The calls'
 # costs are medians of the slower rows of the sweep, the work that of 128 tokens (bench/LOG.md); float64 does half.
 _AVX2: Costs = {
@@ -96,7 +116,6 @@ _AVX2: Costs = {
 
 CLASSES = (
     CpuClass("Intel AMX, an Emerald Rapids Xeon", frozenset({"amx-bf16"}), _AMX),
-    # On a Zen 5 all that was measured was faster than torch's, from 128 tokens on: there is nothing to look up.
-    CpuClass("AVX-512, a Zen 5", frozenset({"avx512bf16"}), {}),
+    CpuClass("AVX-512, a Zen 4", frozenset({"avx512bf16"}), _AVX512),
     CpuClass("AVX2, a Zen 3 (bench/results/zen3.md)", frozenset({"avx2"}), _AVX2),
 )

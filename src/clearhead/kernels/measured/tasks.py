@@ -5,13 +5,35 @@ from typing import NamedTuple
 import torch
 
 LINEAR = "linear"
-# What a call of attention counts as: by its number of queries, for kernels group them, and by whether it learns.
-FORWARD_TASKS = {1: "one query", 8: "few queries", 16: "short", None: "forward"}
-GRADIENT_TASKS = {1: "one query, gradients", 8: "few queries, gradients", 16: "short, gradients", None: "gradients"}
+ANY = 2**63 - 1
 # Up to FEW_KEYS keys a head costs what a whole block of them does, whatever is in it; beyond, its multiply-adds count.
 FEW_KEYS = 64
-MANY_KEYS = {task: f"{task}, many keys" for task in ("few queries", "short")}
-TASKS = (*FORWARD_TASKS.values(), *MANY_KEYS.values(), *GRADIENT_TASKS.values(), LINEAR)
+
+
+class Calls(NamedTuple):
+    """A task of attention: the calls with at most so many queries and keys, with or without gradients."""
+
+    task: str
+    learns: bool
+    queries: int
+    keys: int
+
+
+# The first that holds a call is its task: kernels group queries, so their number counts.
+CALLS = (
+    Calls("one query", False, 1, ANY),
+    Calls("few queries", False, 8, FEW_KEYS),
+    Calls("few queries, many keys", False, 8, ANY),
+    Calls("short", False, 16, FEW_KEYS),
+    Calls("short, many keys", False, 16, ANY),
+    Calls("forward", False, ANY, ANY),
+    Calls("one query, gradients", True, 1, ANY),
+    Calls("few queries, gradients", True, 8, ANY),
+    Calls("short, gradients", True, 16, ANY),
+    Calls("gradients", True, ANY, ANY),
+)
+GRADIENT_TASKS = tuple(calls.task for calls in CALLS if calls.learns)
+TASKS = (*(calls.task for calls in CALLS), LINEAR)
 DTYPES = {str(dtype)[6:]: dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
 
 
@@ -44,9 +66,7 @@ def task_of(queries: int, keys: int, learns: bool) -> str:
     >>> task_of(5, 5, learns=False), task_of(13, 512, learns=False), task_of(512, 512, learns=True)
     ('few queries', 'short, many keys', 'gradients')
     """
-    tasks = GRADIENT_TASKS if learns else FORWARD_TASKS
-    task = next((task for most, task in tasks.items() if most is not None and queries <= most), tasks[None])
-    return MANY_KEYS.get(task, task) if keys > FEW_KEYS else task
+    return next(c.task for c in CALLS if c.learns == learns and queries <= c.queries and keys <= c.keys)
 
 
 def share(batch_heads: int, queries: int, keys: int, width: int, threads: int) -> tuple[int, float]:

@@ -1,1 +1,1 @@
-"""Kernel "native": the C++ of native/ on the CPU: the library, its CPU targets, and how a call reaches it."""
+"""Kernel "native": the C++ of native/ on the CPU: the library, its CPU targets, and the calls to it."""

@@ -1,4 +1,4 @@
-"""A problem as the native library takes it: the structs of native/arguments.h, filled from the table of fields."""
+"""Convert a problem to the structs of native/arguments.h, field by field."""
 
 from typing import Any
 
@@ -13,53 +13,54 @@ _PAIRS = (Axes.PAIRS, Axes.KEYS)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of sums, and of numbers per head, beside tensors of `dtype`: never narrower than float32."""
+    """Return the dtype of sums, and of numbers per head, for tensors of `dtype`: never narrower than float32."""
     return torch.float64 if dtype is torch.float64 else torch.float32
 
 
-# torch.get_float32_matmul_precision() -> how many bfloat16 numbers tile registers take a float32 for.
+# torch.get_float32_matmul_precision() -> how many bfloat16 numbers represent a float32 in tile registers.
 PIECES = {"highest": 0, "high": 2, "medium": 1}
 
 
 def float32_pieces(dtype: torch.dtype) -> int:
-    """How many bfloat16 numbers a CPU target with tile registers takes a float32 for; 0 = its products are of float32.
+    """Return how many bfloat16 numbers represent a float32 on a CPU target with tile registers; 0 = float32 products.
 
-    2 or 1 where `torch.set_float32_matmul_precision` says "high" or "medium". For other dtypes that is not read.
+    2 or 1 if `torch.set_float32_matmul_precision` is "high" or "medium". 0 for other dtypes.
     """
     if dtype is not torch.float32:
         return 0
     try:
         return PIECES[torch.get_float32_matmul_precision()]
-    except RuntimeError:  # torch.backends.mkldnn.matmul.fp32_precision was set, to what has no name here
+    except RuntimeError:  # torch.backends.mkldnn.matmul.fp32_precision was set to a value without a name here
         return 0
 
 
 def lse_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the lse between forward and backward.
+    """Return the dtype of the lse between forward and backward.
 
-    float32 weights rebuilt from a float32 lse are good to 1e-5 only where logits are in the hundreds.
+    float64 for float32: recomputed from a float32 lse, float32 weights have an error of 1e-5 if logits are in the
+    hundreds.
     """
     return torch.float64 if dtype is torch.float32 else wide(dtype)
 
 
 def four(tensor: Tensor) -> tuple[int, ...]:
-    """Address and strides of a tensor of four axes."""
+    """Return address and strides of a tensor with four axes."""
     return (tensor.data_ptr(), *tensor.stride())
 
 
 def address(tensor: Tensor) -> int:
-    """The address of a tensor; 0 for an empty one, which has none inside a transform of torch.func."""
+    """Return the address of a tensor; 0 for an empty one, which has no address inside a torch.func transform."""
     return tensor.data_ptr() if tensor.numel() else 0
 
 
 class Call:
-    """The Attention of native/arguments.h for a problem. Keep it until the library returns: it owns what that reads.
+    """The Attention of native/arguments.h for a problem. Keep it until the library returns: it owns memory in use.
 
     Args:
-        library: the compiled library, of library.py.
-        problem: what to compute.
-        out: (B, H, L, D_v), where to; None where no output is computed.
-        lse: (B, H, L), where to, or what a second pass reads.
+        library: the compiled library, from library.py.
+        problem: the problem to compute.
+        out: (B, H, L, D_v), the output to write; None if no output is computed.
+        lse: (B, H, L), written by a forward pass, read by a second pass.
     """
 
     def __init__(self, library: Any, problem: Problem, out: Tensor | None, lse: Tensor) -> None:
@@ -97,7 +98,7 @@ def _number(name: str, value: Any) -> float | int:
 
 
 class CallGradients:
-    """Buffers for the gradients of a problem, as the Gradients of native/arguments.h, and what they hold afterwards."""
+    """The Gradients of native/arguments.h for a problem: buffers, and the gradients they hold after the call."""
 
     def __init__(self, library: Any, problem: Problem, grad_out: Tensor, grad_lse: Tensor | None) -> None:
         self._problem = problem
@@ -120,7 +121,7 @@ class CallGradients:
             self._learned[name] = rows
 
     def result(self) -> Gradients:
-        """The gradients, once the library has written them."""
+        """Return the gradients, after the library has written them."""
         learned = {}
         for name, rows in self._learned.items():
             like = getattr(self._problem.attention, name)
@@ -133,27 +134,27 @@ class CallGradients:
 
 
 def _bias_shape(problem: Problem, bias: Tensor) -> tuple[int, ...]:
-    """The shape of a bias's gradient. Where queries share the bias, each batch entry and head sums on its own."""
+    """Return the shape of a bias's gradient buffer; if queries share the bias, each batch entry and head has a sum."""
     batch, heads, _, keys = problem.shape
     shape = (1,) * (4 - bias.dim()) + tuple(bias.shape)
     return (batch, heads, 1, keys) if shape[2] == 1 else shape
 
 
 def _sum_to(grad: Tensor, bias: Tensor) -> Tensor:
-    """A bias's gradient in its own shape and dtype: summed over the axes along which the bias broadcasts."""
+    """Return a bias's gradient in the bias's shape and dtype, summed over the axes along which it broadcasts."""
     for axis, size in enumerate((1,) * (4 - bias.dim()) + tuple(bias.shape)):
         if size != grad.shape[axis]:
-            grad = _sum_by_halves(grad, axis)
+            grad = _pairwise_sum(grad, axis)
     return grad.reshape(bias.shape).to(bias.dtype)
 
 
 def _sum_by_head(rows: Tensor, like: Tensor) -> Tensor:
-    """(B, H, L) -> (H,): the sum over the queries of each head."""
-    return _sum_by_halves(rows.transpose(0, 1).flatten(1), 1)[:, 0].to(like.dtype)
+    """Sum over batch entries and queries: (B, H, L) -> (H,)."""
+    return _pairwise_sum(rows.transpose(0, 1).flatten(1), 1)[:, 0].to(like.dtype)
 
 
-def _sum_by_halves(tensor: Tensor, axis: int) -> Tensor:
-    """Sum along an axis, which stays with size 1, by halves: the same bits on any number of threads."""
+def _pairwise_sum(tensor: Tensor, axis: int) -> Tensor:
+    """Sum along an axis pairwise, keeping it with size 1: the same bits for any number of threads."""
     size = tensor.shape[axis]
     if size == 0:
         return tensor.sum(axis, keepdim=True)

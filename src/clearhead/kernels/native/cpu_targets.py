@@ -1,7 +1,7 @@
-"""The CPU targets of the native kernel: compiled copies of one source, and which of them computes a dtype here.
+"""CPU targets of the native kernel: compiled copies of one source, and the choice of one for a dtype.
 
-Each target carries its own row (native/arguments.h, `Row`); nothing here knows their names. The first of the table that
-this CPU can run is used; `CLEARHEAD_KERNEL_TARGET=name` or `with kernels.target(name):` forces another.
+Each target describes itself (native/arguments.h, `Row`). The first target in the table that this CPU can run is used;
+`CLEARHEAD_KERNEL_TARGET=name` or `with kernels.target(name):` forces another.
 """
 
 import os
@@ -27,14 +27,14 @@ class Target:
     """One compiled copy of the native kernels.
 
     Attributes:
-        index: its place in the library's table, best first.
-        name: how it is asked for.
-        lanes: how many queries one tile of it holds.
-        needs: the CPU features without which it crashes.
-        dtypes: what it computes.
-        flushes: the dtypes in whose products denormal numbers count as 0.
-        for_tests: it is never chosen, only asked for by name.
-        runs_here: whether this CPU has all it needs.
+        index: its index in the library's table, best first.
+        name: the name by which callers select it.
+        lanes: how many queries one of its tiles holds.
+        needs: the CPU features it requires.
+        dtypes: the dtypes it computes.
+        flushes: the dtypes whose products flush denormal numbers to 0.
+        for_tests: it is never chosen automatically, only by name.
+        runs_here: whether this CPU has all required features.
     """
 
     index: int
@@ -48,7 +48,7 @@ class Target:
 
 
 def targets() -> list[Target]:
-    """Every target in the native library, best first; an empty list where it was not built."""
+    """Return every target of the native library, best first; an empty list if the library was not built."""
     return list(_TARGETS)
 
 
@@ -86,19 +86,19 @@ def target(name: str) -> Iterator[None]:
 
 
 def current(dtype: torch.dtype = torch.float32) -> tuple[Target | None, str]:
-    """The target that computes a dtype, and why in a few words; None where no target that may be used can.
+    """Return the target that computes a dtype, and why in a few words; None if no usable target can.
 
     Raises:
-        OptionError, KernelError: the environment variable or `target` forces one that cannot be had.
+        OptionError, KernelError: the environment variable or `target` forces an unavailable one.
     """
     return chosen_for(forced.get(), dtype)
 
 
 def index_of(dtype: torch.dtype) -> int:
-    """The place in the library's table of the target that computes a dtype.
+    """Return the index, in the library's table, of the target that computes a dtype.
 
     Raises:
-        KernelError: no target that may be used computes it.
+        KernelError: no usable target computes it.
     """
     chosen, why = chosen_for(forced.get(), dtype)
     if chosen is None:
@@ -107,7 +107,7 @@ def index_of(dtype: torch.dtype) -> int:
 
 
 def has_tiles(name: str) -> bool:
-    """Whether a target multiplies on the tile registers of Intel AMX, or on their model.
+    """Return whether a target multiplies on Intel AMX tile registers, or on an emulation of them.
 
     >>> has_tiles("generic")
     False
@@ -116,12 +116,12 @@ def has_tiles(name: str) -> bool:
 
 
 def is_forced() -> bool:
-    """Whether the program or the environment forces a target."""
+    """Return whether the program or the environment forces a target."""
     return forced.get() is not None or bool(_forced_by_environment())
 
 
 def forget() -> None:
-    """Read `CLEARHEAD_KERNEL_TARGET` again at the next call. It is read once, for a look-up there takes 1 µs."""
+    """Read `CLEARHEAD_KERNEL_TARGET` again at the next call. It is cached, because a look-up takes 1 µs."""
     _forced_by_environment.cache_clear()
     chosen_for.cache_clear()
 
@@ -151,7 +151,7 @@ def chosen_for(forced_here: str | None, dtype: torch.dtype) -> tuple[Target | No
 
 
 def _is_slow(candidate: Target, dtype: torch.dtype) -> bool:
-    """Whether a later target computes a dtype faster on this CPU.
+    """Return whether a later target computes a dtype faster on this CPU.
 
     vdpbf16ps runs at half the rate of a float32 multiply-add on Intel and at twice that rate on AMD: on an Intel Xeon
     bfloat16 reaches 264 GF/s converted to float32 and 183 GF/s by vdpbf16ps.
@@ -164,8 +164,8 @@ def _named(name: str) -> Target:
     for candidate in _TARGETS:
         if candidate.name == name:
             if not candidate.runs_here:
-                able = ", ".join(t.name for t in _TARGETS if t.runs_here)
-                raise KernelError(f"this CPU cannot run kernel target {name!r}. It can run: {able}.")
+                usable = ", ".join(t.name for t in _TARGETS if t.runs_here)
+                raise KernelError(f"this CPU cannot run kernel target {name!r}. It can run: {usable}.")
             return candidate
     known = ", ".join(t.name for t in _TARGETS) or "none, because the native library was not built"
     raise OptionError(f"there is no kernel target {name!r}. Compiled are: {known}. Unset {VARIABLE} for the best one.")

@@ -1,7 +1,4 @@
-"""Kernel "native": our C++ on the CPU, the one file that calls it (see native/).
-
-`cpu_targets.py` says which compiled copy of it runs.
-"""
+"""Kernel "native": our C++ on the CPU (see native/). `cpu_targets.py` chooses the compiled copy that runs."""
 
 from __future__ import annotations
 
@@ -24,9 +21,9 @@ _FEW_QUERIES = 8  # kFewQueries of native/passes/backward_scratch.h
 
 
 def peak(steps: int = 1 << 20) -> float:
-    """Do multiply-adds on registers alone, on all of torch's threads; return how many operations that was.
+    """Run multiply-adds on registers, on all of torch's threads; return the number of operations.
 
-    Timing it tells what the machine's arithmetic can do at best. Runs tens of milliseconds.
+    Time it to measure the machine's peak arithmetic. Runs tens of milliseconds.
     """
     return library.peak(index_of(torch.float32), torch.get_num_threads(), steps)
 
@@ -53,11 +50,11 @@ class Native:
     def refuses(self, problem: Problem, capability: Capability = Capability.FORWARD) -> str | None:
         query = problem.query
         if capability in Capability.STATISTICS | Capability.WEIGHTS and query.dtype is torch.float64:
-            return "of float64 it gives no statistics and no weights"
+            return "it computes no statistics and no weights in float64"
         if not query.is_cpu:
-            return f"it runs on the CPU and the tensors are on {query.device}"
+            return f"it runs on the CPU, but the tensors are on {query.device}"
         if query.dtype not in DTYPES:
-            return f"it has no {query.dtype}"
+            return f"it does not support {query.dtype}"
         chosen, why = current(query.dtype)
         if chosen is None:
             return why
@@ -66,13 +63,13 @@ class Native:
         bias = problem.attention.bias
         tensors = (query, problem.key, problem.value, *problem.attention.tensors().values())
         if not has_own_memory(*tensors):
-            return "a tensor has no memory of its own: it is inside torch.vmap, or of a class that wraps others"
+            return "a tensor has no memory: it is inside torch.vmap, or its class wraps other tensors"
         if carries_tangent(*tensors):
-            return "the tensors carry tangents of forward-mode differentiation, which it does not pass on"
+            return "the tensors carry tangents of forward-mode differentiation, which it does not propagate"
         if is_negated(*tensors):
             return "a tensor's memory holds the negative of its numbers; call .resolve_neg() on it"
         if bias is not None and not _adds(bias.dtype, query.dtype):
-            return f"it adds no {bias.dtype} bias to {query.dtype}"
+            return f"it does not support a {bias.dtype} bias with {query.dtype}"
         return None
 
     def forward(self, problem: Problem) -> Result:
@@ -82,7 +79,7 @@ class Native:
         return result
 
     def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
-        if result.out.stride(-1) != 1:  # it came back from a hook on saved tensors, laid out again
+        if result.out.stride(-1) != 1:  # a hook on saved tensors changed its strides
             result = Result(result.out.contiguous(), result.lse)
         call = Call(library, problem, result.out, result.lse)
         gradients = CallGradients(library, problem, grad_out, grad_lse)
@@ -117,15 +114,15 @@ class Native:
         if not (x.is_cpu and weight.is_cpu):
             return "it runs on the CPU"
         if x.dtype not in DTYPES or x.dtype is torch.float64:
-            return f"it has no linear layer of {x.dtype}"
+            return f"it does not support a linear layer in {x.dtype}"
         if weight.dtype is not x.dtype or (
             bias is not None and (bias.dtype is not x.dtype or not bias.is_contiguous())
         ):
-            return "x, weight and bias are of several dtypes, or the bias has gaps"
+            return "x, weight and bias have different dtypes, or the bias is not contiguous"
         if weight.dim() != 2 or x.shape[-1] != weight.shape[1]:
             return "x does not fit the weight"
         if carries_tangent(x, weight, bias):
-            return "the tensors carry tangents of forward-mode differentiation, which it does not pass on"
+            return "the tensors carry tangents of forward-mode differentiation, which it does not propagate"
         if is_negated(x, weight, bias) or not has_own_memory(x, weight, bias):
             return "a tensor's memory does not hold its numbers"
         chosen, why = current(x.dtype)
@@ -150,12 +147,12 @@ def _adds(bias: torch.dtype, query: torch.dtype) -> bool:
 
 
 def _target(dtype: torch.dtype) -> tuple[int, int]:
-    """The number of the target in use for a dtype, and the threads that torch may use."""
+    """Return the index of the target in use for a dtype, and torch's number of threads."""
     return index_of(dtype), torch.get_num_threads()
 
 
 def _outputs(rows: range, keys: range, wanted: Wanted, statistics: Statistics) -> Any:
-    """Where the library writes statistics: the Statistics of native/arguments.h."""
+    """Return the Statistics of native/arguments.h: the addresses to which the library writes."""
     outputs = library.Statistics()
     outputs.first_row, outputs.last_row = rows.start, rows.stop
     outputs.first_key, outputs.last_key = keys.start, keys.stop
@@ -172,14 +169,14 @@ def _outputs(rows: range, keys: range, wanted: Wanted, statistics: Statistics) -
 
 
 def _empty_result(problem: Problem, dtype: torch.dtype = torch.float32) -> Result:
-    """Output and lse of a problem, not yet written; the lse in `dtype`."""
+    """Allocate output and lse of a problem; the lse in `dtype`."""
     batch, heads, length, _ = problem.query.shape
     lse = problem.query.new_empty((batch, heads, length), dtype=dtype)
     return Result(_like_query(problem.query, problem.value.shape[-1]), lse)
 
 
 def _like_query(query: Tensor, width: int) -> Tensor:
-    """An empty output laid out as the query is, so that merging the heads afterwards needs no copy."""
+    """Allocate an output with the query's memory layout, so that merging the heads afterwards needs no copy."""
     batch, heads, length, query_width = query.shape
     if query.stride(1) < query.stride(2):
         return query.new_empty(batch, length, heads, width).transpose(1, 2)

@@ -23,7 +23,7 @@ def _load() -> tuple[Any, str]:
         return None, f"the native library was not built: {first or 'the package was installed without building it'}"
     except ImportError as error:  # a shared library that it needs is missing
         return None, f"the native library cannot be loaded: {error}"
-    if not hasattr(module, "Attention"):
+    if not hasattr(module, "CostTable"):
         return None, "the native library was built from other sources. Install clearhead again"
     return module, ""
 
@@ -34,10 +34,20 @@ def build_failure() -> str:
 
 
 library, missing = _load()  # the module or None, and why there is none
-# Whether the library reads torch's tensors without Python: torch gives it a C interface (docs/decisions/0022).
-reads_tensors: bool = library is not None and library.register_tensor_types(
-    Tensor, torch.nn.Parameter, getattr(Tensor, "__dlpack_c_exchange_api__", None)
+# Functions that answer something while a mode, a transform, a tracer or autocast has to see a call: modes.is_watched(),
+# which the library asks in half the time.
+WATCHERS = (
+    torch._C._len_torch_function_stack,
+    torch._C._len_torch_dispatch_stack,
+    torch._C._functorch.peek_interpreter_stack,
+    torch._C._is_tracing,
+    torch._C._is_any_autocast_enabled,
 )
+# Whether the library reads torch's tensors without Python: torch gives it a C interface (docs/decisions/0022).
+reads_tensors: bool = library is not None and library.register_torch(
+    Tensor, torch.nn.Parameter, getattr(Tensor, "__dlpack_c_exchange_api__", None), WATCHERS, torch.is_grad_enabled,
+    torch.get_num_threads,
+)  # fmt: skip
 
 
 def cpu_features() -> frozenset[str]:

@@ -1,6 +1,6 @@
-"""Attention in plain torch, a block of queries at a time: every field of an attention, in any float dtype.
+"""Attention in plain torch, one block of queries at a time: every field of an attention, in any float dtype.
 
-The reference kernel is this file at float64. The torch kernel falls back to it where SDPA cannot compute a problem.
+The reference kernel is this file in float64. The torch kernel falls back to it if SDPA cannot compute a problem.
 """
 
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from clearhead.kernels.problem import Gradients, Problem, Result
 from clearhead.spec import LEARNABLE, Attention, cap_slope, distances, logits
 from clearhead.spec.dropout import kept
 
-BLOCK = 1 << 20  # logits held at once: 4 MiB in float32, and some ten such tensors live at a time
-EMPTY = -1e37  # a row without a logit above this may attend nothing, as if all were -inf: the native kernel's limit
+BLOCK = 1 << 20  # logits per block: 4 MiB in float32, and about ten such tensors exist at a time
+EMPTY = -1e37  # a row whose logits are all below this is empty, as with -inf; the native kernel has the same limit
 
 
 @in_own_dtype
@@ -47,7 +47,7 @@ def forward(problem: Problem, dtype: torch.dtype) -> Result:
 def backward(
     problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None, dtype: torch.dtype
 ) -> Gradients:
-    """Compute all gradients, with every intermediate in `dtype`. Memory: as forward, and the gradients.
+    """Compute all gradients, with every intermediate in `dtype`. Memory: that of forward, and the gradients.
 
     Source: Dao 2023 (FlashAttention-2), alg. 2; with P the weights, dP = dO Vᵀ and δ = Σⱼ P dP, the gradient of a
     logit is P (dP - δ + d lse), and that of a sink is its own weight times (d lse - δ).
@@ -68,7 +68,7 @@ def backward(
             dropped, grad_weights = weights * factor, grad_weights * factor
         grad_value += _group(dropped, problem).mT @ upstream
 
-        # A row that may attend nothing has a constant output and lse: no gradient passes through it.
+        # An empty row has a constant output and lse, so no gradient passes through it.
         shift = (weights * grad_weights).sum(-1)
         if grad_lse is not None:
             shift = shift - grad_lse[:, :, rows].to(dtype)
@@ -109,7 +109,7 @@ def _add_learned(
 
 
 def rows_of(mask: Tensor, rows: slice) -> Tensor:
-    """A block of rows of something that broadcasts to (B, H, L, S), as a view with four axes."""
+    """Return a block of rows of a tensor that broadcasts to (B, H, L, S), as a view with four axes."""
     full = mask.view((1,) * (4 - mask.dim()) + tuple(mask.shape))
     return full if full.shape[2] == 1 else full[:, :, rows]
 
@@ -129,20 +129,20 @@ def _blocks(problem: Problem) -> Iterator[slice]:
 
 
 def _scaled(problem: Problem, attention: Attention, query: Tensor, key: Tensor) -> Tensor:
-    """(B, H, rows, S): q·k times the multiplier, for a block of queries."""
+    """Return q·k times the multiplier for a block of queries, (B, H, rows, S)."""
     return _ungroup(_group(query, problem) @ key.mT, query.shape[1]) * attention.multiplier
 
 
 def _weights(block: Tensor, lse: Tensor) -> Tensor:
-    """exp(logits - lse), and 0 in a row whose lse is -inf."""
+    """Return exp(logits - lse), and 0 in a row whose lse is -inf."""
     return torch.exp(block - lse.masked_fill(lse == -torch.inf, 0)[..., None])
 
 
 def _normalised(weights: Tensor, attention: Attention) -> Tensor:
-    """The weights, with rows that sum to 1 unless there are sinks.
+    """Return the weights with rows that sum to 1, unless there are sinks.
 
-    logits - lse loses digits where both are in the hundreds, and all of them at -1e9, which people add to mask a whole
-    row; dividing by the row's sum restores them.
+    logits - lse loses digits if both are in the hundreds, and all of them at -1e9, a common bias for masking a whole
+    row. Dividing by the row's sum restores them.
     """
     if attention.sinks is not None:
         return weights
@@ -150,7 +150,7 @@ def _normalised(weights: Tensor, attention: Attention) -> Tensor:
 
 
 def _dropout_factor(attention: Attention, weights: Tensor) -> Tensor | None:
-    """What the weights are multiplied by: 0 where dropped, 1/(1 - p) where kept; None without dropout."""
+    """Return the factor on the weights: 0 where dropped, 1/(1 - p) where kept; None without dropout."""
     if attention.dropout_p == 0:
         return None
     batch, heads, length, keys = weights.shape
@@ -159,12 +159,12 @@ def _dropout_factor(attention: Attention, weights: Tensor) -> Tensor | None:
 
 
 def _group(tensor: Tensor, problem: Problem) -> Tensor:
-    """(B, H, l, X) -> (B, H_kv, group·l, X): the rows of query heads that share a key head, one below the other."""
+    """Stack the rows of the query heads that share a key head: (B, H, l, X) -> (B, H_kv, group·l, X)."""
     batch, _, rows, width = tensor.shape
     return tensor.reshape(batch, problem.key.shape[1], problem.group * rows, width)
 
 
 def _ungroup(tensor: Tensor, heads: int) -> Tensor:
-    """(B, H_kv, group·l, X) -> (B, H, l, X)."""
+    """Invert `_group`: (B, H_kv, group·l, X) -> (B, H, l, X)."""
     batch, kv_heads, rows, width = tensor.shape
     return tensor.reshape(batch, heads, kv_heads * rows // heads, width)

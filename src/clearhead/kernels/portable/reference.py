@@ -1,4 +1,4 @@
-"""Kernel "reference": the equation in float64. What every other kernel is held to."""
+"""Kernel "reference": the equation in float64, with which every other kernel is compared."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from clearhead.kernels.problem import Gradients, Problem, Result
 
 
 class Reference:
-    """Computes any problem in float64, a block of queries at a time; its lse is float64."""
+    """Computes any problem in float64, one block of queries at a time; its lse is float64."""
 
     name = "reference"
     capabilities = Capability.FORWARD | Capability.GRADIENTS
@@ -20,7 +20,7 @@ class Reference:
         return None
 
     def describe(self) -> str:
-        return "float64, a block of queries at a time; runs wherever torch does"
+        return "float64, one block of queries at a time; runs wherever torch does"
 
     def refuses(self, problem: Problem, capability: Capability = Capability.FORWARD) -> str | None:
         if problem.query.device.type == "mps":

@@ -1,4 +1,4 @@
-"""Torch's fused operators on CUDA, flash, efficient and cuDNN: called directly, because only they give the lse."""
+"""Torch's fused operators on CUDA, flash, efficient and cuDNN, called directly, because only they return the lse."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from clearhead.kernels.portable.blockwise import EMPTY
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent
 from clearhead.spec import EVERYWHERE, four_axes
 
-DEVICES = ("cuda",)  # AMD's are called so too
+DEVICES = ("cuda",)  # also the name of AMD's
 FUSED = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION)
 _BY_NUMBER = {backend.value: backend for backend in FUSED}
 _flash = torch.ops.aten._scaled_dot_product_flash_attention.default
@@ -18,18 +18,18 @@ _efficient = torch.ops.aten._scaled_dot_product_efficient_attention.default
 _efficient_backward = torch.ops.aten._scaled_dot_product_efficient_attention_backward.default
 _cudnn = torch.ops.aten._scaled_dot_product_cudnn_attention.default
 _cudnn_backward = torch.ops.aten._scaled_dot_product_cudnn_attention_backward.default
-_FLASH_WIDTH = 8  # the flash operator takes head_dim in multiples of this
-_MASK_ROW = 8  # the efficient operator reads a mask whose rows are multiples of this apart
-_LSE_ROW = 32  # and an lse whose rows are
+_FLASH_WIDTH = 8  # the flash operator needs a multiple of this as head_dim
+_MASK_ROW = 8  # the efficient operator needs a multiple of this as the row stride of a mask
+_LSE_ROW = 32  # the same for the lse
 
 
 def backend(problem: Problem, learns: bool | None = None) -> SDPBackend | None:
-    """Which operator torch's function would take, where it computes exactly this problem; None where none does.
+    """Return the fused operator that torch's function would use, if it computes exactly this problem; else None.
 
-    As torch's function does, it respects `torch.backends.cuda.enable_flash_sdp` and `torch.nn.attention.sdpa_kernel`.
+    Respects `torch.backends.cuda.enable_flash_sdp` and `torch.nn.attention.sdpa_kernel`, as torch's function does.
 
     Args:
-        learns: whether gradients are wanted; None = as autograd records.
+        learns: whether gradients are needed; None = whether autograd records them.
     """
     if problem.query.device.type not in DEVICES:
         return None
@@ -40,7 +40,7 @@ def backend(problem: Problem, learns: bool | None = None) -> SDPBackend | None:
     mask = attention.allow if attention.allow is not None else attention.bias
     mask = None if mask is None else four_axes(mask).expand(problem.shape)
     chosen = operator_for(query, key, value, mask, attention.is_causal, attention.scale, problem.group > 1)
-    # Only this one gives a bias's gradient, and that of each pair.
+    # Only this operator computes the gradient of a bias, and only with the full shape.
     return None if bias_learns and chosen is not SDPBackend.EFFICIENT_ATTENTION else chosen
 
 
@@ -50,7 +50,7 @@ def _is_whole(problem: Problem) -> bool:
 
 
 def is_exact(problem: Problem) -> bool:
-    """Whether a fused operator computes what is asked, wherever torch takes it."""
+    """Whether a fused operator computes exactly this problem, if torch uses one."""
     query, key, value, attention = problem.query, problem.key, problem.value, problem.attention
     if attention.dropout_p or attention.softcap is not None or 0 in (*query.shape, *key.shape, value.shape[-1]):
         return False
@@ -58,7 +58,7 @@ def is_exact(problem: Problem) -> bool:
     if len(tensors) > 1 or not tensors.keys() <= {"allow", "bias"}:
         return False
     if attention.scale <= 0 or (attention.band != EVERYWHERE and (not attention.is_causal or tensors)):
-        return False  # they look for the largest product, and mask, before they multiply by the scale
+        return False  # the operators take the maximum, and mask, before they multiply by the scale
     bias = attention.bias
     if bias is not None and bias.dtype != query.dtype:
         return False
@@ -68,9 +68,9 @@ def is_exact(problem: Problem) -> bool:
 def takes(
     query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None, grouped: bool
 ) -> bool:  # fmt: skip
-    """Whether `F.scaled_dot_product_attention` computes a call without a mask by a fused operator, as it is promised.
+    """Return whether `F.scaled_dot_product_attention` computes a call without a mask exactly, by a fused operator.
 
-    What is not plain (B, H, L, D) tensors that fit each other is left to the checks of `attention`.
+    False for anything but plain (B, H, L, D) tensors that fit each other: `attention` validates those calls.
     """
     tensors = (query, key, value)
     if any(type(t) not in (Tensor, torch.nn.Parameter) or t.dim() != 4 or 0 in t.shape for t in tensors):
@@ -88,13 +88,13 @@ def takes(
 def operator_for(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool, scale: float, grouped: bool
 ) -> SDPBackend | None:
-    """The fused operator that `F.scaled_dot_product_attention` would take; None where it would take none."""
+    """Return the fused operator that `F.scaled_dot_product_attention` would use; None if it would use none."""
     number = torch._fused_sdp_choice(query, key, value, mask, 0.0, is_causal, scale=scale, enable_gqa=grouped)
     return _BY_NUMBER.get(number)
 
 
 def forward(problem: Problem, chosen: SDPBackend) -> Result:
-    """Output and lse by one of the operators."""
+    """Compute output and lse by one of the operators."""
     query, key, value, attention = problem.query, problem.key, problem.value, problem.attention
     scale, is_causal = attention.scale, attention.is_causal
     if chosen is SDPBackend.FLASH_ATTENTION:
@@ -115,14 +115,14 @@ def forward(problem: Problem, chosen: SDPBackend) -> Result:
 
 
 def backward(problem: Problem, result: Result, grad_out: Tensor, chosen: SDPBackend) -> Gradients:
-    """Gradients by one of the operators; it need not be the one that ran forward."""
+    """Compute the gradients by one of the operators, which may differ from the one that ran forward."""
     query, key, value, attention = problem.query, problem.key, problem.value, problem.attention
     out, lse = result.out, result.lse
     empty = _empty_rows(problem)
     if empty is not None:
         grad_out, lse = grad_out.masked_fill(empty[..., None], 0), lse.masked_fill(empty, 0)
     scale, is_causal, sizes = attention.scale, attention.is_causal, (query.shape[2], key.shape[2])
-    seed = torch.empty((), dtype=torch.int64, device=query.device)  # without dropout it is not read
+    seed = torch.empty((), dtype=torch.int64, device=query.device)  # not read without dropout
     if chosen is SDPBackend.FLASH_ATTENTION:
         wide, (out, grad_out) = _pad(query, key, value), _pad(out, grad_out)
         state = torch.empty(2, dtype=torch.uint64, device=query.device)
@@ -133,11 +133,11 @@ def backward(problem: Problem, result: Result, grad_out: Tensor, chosen: SDPBack
         return Gradients(grads[0][..., :width], grads[1][..., :width], grads[2][..., :value_width])
     mask = _mask(problem)
     if chosen is SDPBackend.EFFICIENT_ATTENTION:
-        wanted = [True, True, True, "bias" in attention.learning()]
+        needed = [True, True, True, "bias" in attention.learning()]
         grad_query, grad_key, grad_value, grad_bias = _efficient_backward(
-            grad_out, query, key, value, mask, out, _pad_rows(lse), seed, seed, 0.0, wanted, is_causal, scale=scale
+            grad_out, query, key, value, mask, out, _pad_rows(lse), seed, seed, 0.0, needed, is_causal, scale=scale
         )
-        return Gradients(grad_query, grad_key, grad_value, {"bias": grad_bias} if wanted[3] else {})
+        return Gradients(grad_query, grad_key, grad_value, {"bias": grad_bias} if needed[3] else {})
     grads = _cudnn_backward(
         grad_out, query, key, value, out, lse.contiguous()[..., None], seed, seed, mask, None, None, *sizes, 0.0,
         is_causal, scale=scale,
@@ -146,13 +146,13 @@ def backward(problem: Problem, result: Result, grad_out: Tensor, chosen: SDPBack
 
 
 def _pad(*tensors: Tensor) -> list[Tensor]:
-    """The same with rows as wide as the flash operator takes them; zeros change no product."""
+    """Pad rows with zeros to a width that the flash operator supports."""
     return [F.pad(tensor, (0, -tensor.shape[-1] % _FLASH_WIDTH)) if tensor.shape[-1] % _FLASH_WIDTH else tensor
             for tensor in tensors]  # fmt: skip
 
 
 def _pad_rows(lse: Tensor) -> Tensor:
-    """An lse as the efficient operator gives it, of which a result holds the part that belongs to queries."""
+    """Return the lse with the padded rows that the efficient operator expects; a `Result` holds only the first L."""
     batch, heads, length = lse.shape
     step = -(-length // _LSE_ROW) * _LSE_ROW
     if lse.stride() == (heads * step, step, 1):
@@ -161,7 +161,7 @@ def _pad_rows(lse: Tensor) -> Tensor:
 
 
 def _mask(problem: Problem) -> Tensor | None:
-    """The mask as the operators take it: added to the logits, (B, H, L, S), its rows aligned."""
+    """Return the mask as the operators expect it: added to the logits, (B, H, L, S), with aligned rows."""
     allow, bias = problem.attention.allow, problem.attention.bias
     if allow is not None:
         mask = torch.zeros(allow.shape, dtype=problem.query.dtype, device=allow.device).masked_fill_(~allow, -torch.inf)
@@ -177,7 +177,7 @@ def _mask(problem: Problem) -> Tensor | None:
 
 
 def _empty_rows(problem: Problem) -> Tensor | None:
-    """bool (B, H, L), True where a mask leaves a row nothing; None without a mask. No number leaves the device."""
+    """Return which rows a mask leaves empty, bool (B, H, L), without synchronising; None without a mask."""
     allow, bias = problem.attention.allow, problem.attention.bias
     if allow is not None:
         empty = ~four_axes(allow).any(-1)

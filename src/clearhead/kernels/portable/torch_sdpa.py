@@ -1,4 +1,4 @@
-"""Kernel "torch": torch's own flash attention, and blockwise torch for what it cannot compute."""
+"""Kernel "torch": torch's fused attention, and blockwise torch for problems it cannot compute."""
 
 import threading
 from collections.abc import Iterator
@@ -19,33 +19,33 @@ _flash = torch._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 
 
-class _Asked(threading.local):
+class _State(threading.local):
     depth = 0
 
 
-_asked = _Asked()
+_state = _State()
 
 
-def is_asked() -> bool:
-    """Whether this thread is inside `torchs_own`."""
-    return _asked.depth > 0
+def is_torchs_own() -> bool:
+    """Return whether this thread is inside `torchs_own`."""
+    return _state.depth > 0
 
 
 @contextmanager
 def torchs_own() -> Iterator[None]:
-    """Run torch's operators on torch's own kernels in this thread, also while `clearhead.accelerate` is on."""
-    _asked.depth += 1
+    """Run torch's operators on torch's own kernels in this thread, even while `clearhead.accelerate` is on."""
+    _state.depth += 1
     try:
         yield
     finally:
-        _asked.depth -= 1
+        _state.depth -= 1
 
 
 class TorchSdpa:
-    """Computes any problem in the tensors' own dtype, with float32 sums for the 16-bit ones.
+    """Computes any problem in the tensors' own dtype, with float32 sums for 16-bit dtypes.
 
-    The operators behind `F.scaled_dot_product_attention` are called directly, because only they give the lse: the CPU's
-    flash operator here, those of CUDA in `torch_cuda.py`.
+    The operators behind `F.scaled_dot_product_attention` are called directly, because only they return the lse: the
+    CPU's flash operator here, those of CUDA in `torch_cuda.py`.
     """
 
     name = "torch"
@@ -57,7 +57,7 @@ class TorchSdpa:
         return None
 
     def describe(self) -> str:
-        return f"torch {torch.__version__}: its fused attention on the CPU and CUDA, blocked torch elsewhere"
+        return f"torch {torch.__version__}: its fused attention on the CPU and CUDA, blockwise torch elsewhere"
 
     def refuses(self, problem: Problem, capability: Capability = Capability.FORWARD) -> str | None:
         return None
@@ -79,7 +79,7 @@ class TorchSdpa:
                 attn_mask=mask,
                 scale=problem.attention.scale,
             )
-        # The operator answers NaN or a mean, and lse 0, for a row that may attend nothing (seen in torch 2.13).
+        # For an empty row the operator returns NaN or the mean of all values, and lse 0 (torch 2.13).
         empty = _empty_rows(problem, mask)
         if empty is not None:
             out, lse = out.masked_fill(empty[..., None], 0), lse.masked_fill(empty, -torch.inf)
@@ -116,7 +116,7 @@ class TorchSdpa:
 
 
 def flash_can(problem: Problem) -> bool:
-    """Whether torch's CPU flash operator computes exactly this problem, without an L×S tensor made for it."""
+    """Return whether torch's CPU flash operator computes exactly this problem, without an extra L×S tensor."""
     query, key, value, attention = problem.query, problem.key, problem.value, problem.attention
     if query.device.type != "cpu" or attention.dropout_p or attention.softcap is not None:
         return False
@@ -124,7 +124,7 @@ def flash_can(problem: Problem) -> bool:
     if len(tensors) > 1 or not tensors.keys() <= {"allow", "bias"}:
         return False
     if attention.band != EVERYWHERE and (not attention.is_causal or tensors or attention.scale <= 0):
-        return False  # under a causal mask it multiplies the masked -inf by the scale (seen in torch 2.13)
+        return False  # under a causal mask it multiplies the masked -inf by the scale (torch 2.13)
     if query.shape[-1] != value.shape[-1] or 0 in (*query.shape, *key.shape):
         return False
     return (
@@ -136,25 +136,25 @@ def flash_can(problem: Problem) -> bool:
 
 @cache
 def flash_runs(dtype: torch.dtype) -> bool:
-    """Whether the operator computes a dtype at all, as torch is set up.
+    """Return whether the operator can compute a dtype with torch's current settings.
 
-    Where oneDNN may multiply bfloat16 by instructions of AVX-512 and more, and ATEN_CPU_CAPABILITY keeps torch from
-    them, the operator raises "pack_vnni2 is only supported when avx512 is supported" (seen in torch 2.13).
+    If oneDNN may use AVX-512 instructions for bfloat16 and ATEN_CPU_CAPABILITY keeps torch from them, the operator
+    raises "pack_vnni2 is only supported when avx512 is supported" (torch 2.13).
 
     >>> flash_runs(torch.float32)
     True
     """
     if dtype is not torch.bfloat16 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return True
-    # A CPU without AVX-512 has no such instructions, whatever oneDNN says of it.
+    # A CPU without AVX-512 has no such instructions, whatever oneDNN reports.
     return "AVX512" in torch.backends.cpu.get_cpu_capability() or not cpu_supports("avx512f")
 
 
 def flash_reads(*tensors: Tensor) -> bool:
-    """Whether the operator reads rows (B, H, L, D) that are contiguous, and lays out its outputs so too.
+    """Return whether the rows of (B, H, L, D) tensors are contiguous, and those of the operator's outputs will be too.
 
-    It takes their layout from the inputs: where another axis has stride 1 as well, as in windows that overlap, it may
-    lay that one innermost, and then writes past it (seen in torch 2.13).
+    The operator derives the output's layout from the inputs. If another axis also has stride 1, as in overlapping
+    windows, it may make that axis the innermost one and write past it (torch 2.13).
 
     >>> x = torch.arange(7.0)
     >>> flash_reads(x.view(1, 1, 1, 7)), flash_reads(x.unfold(0, 5, 1)[None, None])
@@ -168,28 +168,29 @@ def _ties(tensor: Tensor) -> bool:
 
 
 def _mask(problem: Problem) -> Tensor | None:
-    """The mask as the operator takes it: added to the logits, 4 axes, as small as the caller's.
+    """Return the mask as the operator expects it: added to the logits, four axes, not expanded.
 
-    Float32 where it is of another dtype than the query: narrower, -1e5 would be -inf, and a hundred have no digits.
+    It is float32 if its dtype differs from the query's: in a 16-bit dtype -1e5 could become -inf, and 100 has no
+    digits after the point.
     """
     if problem.attention.allow is not None:
         allow = problem.attention.allow
         mask = torch.zeros(allow.shape, dtype=problem.query.dtype, device=allow.device)
         mask.masked_fill_(~allow, -torch.inf)
     elif problem.attention.bias is not None:
-        own, wanted = problem.attention.bias.detach(), problem.query.dtype
-        mask = own if own.dtype == wanted else own.to(wide(wanted))
+        own, dtype = problem.attention.bias.detach(), problem.query.dtype
+        mask = own if own.dtype == dtype else own.to(wide(dtype))
     else:
         return None
     return mask.view((1,) * (4 - mask.dim()) + tuple(mask.shape))
 
 
 def _empty_rows(problem: Problem, mask: Tensor | None) -> Tensor | None:
-    """bool (B, H, L), True where the mask leaves a row nothing; None if there is no mask."""
+    """Return which rows the mask leaves empty, bool (B, H, L); None if there is no mask."""
     if problem.attention.allow is not None:
         blocked = ~problem.attention.allow.any(-1)
     elif mask is not None:
-        blocked = (mask.to(wide(mask.dtype)) < blockwise.EMPTY).all(-1)  # float16 has no such number
+        blocked = (mask.to(wide(mask.dtype)) < blockwise.EMPTY).all(-1)  # EMPTY is out of range for float16
     else:
         return None
     return blocked.broadcast_to(problem.query.shape[:3])

@@ -1,1 +1,1 @@
-"""Kernel "triton": attention on GPUs, for what torch's fused operators lack. Importing this imports no Triton."""
+"""Kernel "triton": attention on GPUs for what torch's fused operators do not support. Does not import Triton."""

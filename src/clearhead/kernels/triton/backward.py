@@ -1,4 +1,4 @@
-"""The backward pass, without atomics, so that two runs give the same bits.
+"""The backward pass. Without atomics, so two runs give the same bits.
 
 With P the weights, dP = dO Vᵀ and δ = Σⱼ P dP = dO · O, the gradient of a logit is P (dP - δ + d lse). Source: Dao 2023
 (FlashAttention-2), alg. 2.
@@ -9,10 +9,10 @@ import triton.language as tl
 
 from clearhead.kernels.triton.forward import store_row
 from clearhead.kernels.triton.tile import (
-    apart,
     capped,
     decode,
     device,
+    distances,
     finish_logits,
     kept,
     key_range,
@@ -28,7 +28,7 @@ from clearhead.kernels.triton.tile import (
 
 @device
 def gradient_of_logits(x, grad_weights, terms, sizes, batch, head, rows, columns, lse_high, lse_low, shift):
-    """The weights as they multiply the values, and the gradient of the logits; the last three broadcast along rows."""
+    """Return the weights after dropout, and the gradient of the logits. The last three arguments broadcast."""
     weights = tl.exp((x - lse_high) - lse_low)
     dropped = weights
     if terms.head_words is not None:
@@ -43,8 +43,10 @@ def backward_query(
     query, key, value, out, lse, grad_out, grad_lse, grad_query, shifts, alibi_rows, scale_rows, terms, sizes,
     WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of ROWS queries; each row's shift δ - d lse, which the other kernels read; its part of the slopes' and
-    scales' gradients."""
+    """Compute the gradients of ROWS queries, and each row's part of the gradients of ALiBi slopes and head scales.
+
+    Also writes each row's shift δ - d lse, which the other kernels read.
+    """
     block, batch, head = decode(tl.program_id(0), tl.cdiv(sizes.length, ROWS), sizes.heads)
     kv_head = head // (sizes.heads // sizes.kv_heads)
     index = batch * sizes.heads + head
@@ -76,7 +78,7 @@ def backward_query(
             lse_high[:, None], lse_low[:, None], shift[:, None],
         )  # fmt: skip
         if alibi_rows is not None:
-            by_distance += tl.sum(grad_logits * apart(sizes, rows[:, None], columns[None, :]), 1)
+            by_distance += tl.sum(grad_logits * distances(sizes, rows[:, None], columns[None, :]), 1)
         grad += product((grad_logits * slope).to(k.dtype), k, PRECISION)
 
     store_rows(grad_query, batch, head, rows, sizes.length, terms.width, grad * scale, WIDTH)
@@ -91,8 +93,10 @@ def backward_key(
     query, key, value, lse, grad_out, grad_key, grad_value, shifts, terms, sizes,
     WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of KEYS keys and their values, over all queries of all heads that read them. Tiles are transposed: keys
-    down, queries across, so that no tile is turned before its second product."""
+    """Compute the gradients of KEYS keys and their values, over all queries of all heads that read them.
+
+    Tiles are (keys, queries), so that none has to be transposed before its second product.
+    """
     block, batch, kv_head = decode(tl.program_id(0), tl.cdiv(sizes.keys, KEYS), sizes.kv_heads)
     group = sizes.heads // sizes.kv_heads
     columns = block * KEYS + tl.arange(0, KEYS)
@@ -129,8 +133,11 @@ def backward_bias(
     query, key, value, lse, grad_out, grad_bias, shifts, terms, sizes, batches, heads, bias_length, bias_keys, shared,
     WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
-    """One tile of the bias's gradient, in the bias's own shape (batches, heads, bias_length, bias_keys): the sum over
-    every axis that it broadcasts. `shared` = how many batch entries and heads read one entry of it."""
+    """Compute one tile of the bias's gradient, summed over every axis that the bias broadcasts.
+
+    Its shape is the bias's own, (batches, heads, bias_length, bias_keys). `shared` is how many batch entries and heads
+    read one entry of the bias.
+    """
     row_tiles, key_tiles = tl.cdiv(bias_length, ROWS), tl.cdiv(bias_keys, KEYS)
     block, bias_batch, bias_head = decode(tl.program_id(0), row_tiles * key_tiles, heads)
     row_tile, key_tile = block // key_tiles, block % key_tiles
@@ -139,7 +146,7 @@ def backward_bias(
     last_key = tl.where(bias_keys == 1, sizes.keys, first_key + KEYS)
     total = tl.zeros([ROWS, KEYS], tl.float32)
     for reader in range(0, shared):
-        # A bias of one head is read by each head of an entry in turn, then by those of the next entry.
+        # If heads share the bias, loop over the heads of a batch entry, then over those of the next entry.
         head = tl.where(heads == 1, reader % sizes.heads, bias_head)
         batch = bias_batch + tl.where(heads == 1, reader // sizes.heads, reader)
         kv_head = head // (sizes.heads // sizes.kv_heads)
@@ -171,7 +178,7 @@ def backward_bias(
 def store_bias(
     grad_bias, batch, head, first_row, first_key, length, keys, total, ROWS: tl.constexpr, KEYS: tl.constexpr
 ):
-    """Write a tile of the bias's gradient, summed along an axis of size 1."""
+    """Store a tile of the bias's gradient, summed along an axis of size 1."""
     rows, columns = first_row + tl.arange(0, ROWS), first_key + tl.arange(0, KEYS)
     if (length == 1) & (keys == 1):
         tl.store(row_pointers(grad_bias, batch, head, first_row * 0, first_key * 0), tl.sum(tl.sum(total, 1), 0))

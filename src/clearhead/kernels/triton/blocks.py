@@ -1,15 +1,15 @@
-"""How large the tiles of each Triton kernel are: one table, from which Triton's autotuner takes the fastest once."""
+"""Tile sizes of each Triton kernel: one table, from which Triton's autotuner selects the fastest once."""
 
 from typing import NamedTuple
 
 
 class Blocks(NamedTuple):
-    """One way to cut a kernel's work.
+    """The tile size of a kernel, and how it is executed.
 
     Attributes:
-        rows, keys: of a tile.
-        warps: of 32 threads, that share a tile.
-        stages: tiles of keys that are on their way from memory at once.
+        rows, keys: the sizes of a tile.
+        warps: how many warps of 32 threads share a tile.
+        stages: how many tiles of keys are loaded ahead.
     """
 
     rows: int
@@ -20,8 +20,8 @@ class Blocks(NamedTuple):
 
 FORWARD, BACKWARD, SECOND_PASS = "forward", "backward", "second pass"
 
-# By pass and by the most bytes of a row of a query or value: a tile of it takes so much shared memory. Each fits the
-# 164 KiB of sm_80; tests/kernels/triton_builds.py compiles every one.
+# By pass and by the largest row of a query or value in bytes, which determines the shared memory of a tile. Each fits
+# in the 164 KiB of sm_80; tests/kernels/triton_builds.py compiles every one.
 TABLE: dict[tuple[str, int], tuple[Blocks, ...]] = {
     (FORWARD, 128): (Blocks(128, 64, 4, 3), Blocks(64, 64, 4, 3), Blocks(16, 64, 4, 2)),
     (FORWARD, 256): (Blocks(128, 64, 8, 2), Blocks(64, 32, 4, 2), Blocks(16, 64, 4, 2)),
@@ -33,18 +33,18 @@ TABLE: dict[tuple[str, int], tuple[Blocks, ...]] = {
     (SECOND_PASS, 256): (Blocks(64, 64, 8, 2), Blocks(32, 64, 4, 2)),
     (SECOND_PASS, 1024): (Blocks(16, 64, 4, 1),),
 }
-# Triton's interpreter takes as long for a small tile as for a large one; these still cut the tests' problems.
+# Triton's interpreter takes as long for a small tile as for a large one; these still split the tests' problems.
 INTERPRETED = {FORWARD: Blocks(64, 64, 1, 1), BACKWARD: Blocks(32, 64, 1, 1), SECOND_PASS: Blocks(64, 64, 1, 1)}
 
 MOST_BYTES = max(most for _, most in TABLE)
 
 
 def candidates(kind: str, row_bytes: int) -> tuple[Blocks, ...]:
-    """The blocks among which a pass is tuned.
+    """Return the blocks among which a pass is tuned.
 
     Args:
         kind: FORWARD, BACKWARD or SECOND_PASS.
-        row_bytes: of the widest row, padded to a power of 2.
+        row_bytes: bytes of the widest row, padded to a power of 2.
 
     >>> candidates(BACKWARD, 512)
     (Blocks(rows=16, keys=16, warps=4, stages=1),)

@@ -1,4 +1,4 @@
-"""The forward pass: output and lse, and on the way entropy, maximum, squares and mass of each row.
+"""The forward pass: output and lse, and in the same pass entropy, maximum, squares and mass of each row.
 
 Source: Dao 2023 (FlashAttention-2), alg. 1.
 """
@@ -23,8 +23,8 @@ from clearhead.kernels.triton.tile import (
 )
 
 
-class RowNumbers(NamedTuple):
-    """Where numbers about rows go, (B, H, L) float32, contiguous; None for what is not wanted."""
+class RowStatistics(NamedTuple):
+    """Outputs for statistics of rows, (B, H, L) float32, contiguous; None = not wanted."""
 
     entropy: Any
     maximum: Any
@@ -34,7 +34,7 @@ class RowNumbers(NamedTuple):
 
 @device
 def store_row(pointer, index, sizes, rows, numbers):
-    """Write one number a row of a contiguous (B·H, L)."""
+    """Store one number per row of a contiguous (B·H, L)."""
     tl.store(pointer + index.to(tl.int64) * sizes.length + rows, numbers, mask=rows < sizes.length)
 
 
@@ -43,7 +43,7 @@ def forward(
     query, key, value, out, lse, terms, numbers, sizes,
     WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
-    """ROWS queries of one head over all keys they may attend, KEYS at a time."""
+    """Compute ROWS queries of one head over all keys they may attend, KEYS at a time."""
     block, batch, head = decode(tl.program_id(0), tl.cdiv(sizes.length, ROWS), sizes.heads)
     kv_head = head // (sizes.heads // sizes.kv_heads)
     rows = block * ROWS + tl.arange(0, ROWS)
@@ -79,7 +79,7 @@ def forward(
         top = new_top
 
     fade, divisor, ahead, logarithm = normalise(top, total, terms, head)
-    share = fade / divisor  # what a weight of exp(logit - top) is after the softmax
+    share = fade / divisor  # factor from exp(logit - top) to the weight after the softmax
     store_rows(out, batch, head, rows, sizes.length, terms.value_width, result * share[:, None], VALUE_WIDTH)
     logarithm = logarithm.to(lse.pointer.dtype.element_ty) + tl.log(divisor).to(lse.pointer.dtype.element_ty)
     tl.store(row_pointers(lse, batch, head, rows, rows * 0), logarithm, mask=rows < sizes.length)
@@ -97,9 +97,9 @@ def forward(
 
 @device
 def normalise(top, total, terms, head):
-    """How a row's sums become shares: (exp(top - base), the sum of exp(logit - base), base - top, base).
+    """Return (exp(top - base), the sum of exp(logit - base), base - top, base), which normalise a row's sums.
 
-    The base is the largest of the logits and the sink. In an empty row the sum is given as 1, and the base as -inf.
+    The base is the largest of the logits and the sink. For an empty row the sum is 1 and the base is -inf.
     """
     base = top
     if terms.sinks is not None:

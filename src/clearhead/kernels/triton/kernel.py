@@ -1,4 +1,4 @@
-"""Kernel "triton": our Triton kernels on GPUs. Triton itself is imported when it first computes."""
+"""Kernel "triton": our Triton kernels on GPUs. Triton is imported at the first computation."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 @cache
 def is_interpreted() -> bool:
-    """Whether the kernels run on the CPU, in Triton's interpreter: for tests, and thousands of times slower."""
+    """Return whether the kernels run on the CPU in Triton's interpreter: for tests, and thousands of times slower."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 class Triton:
-    """float32, bfloat16 and float16 on CUDA, with float32 sums: every field of an attention but a rule."""
+    """float32, bfloat16 and float16 on CUDA, with float32 sums: every field of an attention except a rule."""
 
     name = "triton"
     capabilities = Capability.FORWARD | Capability.GRADIENTS | Capability.STATISTICS
@@ -49,29 +49,29 @@ class Triton:
     def refuses(self, problem: Problem, capability: Capability = Capability.FORWARD) -> str | None:
         query, value = problem.query, problem.value
         if not (query.is_cpu if is_interpreted() else query.is_cuda):
-            return f"it runs on {'the CPU' if is_interpreted() else 'CUDA'} and the tensors are on {query.device}"
+            return f"it runs on {'the CPU' if is_interpreted() else 'CUDA'}, but the tensors are on {query.device}"
         if query.dtype not in DTYPES:
-            return f"it has no {query.dtype}"
+            return f"it does not support {query.dtype}"
         sizes = (*query.shape, *problem.key.shape, value.shape[-1])
         if 0 in sizes:
             return "an axis has size 0"
         tensors = (query, problem.key, value, *problem.attention.tensors().values())
         if not has_own_memory(*tensors):
-            return "a tensor has no memory of its own: it is inside torch.vmap, or of a class that wraps others"
+            return "a tensor has no memory: it is inside torch.vmap, or its class wraps other tensors"
         if carries_tangent(*tensors):
-            return "the tensors carry tangents of forward-mode differentiation, which it does not pass on"
+            return "the tensors carry tangents of forward-mode differentiation, which it does not propagate"
         if is_negated(*tensors):
             return "a tensor's memory holds the negative of its numbers; call .resolve_neg() on it"
         most = MOST_BYTES // query.element_size()
         if max(query.shape[-1], value.shape[-1]) > most:
-            return f"it keeps a row in registers: head_dim may be {most} at most"
+            return f"it keeps a row in registers, so head_dim may be at most {most}"
         return None
 
     def forward(self, problem: Problem) -> Result:
         from clearhead.kernels.triton import launch
-        from clearhead.kernels.triton.forward import RowNumbers
+        from clearhead.kernels.triton.forward import RowStatistics
 
-        return launch.forward(problem, RowNumbers(None, None, None, None))
+        return launch.forward(problem, RowStatistics(None, None, None, None))
 
     def takes_some_keys(self, problem: Problem) -> bool:
         return True
@@ -83,14 +83,14 @@ class Triton:
 
     def forward_with(self, problem: Problem, wanted: Wanted, statistics: Statistics) -> Result:
         from clearhead.kernels.triton import launch
-        from clearhead.kernels.triton.forward import RowNumbers
+        from clearhead.kernels.triton.forward import RowStatistics
 
         names = ("entropy", "maximum", "squares", "mass")
-        numbers = RowNumbers(*(getattr(statistics, name) if getattr(wanted, name) else None for name in names))
+        numbers = RowStatistics(*(getattr(statistics, name) if getattr(wanted, name) else None for name in names))
         result = launch.forward(problem, numbers)
-        if wanted.topk:  # a list in registers beside the output leaves too few for it
+        if wanted.topk:  # the list and the output together need too many registers for one pass
             part = _part(range(problem.shape[2]), wanted)
-            _ask_rows(problem, result.lse, part, statistics, names=())
+            _row_statistics(problem, result.lse, part, statistics, names=())
         return result
 
     def statistics(
@@ -101,7 +101,7 @@ class Triton:
         part = _part(rows, wanted)
         names = [name for name in _OF_ROWS if getattr(wanted, name)]
         if names or wanted.topk:
-            _ask_rows(problem, lse, part, statistics, names)
+            _row_statistics(problem, lse, part, statistics, names)
         if wanted.received:
             statistics.received.add_(launch.column_sums(problem, lse, part))
         cells = wanted.cells
@@ -114,14 +114,14 @@ class Triton:
 _OF_ROWS = ("entropy", "maximum", "squares", "mass", "distance", "spread")
 
 
-def _ask_rows(problem: Problem, lse: Tensor, part: Part, statistics: Statistics, names: Sequence[str]) -> None:
-    """Write numbers about rows, by name, and the largest weights if the part has a list of them."""
+def _row_statistics(problem: Problem, lse: Tensor, part: Part, statistics: Statistics, names: Sequence[str]) -> None:
+    """Write the named statistics of rows, and the largest weights if the part has a top-k."""
     from clearhead.kernels.triton import launch
-    from clearhead.kernels.triton.statistics import RowQuestions
+    from clearhead.kernels.triton.statistics import RowOutputs
 
     lists = (statistics.best, statistics.best_keys) if part.top else (None, None)
-    questions = RowQuestions(*(getattr(statistics, name) if name in names else None for name in _OF_ROWS), *lists)
-    launch.row_statistics(problem, lse, questions, part)
+    outputs = RowOutputs(*(getattr(statistics, name) if name in names else None for name in _OF_ROWS), *lists)
+    launch.row_statistics(problem, lse, outputs, part)
 
 
 def _part(rows: range, wanted: Wanted) -> Part:
@@ -131,7 +131,7 @@ def _part(rows: range, wanted: Wanted) -> Part:
 
 
 def slower_than_torch(problem: Problem) -> str | None:
-    """Why these kernels are passed over for a problem they compute, in one line; None if they are not."""
+    """Return why torch is preferred for a problem that these kernels compute, in one line; None if it is not."""
     if is_interpreted():
         return "its interpreter is thousands of times slower"
     fused = torch_cuda.backend(problem)
@@ -140,7 +140,7 @@ def slower_than_torch(problem: Problem) -> str | None:
 
 @cache
 def _unavailable() -> str | None:
-    """Why this machine cannot run the kernels; looks for Triton without importing it."""
+    """Return why this machine cannot run the kernels; finds Triton without importing it."""
     if find_spec("triton") is None:
         return "Triton is not installed. Install it with pip install 'clearhead[gpu]'"
     return None if torch.cuda.is_available() or is_interpreted() else "there is no CUDA device"

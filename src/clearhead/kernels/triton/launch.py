@@ -1,4 +1,4 @@
-"""From a problem to launches of the Triton kernels. Imports Triton; `kernel.py` imports this when it first computes."""
+"""Launch the Triton kernels for a problem. Imports Triton; `kernel.py` imports this when it first computes."""
 
 import os
 from collections.abc import Callable
@@ -20,15 +20,15 @@ from clearhead.spec import Attention, dropout, four_axes
 
 
 def is_interpreted() -> bool:
-    """Whether Triton's interpreter runs the kernels, on the CPU (TRITON_INTERPRET=1 when Triton was imported)."""
+    """Return whether Triton's interpreter runs the kernels on the CPU (TRITON_INTERPRET=1 when Triton was imported)."""
     return not isinstance(forward_pass.forward, triton.JITFunction)
 
 
-def forward(problem: Problem, numbers: forward_pass.RowNumbers) -> Result:
-    """Output and lse, and what is wanted about rows."""
+def forward(problem: Problem, numbers: forward_pass.RowStatistics) -> Result:
+    """Compute output and lse, and the wanted statistics of rows."""
     query, value = problem.query, problem.value
     out = query.new_empty(*query.shape[:3], value.shape[-1])
-    # float32 weights rebuilt from a float32 lse are good to 1e-5 only where logits are in the hundreds.
+    # Recomputed from a float32 lse, float32 weights have an error of 1e-5 if logits are in the hundreds.
     lse = query.new_empty(query.shape[:3], dtype=torch.float64 if query.dtype is torch.float32 else torch.float32)
     call = Call(problem)
     call.launch(
@@ -40,7 +40,7 @@ def forward(problem: Problem, numbers: forward_pass.RowNumbers) -> Result:
 
 
 def backward(problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
-    """All gradients: those of queries first, with each row's shift, then of keys, then of a bias that learns."""
+    """Compute all gradients: of queries first, with each row's shift, then of keys, then of a bias that learns."""
     call, attention = Call(problem), problem.attention
     query, key, value = problem.query, problem.key, problem.value
     learning = attention.learning()
@@ -73,7 +73,7 @@ def backward(problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tenso
 
 
 def _grad_sinks(sinks: Tensor, lse: Tensor, shifts: Tensor) -> Tensor:
-    """A sink's own weight, exp(sink - lse), times -shift, summed over rows."""
+    """Return the gradient of the sinks: a sink's weight, exp(sink - lse), times -shift, summed over rows."""
     share = torch.exp(sinks.to(lse.dtype)[:, None] - lse)
     return -(share * shifts).sum((0, 2)).to(sinks.dtype)
 
@@ -99,19 +99,19 @@ def _grad_bias(
 
 
 def row_statistics(
-    problem: Problem, lse: Tensor, questions: second_pass.RowQuestions, part: second_pass.Part
+    problem: Problem, lse: Tensor, outputs: second_pass.RowOutputs, part: second_pass.Part
 ) -> None:  # fmt: skip
-    """Write what is wanted about the part's rows."""
+    """Write the wanted statistics of the part's rows."""
     call, rows = Call(problem), part.last_row - part.first_row
     call.launch(
         SECOND_PASS, second_pass.row_statistics, lambda meta: _tiles(rows, meta["ROWS"]) * call.heads,
-        call.query, call.key, rowwise(lse), call.terms, questions, call.sizes, part,
+        call.query, call.key, rowwise(lse), call.terms, outputs, call.sizes, part,
         TOP=triton.next_power_of_2(part.top) if part.top else 0,
     )  # fmt: skip
 
 
 def column_sums(problem: Problem, lse: Tensor, part: second_pass.Part) -> Tensor:
-    """What each key receives from the part's queries, (B, H, S) float32."""
+    """Return the weight each key receives from the part's queries, (B, H, S) float32."""
     call, (batch, heads, _, keys) = Call(problem), problem.shape
     received = torch.empty(batch, heads, keys, dtype=torch.float32, device=lse.device)
     call.launch(
@@ -124,7 +124,7 @@ def column_sums(problem: Problem, lse: Tensor, part: second_pass.Part) -> Tensor
 def map_cells(
     problem: Problem, lse: Tensor, rows: Tensor, keys: Tensor, part: second_pass.Part, by_maximum: bool
 ) -> Tensor:
-    """A map of the part's queries, (B, H, len(rows), len(keys)) float32."""
+    """Return a map of the part's queries, (B, H, len(rows), len(keys)) float32."""
     call, (batch, heads, _, _) = Call(problem), problem.shape
     down, across = len(rows), len(keys)
     cells = torch.empty(batch, heads, down, across, dtype=torch.float32, device=lse.device)
@@ -137,7 +137,7 @@ def map_cells(
 
 
 class Call:
-    """The arguments that every kernel takes of a problem."""
+    """The arguments of a problem that every kernel takes."""
 
     def __init__(self, problem: Problem) -> None:
         query, key, value, attention = problem.query, problem.key, problem.value, problem.attention
@@ -154,7 +154,7 @@ class Call:
         self.terms = _terms(problem)
 
     def launch(self, kind: str, kernel: Any, programs: Callable[[Any], int], *arguments: Any, **constants: Any) -> None:
-        """Run a kernel on blocks of the table: the fastest, as Triton's autotuner measures them once."""
+        """Run a kernel with the fastest blocks of the table, which Triton's autotuner measures once."""
         constants = {"WIDTH": self.width, "PRECISION": _precision(), **constants}
 
         def grid(meta: dict[str, int]) -> tuple[int]:
@@ -170,7 +170,7 @@ class Call:
 
 @cache
 def tuned(kernel: Any, kind: str, row_bytes: int) -> Any:
-    """The kernel, tuned once for each width among the blocks of the table; CLEARHEAD_TUNE=0 takes the first of them."""
+    """Return the kernel with an autotuner over the blocks of the table; CLEARHEAD_TUNE=0 uses the first of them."""
     configs = [
         triton.Config({"ROWS": b.rows, "KEYS": b.keys}, num_warps=b.warps, num_stages=b.stages)
         for b in candidates(kind, row_bytes)
@@ -182,19 +182,19 @@ def tuned(kernel: Any, kind: str, row_bytes: int) -> Any:
 
 
 def strided(tensor: Tensor) -> Strided:
-    """A tensor of four axes as the kernels take it."""
+    """Return a tensor with four axes in the form the kernels take."""
     batch, head, row, column = tensor.stride()
     return Strided(tensor.detach(), batch, head, row, column)
 
 
 def rowwise(tensor: Tensor) -> Strided:
-    """(B, H, L) as the kernels take it."""
+    """Return (B, H, L) in the form the kernels take."""
     batch, head, row = tensor.stride()
     return Strided(tensor.detach(), batch, head, row, 0)
 
 
 def padded(width: int) -> int:
-    """A head's width as a tile has it: a power of 2, at least the 16 of a tensor core."""
+    """Return the width of a head's tile: a power of 2, at least the 16 of a tensor core."""
     return max(16, triton.next_power_of_2(width))
 
 
@@ -239,12 +239,12 @@ def _tiles(count: int, size: int) -> int:
 
 
 def _precision() -> str:
-    """How float32 is multiplied: whole, or as TF32 where torch.set_float32_matmul_precision allows it."""
+    """Return how float32 is multiplied: "ieee", or "tf32" if torch.set_float32_matmul_precision allows it."""
     if is_interpreted():
         return "widened"
     try:
         return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
-    except RuntimeError:  # torch.backends.*.fp32_precision was set, to what has no name here
+    except RuntimeError:  # torch.backends.*.fp32_precision was set to a value without a name here
         return "ieee"
 
 

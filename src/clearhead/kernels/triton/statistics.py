@@ -1,6 +1,6 @@
-"""The second pass, over weights whose lse is known: numbers about rows, column sums, and the cells of a map.
+"""The second pass over weights whose lse is known: statistics of rows, column sums, and the cells of a map.
 
-No atomics: each number is written by one program, so two runs give the same bits.
+Without atomics: one program writes each number, so two runs give the same bits.
 """
 
 from typing import Any, NamedTuple
@@ -23,8 +23,8 @@ from clearhead.kernels.triton.tile import (
 )
 
 
-class RowQuestions(NamedTuple):
-    """Where numbers about rows go, (B, H, L) float32, and the largest weights, (B, H, L, k); None = not wanted."""
+class RowOutputs(NamedTuple):
+    """Outputs for statistics of rows, (B, H, L) float32, and for top-k, (B, H, L, k); None = not wanted."""
 
     entropy: Any
     maximum: Any
@@ -37,7 +37,7 @@ class RowQuestions(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The queries to look at; distances are |query + offset - key|. Never specialised."""
+    """The queries to process; distances are |query + offset - key|. Never specialised."""
 
     first_row: Any
     last_row: Any
@@ -49,7 +49,7 @@ class Part(NamedTuple):
 def tile_weights(
     query, key, lse, terms, sizes, batch, head, rows, columns, WIDTH: tl.constexpr, PRECISION: tl.constexpr
 ):
-    """The weights of a tile (rows, columns), and their logarithms, -inf where a query may not attend."""
+    """Return the weights of a tile (rows, columns), and their logarithms, -inf where a query may not attend."""
     kv_head = head // (sizes.heads // sizes.kv_heads)
     q = load_rows(query, batch, head, rows, sizes.length, terms.width, WIDTH)
     k = load_rows(key, batch, kv_head, columns, sizes.keys, terms.width, WIDTH)
@@ -62,9 +62,9 @@ def tile_weights(
 
 @device
 def ranked(weights, columns, keys):
-    """Weights and their keys in one int64, larger for a larger weight, then for a lower key; -1 past the last key.
+    """Pack weights and their keys in int64: larger for a larger weight, then for a lower key; -1 past the last key.
 
-    The bits of a float32 that is not negative are ordered as it is.
+    The bits of non-negative float32 numbers have the order of the numbers.
     """
     bits = weights.to(tl.int32, bitcast=True).to(tl.int64)
     return tl.where(columns < keys, (bits << 32) | (0x7FFFFFFF - columns).to(tl.int64), -1)
@@ -72,18 +72,18 @@ def ranked(weights, columns, keys):
 
 @device
 def merge_best(best, ranked_tile, TOP: tl.constexpr):
-    """The TOP largest of what is kept, (ROWS, TOP) in descending order, and of a tile."""
+    """Return the TOP largest of the list so far, (ROWS, TOP) in descending order, and of a tile."""
     new = tl.topk(ranked_tile, TOP, 1)
-    # Of two descending lists a[i] and b[TOP - 1 - i], the larger of each pair are the TOP largest.
+    # For two descending lists, the larger of a[i] and b[TOP - 1 - i] for each i are the TOP largest.
     return tl.sort(tl.maximum(best, tl.flip(new, 1)), 1, True)
 
 
 @triton.jit(do_not_specialize=["sizes", "part"])
 def row_statistics(
-    query, key, lse, terms, questions, sizes, part,
+    query, key, lse, terms, outputs, sizes, part,
     WIDTH: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, TOP: tl.constexpr,
 ):  # fmt: skip
-    """Numbers about ROWS queries of one head."""
+    """Compute statistics of ROWS queries of one head."""
     block, batch, head = decode(tl.program_id(0), tl.cdiv(part.last_row - part.first_row, ROWS), sizes.heads)
     index = batch * sizes.heads + head
     first_row = part.first_row + block * ROWS
@@ -95,7 +95,7 @@ def row_statistics(
     distance = tl.zeros([ROWS], tl.float32)
     first, last = key_range(sizes, first_row, ROWS, KEYS)
     if TOP > 0:
-        # Keys that a band leaves out have weight 0, and the lowest of them come first: tile 0 lists them, or this.
+        # Keys outside the band have weight 0, and the lowest come first: tile 0 lists them, or this if it is skipped.
         lowest = tl.zeros([ROWS], tl.int32)[:, None] + tl.arange(0, TOP)[None, :]
         listed = ranked(lowest.to(tl.float32) * 0, lowest, sizes.keys)
         best = tl.where((first > 0) | (last <= first), listed, -1)
@@ -105,20 +105,20 @@ def row_statistics(
             query, key, lse, terms, sizes, batch, head, rows, columns, WIDTH, PRECISION
         )  # fmt: skip
         mass += tl.sum(weights, 1)
-        if questions.entropy is not None:
+        if outputs.entropy is not None:
             logs_sum += tl.sum(weights * tl.where(weights > 0, logs, 0.0), 1)
-        if questions.maximum is not None:
+        if outputs.maximum is not None:
             maximum = tl.maximum(maximum, tl.max(weights, 1))
-        if questions.squares is not None:
+        if outputs.squares is not None:
             squares += tl.sum(weights * weights, 1)
-        if (questions.distance is not None) | (questions.spread is not None):
+        if (outputs.distance is not None) | (outputs.spread is not None):
             away = tl.abs(rows[:, None] + part.offset - columns[None, :]).to(tl.float32)
             distance += tl.sum(weights * away, 1)
         if TOP > 0:
             best = merge_best(best, ranked(weights, columns[None, :], sizes.keys), TOP)
 
-    if questions.spread is not None:
-        # Around a whole number near the mean, so that a row on one key has exactly none, however far that key is.
+    if outputs.spread is not None:
+        # Relative to an integer near the mean, so that the spread of a row on one key is exactly 0 at any distance.
         divisor = tl.where(mass > 0, mass, 1.0)
         centre = tl.floor(distance / divisor + 0.5)
         near = tl.zeros([ROWS], tl.float32)
@@ -130,36 +130,36 @@ def row_statistics(
             near += tl.sum(weights * away, 1)
             near_squared += tl.sum(weights * away * away, 1)
         variance = near_squared / divisor - (near / divisor) * (near / divisor)
-        store_row(questions.spread, index, sizes, rows, tl.sqrt(tl.maximum(variance, 0.0)))
-    store_numbers(questions, index, sizes, rows, -logs_sum, maximum, squares, mass, distance)
+        store_row(outputs.spread, index, sizes, rows, tl.sqrt(tl.maximum(variance, 0.0)))
+    store_numbers(outputs, index, sizes, rows, -logs_sum, maximum, squares, mass, distance)
     if TOP > 0:
-        store_best(questions, part, index, sizes, rows, best, TOP)
+        store_best(outputs, part, index, sizes, rows, best, TOP)
 
 
 @device
-def store_numbers(questions, index, sizes, rows, entropy, maximum, squares, mass, distance):
-    """Write the numbers that are wanted."""
-    if questions.entropy is not None:
-        store_row(questions.entropy, index, sizes, rows, entropy)
-    if questions.maximum is not None:
-        store_row(questions.maximum, index, sizes, rows, maximum)
-    if questions.squares is not None:
-        store_row(questions.squares, index, sizes, rows, squares)
-    if questions.mass is not None:
-        store_row(questions.mass, index, sizes, rows, mass)
-    if questions.distance is not None:
-        store_row(questions.distance, index, sizes, rows, distance)
+def store_numbers(outputs, index, sizes, rows, entropy, maximum, squares, mass, distance):
+    """Write the statistics that are wanted."""
+    if outputs.entropy is not None:
+        store_row(outputs.entropy, index, sizes, rows, entropy)
+    if outputs.maximum is not None:
+        store_row(outputs.maximum, index, sizes, rows, maximum)
+    if outputs.squares is not None:
+        store_row(outputs.squares, index, sizes, rows, squares)
+    if outputs.mass is not None:
+        store_row(outputs.mass, index, sizes, rows, mass)
+    if outputs.distance is not None:
+        store_row(outputs.distance, index, sizes, rows, distance)
 
 
 @device
-def store_best(questions, part, index, sizes, rows, best, TOP: tl.constexpr):
+def store_best(outputs, part, index, sizes, rows, best, TOP: tl.constexpr):
     """Write the largest weights of each row, and their keys."""
     places = tl.arange(0, TOP)
     targets = (index.to(tl.int64) * sizes.length + rows)[:, None] * part.top + places[None, :]
     inside = (rows < sizes.length)[:, None] & (places < part.top)[None, :]
     listed = tl.maximum(best, 0)
-    tl.store(questions.best + targets, (listed >> 32).to(tl.int32).to(tl.float32, bitcast=True), mask=inside)
-    tl.store(questions.best_keys + targets, 0x7FFFFFFF - (listed & 0x7FFFFFFF), mask=inside)
+    tl.store(outputs.best + targets, (listed >> 32).to(tl.int32).to(tl.float32, bitcast=True), mask=inside)
+    tl.store(outputs.best_keys + targets, 0x7FFFFFFF - (listed & 0x7FFFFFFF), mask=inside)
 
 
 @triton.jit(do_not_specialize=["sizes", "part"])
@@ -167,7 +167,7 @@ def column_sums(
     query, key, lse, received, terms, sizes, part,
     WIDTH: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
-    """What KEYS keys of one head receive from the part's queries: (B·H, S) float32, contiguous."""
+    """Compute the weight that KEYS keys of one head receive from the part's queries: (B·H, S) float32, contiguous."""
     block, batch, head = decode(tl.program_id(0), tl.cdiv(sizes.keys, KEYS), sizes.heads)
     columns = block * KEYS + tl.arange(0, KEYS)
     total = tl.zeros([KEYS], tl.float32)
@@ -185,7 +185,7 @@ def map_cells(
     query, key, lse, cells, row_edges, key_edges, terms, sizes, part, down, across,
     WIDTH: tl.constexpr, PRECISION: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, BY_MAXIMUM: tl.constexpr,
 ):  # fmt: skip
-    """One cell of a map, the sum or the maximum of its weights over the part's queries; cells may overlap."""
+    """Compute one cell of a map: sum or maximum of its weights over the part's queries. Cells may overlap."""
     cell, batch, head = decode(tl.program_id(0), down * across, sizes.heads)
     first_row = tl.maximum(tl.load(row_edges + cell // across * 2).to(tl.int32), part.first_row)
     last_row = tl.minimum(tl.load(row_edges + cell // across * 2 + 1).to(tl.int32), part.last_row)
@@ -206,6 +206,6 @@ def map_cells(
                 gathered = tl.maximum(gathered, tl.max(weights, 1))
             else:
                 gathered += tl.sum(weights, 1)
-    answer = tl.max(gathered, 0) if BY_MAXIMUM else tl.sum(gathered, 0)
+    number = tl.max(gathered, 0) if BY_MAXIMUM else tl.sum(gathered, 0)
     index = (batch * sizes.heads + head).to(tl.int64)
-    tl.store(cells + index * down * across + cell, answer)
+    tl.store(cells + index * down * across + cell, number)

@@ -1,7 +1,7 @@
-"""Device functions: load a tile, and make its logits. Imports Triton, so only `launch.py` and its kernels import this.
+"""Device functions that load a tile and compute its logits. Imports Triton, so only `launch.py` and kernels import it.
 
-A kernel takes its arguments as named tuples. A field that is None is a constant of the compiled kernel, so what a
-problem lacks costs nothing.
+A kernel takes its arguments as named tuples. A field that is None is a compile-time constant, so absent features cost
+nothing.
 """
 
 from collections.abc import Callable
@@ -12,12 +12,12 @@ import triton.language as tl
 
 
 def device(function: Callable[..., Any]) -> Any:
-    """A function that kernels call. Triton's interpreter takes 1 ms to enter one (3.8), so there it stays Python."""
+    """Decorate a function that kernels call. In Triton's interpreter, whose calls take 1 ms (3.8), it stays Python."""
     return function if triton.knobs.runtime.interpret else triton.jit(function)
 
 
 class Strided(NamedTuple):
-    """A tensor of four axes, (B, H, rows, columns), and its strides in elements; 0 along an axis it broadcasts."""
+    """A tensor with four axes, (B, H, rows, columns), and its strides in elements; 0 along a broadcast axis."""
 
     pointer: Any
     batch: Any
@@ -27,7 +27,7 @@ class Strided(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How large a problem is, and where queries may attend: never specialised, because decoding changes them."""
+    """The sizes and the band of a problem. Never specialised, because decode changes them at each step."""
 
     heads: Any
     kv_heads: Any
@@ -40,10 +40,9 @@ class Sizes(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What makes a logit of a product, and what drops a weight; None for what a problem lacks.
+    """The terms of the logits, and dropout; None for each that a problem does not have.
 
-    A width is None where it fills a tile. Then no load needs a mask along it, which is what lets loads be whole vectors
-    and run ahead of the products.
+    A width is None if it fills a tile. Loads then need no mask along it, so they are vectorised and pipelined.
     """
 
     width: Any
@@ -62,7 +61,7 @@ class Terms(NamedTuple):
 
 @device
 def decode(program, blocks, heads):
-    """(block, batch, head) of a program; the last blocks first, because under a causal mask they take longest."""
+    """Return (block, batch, head) of a program. The last blocks come first: under a causal mask they take longest."""
     block = blocks - 1 - program % blocks
     index = program // blocks
     return block, index // heads, index % heads
@@ -70,14 +69,14 @@ def decode(program, blocks, heads):
 
 @device
 def row_pointers(tensor, batch, head, rows, columns):
-    """Pointers to (rows, columns) of one head. 64-bit: a row of a long bias is past 2³¹ elements."""
+    """Return pointers to (rows, columns) of one head. 64-bit, because offsets in a long bias exceed 2³¹ elements."""
     base = tensor.pointer + batch.to(tl.int64) * tensor.batch + head.to(tl.int64) * tensor.head
     return base + rows.to(tl.int64) * tensor.row + columns.to(tl.int64) * tensor.column
 
 
 @device
 def load_rows(tensor, batch, head, rows, count, width, WIDTH: tl.constexpr):
-    """(len(rows), WIDTH) numbers of one head; 0 past `count` rows or `width` columns."""
+    """Load (len(rows), WIDTH) numbers of one head; 0 past `count` rows or `width` columns."""
     columns = tl.arange(0, WIDTH)
     inside = (rows < count)[:, None]
     if width is not None:
@@ -87,7 +86,7 @@ def load_rows(tensor, batch, head, rows, count, width, WIDTH: tl.constexpr):
 
 @device
 def store_rows(tensor, batch, head, rows, count, width, numbers, WIDTH: tl.constexpr):
-    """Write what `load_rows` would read, in the tensor's dtype."""
+    """Store numbers in the layout of `load_rows`, in the tensor's dtype."""
     columns = tl.arange(0, WIDTH)
     inside = (rows < count)[:, None]
     if width is not None:
@@ -98,8 +97,10 @@ def store_rows(tensor, batch, head, rows, count, width, numbers, WIDTH: tl.const
 
 @device
 def product(a, b, PRECISION: tl.constexpr):
-    """a @ b, summed in float32. PRECISION is Triton's, or "widened" for its interpreter, which takes the bits of a
-    bfloat16 for an integer (3.8)."""
+    """Return a @ b, summed in float32.
+
+    PRECISION is Triton's, or "widened" for its interpreter, which reads the bits of a bfloat16 as an integer (3.8).
+    """
     if PRECISION == "widened":
         return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
     else:  # noqa: RET505 - Triton compiles what follows a return
@@ -108,7 +109,7 @@ def product(a, b, PRECISION: tl.constexpr):
 
 @device
 def multiplier(terms, head):
-    """What a product q·k is multiplied by."""
+    """Return the factor on a product q·k."""
     scale = terms.scale
     if terms.head_scale is not None:
         scale = scale * tl.load(terms.head_scale + head)
@@ -117,7 +118,7 @@ def multiplier(terms, head):
 
 @device
 def tanh(x):
-    """tanh, good to 5e-7 relative; Triton's own is in a library that its interpreter lacks."""
+    """Return tanh with a relative error of 5e-7; Triton's own is in a library that its interpreter does not have."""
     square = x * x
     series = x * (1 + square * (-0.33333333 + square * (0.13333333 + square * (-0.053968254 + square * 0.021869488))))
     bounded = tl.minimum(tl.maximum(x, -15.0), 15.0)
@@ -126,7 +127,7 @@ def tanh(x):
 
 @device
 def capped(scaled, terms):
-    """The scaled products under the soft cap, and the slope of the cap."""
+    """Return the scaled products after the soft cap, and the derivative of the cap."""
     if terms.softcap is not None:
         curve = tanh(scaled / terms.softcap)
         return curve * terms.softcap, 1 - curve * curve
@@ -144,20 +145,20 @@ def finish_logits(x, terms, sizes, batch, head, rows, columns):
     if terms.bias is not None:
         x += tl.load(row_pointers(terms.bias, batch, head, rows, columns), mask=inside, other=0.0).to(tl.float32)
     if terms.alibi is not None:
-        x -= tl.load(terms.alibi + head) * apart(sizes, rows, columns)
+        x -= tl.load(terms.alibi + head) * distances(sizes, rows, columns)
     if terms.allow is not None:
         inside &= tl.load(row_pointers(terms.allow, batch, head, rows, columns), mask=inside, other=0) != 0
     if sizes.low is not None:
         inside &= columns - rows >= sizes.low
     if sizes.high is not None:
         inside &= columns - rows <= sizes.high
-    # -1e37 is where every kernel takes a bias for a mask; a NaN stays a NaN.
+    # Every kernel treats a logit below -1e37 as masked; a NaN stays a NaN.
     return tl.where(inside & ((x >= -1e37) | (x != x)), x, float("-inf"))
 
 
 @device
-def apart(sizes, rows, columns):
-    """How far each key's position is from each query's, float32."""
+def distances(sizes, rows, columns):
+    """Return |query position - key position|, float32."""
     return tl.abs(rows + (sizes.first_query - sizes.first_key) - columns).to(tl.float32)
 
 
@@ -174,7 +175,7 @@ def mix(x):
 
 @device
 def kept(terms, sizes, batch, head, rows, columns):
-    """Which weights dropout keeps: the pattern of spec/dropout.py."""
+    """Return which weights dropout keeps: the pattern of spec/dropout.py."""
     word = tl.load(terms.head_words + batch * sizes.heads + head).to(tl.uint32, bitcast=True)
     row = mix(word + (rows + sizes.first_query).to(tl.uint32))
     key = mix((columns + sizes.first_key).to(tl.uint32))
@@ -183,7 +184,7 @@ def kept(terms, sizes, batch, head, rows, columns):
 
 @device
 def key_range(sizes, first_row, ROWS: tl.constexpr, KEYS: tl.constexpr):
-    """The keys that some of ROWS queries may attend, from a multiple of KEYS to before which."""
+    """Return (first, last) of the keys that some of ROWS queries may attend; first is a multiple of KEYS."""
     first = 0
     last = sizes.keys
     if sizes.low is not None:
@@ -195,7 +196,7 @@ def key_range(sizes, first_row, ROWS: tl.constexpr, KEYS: tl.constexpr):
 
 @device
 def row_range(sizes, first_key, ROWS: tl.constexpr, KEYS: tl.constexpr):
-    """The queries that may attend some of KEYS keys, from a multiple of ROWS to before which."""
+    """Return (first, last) of the queries that may attend some of KEYS keys; first is a multiple of ROWS."""
     first = 0
     last = sizes.length
     if sizes.high is not None:
@@ -207,9 +208,9 @@ def row_range(sizes, first_key, ROWS: tl.constexpr, KEYS: tl.constexpr):
 
 @device
 def split_lse(lse):
-    """A float64 lse as the sum of two float32: logits - lse keeps its digits where both are large (-1e9, say).
+    """Split a float64 lse into the sum of two float32, so that logits - lse keeps its digits if both are large (-1e9).
 
-    An empty row's is (inf, 0), so that its weights are 0.
+    For an empty row it is (inf, 0), so that its weights are 0.
     """
     high = lse.to(tl.float32)
     empty = high == float("-inf")
@@ -219,6 +220,6 @@ def split_lse(lse):
 
 @device
 def load_lse(lse, batch, head, rows, length):
-    """A row's lse in two float32, see `split_lse`; (inf, 0) past the last row."""
+    """Load a row's lse as two float32, see `split_lse`; (inf, 0) past the last row."""
     numbers = tl.load(row_pointers(lse, batch, head, rows, rows * 0), mask=rows < length, other=float("-inf"))
     return split_lse(numbers)

@@ -1,1 +1,1 @@
-"""The questions an attention matrix answers: of rows, of keys, as a map, and all together."""
+"""The statistics of an attention matrix: per row, per key, as a map, and all in one sweep."""

@@ -1,4 +1,4 @@
-"""What every question needs of a matrix: its logits, its lse, its values, and one sweep of the kernels."""
+"""The base of all statistics: the logits, lse and values of a matrix, and one sweep of the kernels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clearhead.spec import divide_heads, repeat_heads
 
 
 class Asked:
-    """The parts of a matrix that its questions are answered from. AttentionMatrix sets them."""
+    """The attributes of AttentionMatrix that its statistics read."""
 
     _logits: Logits
     _value: Tensor | None
@@ -37,12 +37,12 @@ class Asked:
         return self.lse.to(torch.promote_types(self._logits.query.dtype, torch.float32))
 
     def _values(self, value: Tensor | None) -> Tensor:
-        """(B, H, S, D_v): the values given, or those known, one a query head."""
+        """Return the given values, or the matrix's own, with one head per query head: (B, H, S, D_v)."""
         value = self._value if value is None else value
         batch, heads, _, keys = self.shape
         if value is None:
             raise OptionError(
-                "this matrix knows no values. Give value=, make it with value=, or record it with "
+                "this matrix has no values. Give value=, make it with value=, or record it with "
                 "observe(model, values=True)."
             )
         if (
@@ -64,5 +64,5 @@ class Asked:
         return sweep.ask(self._logits, self._known_lse, wanted)
 
     def _known_lse(self, progress: sweep.Progress | None = None) -> Tensor:
-        """The lse, computed at the first call and kept; `progress` is called meanwhile."""
+        """Return the lse, computed at the first call and kept; `progress` is called during the computation."""
         raise NotImplementedError

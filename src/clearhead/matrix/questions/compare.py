@@ -1,4 +1,4 @@
-"""Two matrices over the same keys, row by row: two heads, or the same head in two models."""
+"""Compare two matrices over the same keys row by row: two heads, or the same head in two models."""
 
 from dataclasses import replace
 
@@ -12,15 +12,15 @@ from clearhead.spec import repeat_heads
 
 
 def kl(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor) -> Tensor:
-    """(B, H, L), nats: Σⱼ aⱼ·log(aⱼ / bⱼ); infinite where b is 0 and a is not."""
+    """Return the KL divergence Σⱼ aⱼ·log(aⱼ / bⱼ), (B, H, L), in nats; infinite where b is 0 and a is not."""
     least = 0.0 if ours.attention.sinks is None else NEG_INF
     return kl_of_keys(ours, our_lse, other, other_lse).clamp_min(least)
 
 
 def kl_of_keys(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor) -> Tensor:
-    """The same sum over some of a row's keys, which may be negative; the lse are those of whole rows.
+    """Return that sum over some of a row's keys, which may be negative; the lse are those of whole rows.
 
-    Where both matrices' logits are plain products under one mask, Σⱼ a·logit_b = s′·q′ᵢ·(A@K′)ᵢ: two forward passes.
+    If both matrices have bilinear logits and the same mask, Σⱼ a·logit_b = s′·q′ᵢ·(A@K′)ᵢ: two forward passes.
     """
     if ours.attention.is_bilinear and other.attention.is_bilinear and _same_mask(ours, other):
         own, _, mass = products.forward(ours, ours.key, our_lse)
@@ -35,9 +35,9 @@ def kl_of_keys(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor) 
 
 
 def inner(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor) -> Tensor:
-    """(B, H, L): Σⱼ aⱼ·bⱼ.
+    """Return the inner product Σⱼ aⱼ·bⱼ, (B, H, L).
 
-    Where logits are plain products, a·b is itself a softmax of [s·q, s′·q′]·[k, k′], up to its normaliser.
+    For bilinear logits, a·b is a softmax of [s·q, s′·q′]·[k, k′], up to its normaliser.
     """
     if ours.attention.is_bilinear and other.attention.is_bilinear and _same_mask(ours, other):
         heads = ours.shape[1]
@@ -51,11 +51,11 @@ def inner(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor) -> Te
 
 
 def check(ours: Logits, other: Logits) -> None:
-    """Raise ShapeError unless both matrices have one shape."""
+    """Raise ShapeError unless both matrices have the same shape."""
     if ours.shape != other.shape:
         raise ShapeError(
-            f"two matrices are compared row by row, so their shapes must be one: {ours.shape} and {other.shape}, axes "
-            "B,H,L,S. Choose the heads to compare with .heads(...)."
+            f"matrices are compared row by row, so they need one shape: got {ours.shape} and {other.shape}, axes "
+            "B,H,L,S. Select the heads to compare with .heads(...)."
         )
 
 
@@ -69,12 +69,12 @@ def _same_mask(ours: Logits, other: Logits) -> bool:
 
 
 def _scaled(logits: Logits, mean_key: Tensor) -> Tensor:
-    """(B, H, L): the logit of each query with a vector of its own."""
+    """Return the scaled product of each query with its own vector, (B, H, L)."""
     return (logits.query * logits.attention.multiplier * mean_key).sum(-1)
 
 
 def _both(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor, reduce) -> Tensor:  # type: ignore[no-untyped-def]
-    """One pass of blocks over both matrices."""
+    """Reduce both matrices in one blockwise pass."""
     if 0 in ours.shape[:3]:
         return ours.query.new_zeros(ours.shape[:3])
     batches = ours.shape[0]

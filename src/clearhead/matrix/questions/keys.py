@@ -1,4 +1,4 @@
-"""Questions about each key: what it receives, and what of it mattered to an output."""
+"""Statistics per key: the weight it receives, and gradient times attention."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from clearhead.matrix.questions.asking import Asked
 
 
 class KeyQuestions(Asked):
-    """One number for each key, (B, H, S), in float32 or wider."""
+    """Methods of AttentionMatrix with one number per key, (B, H, S), in float32 or wider."""
 
     def received(self) -> Tensor:
-        """What each key gets over all queries, (B, H, S): the column sums, in weights. Cost: about a forward pass."""
+        """Return the column sums, the weight each key receives, (B, H, S). Cost: about one forward pass."""
         answer = self._sweep(Wanted(received=True))
         return statistics.received(self._wide, self._wide_lse) if answer is None else answer.received
 
     @checked()
     def gradient_times(self, grad_out: Tensor, value: Tensor | None = None) -> Tensor:
-        """Gradient times attention of each key, (B, H, S): Σᵢ aᵢⱼ · ∂loss/∂aᵢⱼ, where ∂loss/∂aᵢⱼ = grad_outᵢ·vⱼ.
+        """Return gradient times attention of each key, Σᵢ aᵢⱼ · ∂loss/∂aᵢⱼ with ∂loss/∂aᵢⱼ = grad_outᵢ·vⱼ: (B, H, S).
 
         Args:
-            grad_out: (B, H, L, D_v), the gradient of a number at the attention's output.
-            value: (B, H_kv, S, D_v); default the value the matrix was made with.
+            grad_out: (B, H, L, D_v), the gradient of a loss with respect to the attention's output.
+            value: (B, H_kv, S, D_v); default the matrix's own value.
 
         Source: Chefer, Gur & Wolf 2021, "Transformer Interpretability Beyond Attention Visualization", eq. 13,
         without the clamp, summed over queries.

@@ -1,4 +1,4 @@
-"""Questions with a small map as the answer: weights, or what the mask leaves, over cells of a rectangle."""
+"""Statistics in the form of a small map: mean or maximum weight, or the allowed share, of each cell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clearhead.matrix.questions.asking import Asked
 
 
 class MapQuestions(Asked):
-    """One number for each cell, (B, H, rows, cols), in float32 or wider."""
+    """Methods of AttentionMatrix with one number per cell, (B, H, rows, cols), in float32 or wider."""
 
     def pooled(
         self,
@@ -23,20 +23,20 @@ class MapQuestions(Asked):
         reduce: Literal["mean", "max"] = "mean",
         region: tuple[slice, slice] | None = None,
     ) -> Tensor:
-        """The matrix, or a rectangle of it, as a small map: one number a cell, (B, H, rows, cols).
+        """Return the matrix, or a rectangle of it, as a small map with one number per cell, (B, H, rows, cols).
 
         Cells are those of `torch.nn.functional.adaptive_avg_pool2d`; more cells than positions repeat them.
 
         Args:
-            rows, cols: cells down and across, at least 1.
+            rows, cols: the number of cells down and across, at least 1.
             reduce: "mean" or "max" of the weights in a cell.
-            region: (rows, cols) of the matrix, two slices of step 1; default all of it. So a viewer can zoom.
+            region: (rows, cols) of the matrix, two slices of step 1; default all of it. For zooming.
 
         Raises:
-            OptionError: no cells, an empty region, or another `reduce`.
+            OptionError: no cells, an empty region, or an unknown `reduce`.
 
-        Memory: O(rows·cols) a head, or O(L·min(cols, 128)) where it is computed in torch. Cost: about a forward pass
-        over the region.
+        Memory: O(rows·cols) per head, or O(L·min(cols, 128)) if computed in torch. Cost: about one forward pass over
+        the region.
         """
         check_cells("pooled", rows, cols)
         pools = {"mean": pooling.mean, "max": pooling.maximum}
@@ -50,21 +50,20 @@ class MapQuestions(Asked):
         return answer.map if cells.by_maximum else sweep.means(answer.map, cells)
 
     def allowed(self, rows: int, cols: int, *, region: tuple[slice, slice] | None = None) -> Tensor:
-        """How much of each cell of such a map may be attended at all, (B, H, rows, cols), 0..1: 0 where all is masked.
+        """Return the share of each cell that the mask allows, (B, H, rows, cols), 0..1: 0 where all is masked.
 
-        For hatching what a mask leaves out. With as many cells as positions it is the mask itself. A bias masks
-        nothing.
+        Viewers hatch masked cells with it. With as many cells as positions it is the mask itself. A bias is not a mask.
 
         Args:
             rows, cols, region: as for `pooled`.
 
-        Memory: O(L·cols) in pieces, never L·S. Axes the mask does not look at are stretched views.
+        Memory: O(L·cols) in pieces, never L·S. Axes the mask does not depend on are expanded views.
         """
         check_cells("allowed", rows, cols)
         return pooling.allowed(self._logits, (rows, cols), *self._region(region))
 
     def _region(self, region: tuple[slice, slice] | None) -> tuple[slice, slice]:
-        """A rectangle of the matrix, its ends said."""
+        """Return a rectangle of the matrix as slices with start and stop."""
         area = (slice(None), slice(None)) if region is None else region
         spans = []
         for part, size, letter in zip(area, self.shape[2:], "LS", strict=True):
@@ -83,10 +82,10 @@ class MapQuestions(Asked):
 
 
 def check_cells(method: str, rows: int, cols: int) -> None:
-    """Check that there is a cell each way.
+    """Check that there is at least one cell in each direction.
 
     Raises:
-        OptionError: there is none.
+        OptionError: there is not.
     """
     if rows < 1 or cols < 1:
-        raise OptionError(f"{method} of rows={rows}, cols={cols} needs at least one cell each way.")
+        raise OptionError(f"{method} got rows={rows}, cols={cols}; expected at least one cell in each direction.")

@@ -1,4 +1,4 @@
-"""The matrix, or a rectangle of it, as a small map: the mean or the maximum of each cell, at any resolution."""
+"""Pool the matrix, or a rectangle of it, to a small map: the mean or the maximum of each cell."""
 
 from collections.abc import Callable
 
@@ -11,16 +11,16 @@ from clearhead.matrix import products
 from clearhead.matrix.logits import Logits, weigh
 from clearhead.spec.band import span
 
-# Elements of the (heads, L, columns) table on the way to a map: 64 MiB of float32.
+# Elements of the intermediate (heads, L, columns) tensor of a map: 64 MiB of float32.
 TABLE = 2**24
 
 Pool = Callable[[Logits, Tensor, tuple[int, int], slice, slice], Tensor]
 
 
 def edges(size: int, cells: int) -> list[tuple[int, int]]:
-    """First and last-but-one position of each cell, as torch's adaptive pooling cuts.
+    """Return (start, stop) of each cell, as torch's adaptive pooling divides an axis.
 
-    Cells touch where `cells` divides `size`; else neighbours share a position, so that none is left out.
+    If `cells` does not divide `size`, neighbouring cells may share a position, so that every position is covered.
 
     >>> edges(10, 4)
     [(0, 3), (2, 5), (5, 8), (7, 10)]
@@ -29,7 +29,7 @@ def edges(size: int, cells: int) -> list[tuple[int, int]]:
 
 
 def pooled(logits: Logits, lse: Tensor, cells: tuple[int, int], rows: slice, cols: slice, pool: Pool) -> Tensor:
-    """(B, H, *cells): one number a cell of the rectangle rows × cols, by `mean` or `maximum`."""
+    """Return one number per cell of the rectangle rows × cols, by `mean` or `maximum`: (B, H, *cells)."""
     batch, heads, _, _ = logits.shape
     if batch * heads * (rows.stop - rows.start) * min(cells[1], products.WIDEST) <= TABLE:
         return pool(logits, lse, cells, rows, cols)
@@ -41,7 +41,7 @@ def pooled(logits: Logits, lse: Tensor, cells: tuple[int, int], rows: slice, col
 
 
 def mean(logits: Logits, lse: Tensor, cells: tuple[int, int], rows: slice, cols: slice) -> Tensor:
-    """A multiplied by averaging columns, then averaged over rows: one forward pass over the rectangle."""
+    """Return the mean of each cell, in one forward pass: A times averaging columns, averaged over rows."""
     across = edges(cols.stop - cols.start, cells[1])
     maps = []
     for start in range(0, len(across), products.WIDEST):
@@ -57,7 +57,7 @@ def mean(logits: Logits, lse: Tensor, cells: tuple[int, int], rows: slice, cols:
 
 
 def maximum(logits: Logits, lse: Tensor, cells: tuple[int, int], rows: slice, cols: slice) -> Tensor:
-    """The largest weight of each cell: one pass of blocks over the rectangle."""
+    """Return the largest weight of each cell, in one blockwise pass over the rectangle."""
     batches, heads, _, _ = logits.shape
     down, size = edges(rows.stop - rows.start, cells[0]), cols.stop - cols.start
     tall = max(walk.BLOCK // max(heads * size, 1), 1)
@@ -79,33 +79,33 @@ def maximum(logits: Logits, lse: Tensor, cells: tuple[int, int], rows: slice, co
 
 
 def allowed(logits: Logits, cells: tuple[int, int], rows: slice, cols: slice) -> Tensor:
-    """(B, H, *cells), float32: the share of each cell that band and mask allow.
+    """Return the share of each cell that band and mask allow: float32, (B, H, *cells).
 
-    Along a row the keys in the band are a run, so a running count of the allowed keys gives each cell's number; down
-    the rows a running sum gives the number of each run of rows.
+    In each row the keys inside the band are consecutive, so differences of a cumulative count of allowed keys give each
+    cell's number. Differences of a cumulative sum over rows then give the number of a cell's rows.
     """
     batch, heads, _, keys = logits.shape
     attention, device = logits.attention, logits.query.device
     across = torch.tensor(edges(cols.stop - cols.start, cells[1]), device=device) + cols.start
     down = torch.tensor(edges(rows.stop - rows.start, cells[0]), device=device) + rows.start
-    wanted = down.unique()  # the rows before which a sum is needed
+    ends = down.unique()  # the rows before which the cumulative sum is needed
     is_masked = attention.allow is not None or attention.rule is not None
     step = max(walk.BLOCK // max(keys if is_masked else 1, cells[1]), 1)
     total, sums = torch.zeros((), dtype=torch.int64, device=device), []
     for start in range(rows.start, rows.stop, step):
         strip = torch.arange(start, min(start + step, rows.stop), device=device)
         counts = _allowed_between(logits, strip, *_in_band(attention.reach, strip, across)).cumsum(2)
-        here = wanted[(wanted >= start) & (wanted < start + len(strip))] - start
+        here = ends[(ends >= start) & (ends < start + len(strip))] - start
         sums.append(total + F.pad(counts, (0, 0, 1, 0))[:, :, here])
         total = total + counts[:, :, -1:]
-    every = torch.cat([*sums, total.expand(*sums[0].shape[:2], -1, -1)], dim=2)  # the last: before `rows.stop`
-    first, last = (every[:, :, torch.searchsorted(wanted, edge)] for edge in down.mT.contiguous())
+    every = torch.cat([*sums, total.expand(*sums[0].shape[:2], -1, -1)], dim=2)  # the last one is before `rows.stop`
+    first, last = (every[:, :, torch.searchsorted(ends, edge)] for edge in down.mT.contiguous())
     area = (down[:, 1] - down[:, 0])[:, None] * (across[:, 1] - across[:, 0])
     return ((last - first).float() / area).expand(batch, heads, -1, -1)
 
 
 def _in_band(reach: tuple[int | None, int | None], rows: Tensor, across: Tensor) -> tuple[Tensor, Tensor]:
-    """(rows, cells) each: the first key of each cell that is in a row's band, and the end of those keys."""
+    """Return the first key of each cell inside a row's band, and the end of those keys, (rows, cells) each."""
     low, high = reach
     place = rows[:, None]
     begin = across[:, 0].expand(len(rows), -1) if low is None else across[:, 0].maximum(place + low)
@@ -114,7 +114,7 @@ def _in_band(reach: tuple[int | None, int | None], rows: Tensor, across: Tensor)
 
 
 def _allowed_between(logits: Logits, rows: Tensor, begin: Tensor, end: Tensor) -> Tensor:
-    """(b, h, rows, cells): how many keys from `begin` to before `end`, (rows, cells), the mask allows."""
+    """Return how many keys in [begin, end), each (rows, cells), the mask allows: (b, h, rows, cells)."""
     keys = logits.shape[3]
     begin, end = begin.clamp(0, keys), end.clamp(0, keys)
     allow = logits.allowed(range(int(rows[0]), int(rows[-1]) + 1)) if len(rows) else logits.attention.allow

@@ -1,4 +1,4 @@
-"""Questions about each row: entropy, largest weights, distances, and what some keys are given together."""
+"""Statistics per row: entropy, largest weights, distances, and the weight on some keys."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 
 class RowQuestions(Asked):
-    """One number for each query, (B, H, L), in float32 or wider."""
+    """Methods of AttentionMatrix with one number per query, (B, H, L), in float32 or wider."""
 
     def entropy(self) -> Tensor:
-        """The entropy of each row, (B, H, L), in nats: 0 for one key, log S for all keys alike; 0 in an empty row.
+        """Return the entropy of each row, (B, H, L), in nats: 0 for one key, log S for equal weights; 0 if empty.
 
-        Cost: one forward pass; with a bias or softcap, one pass of blocks.
+        Cost: one forward pass; with a bias or softcap, one blockwise pass.
         """
         answer = self._sweep(Wanted(entropy=True))
         return statistics.entropy(self._wide, self._wide_lse) if answer is None else answer.entropy
 
     def maximum(self) -> Tensor:
-        """The largest weight of each row, (B, H, L); 0 in an empty row."""
+        """Return the largest weight of each row, (B, H, L); 0 in an empty row."""
         answer = self._sweep(Wanted(maximum=True))
         return statistics.maximum(self._wide, self._wide_lse) if answer is None else answer.maximum
 
     def effective_keys(self) -> Tensor:
-        """How many keys each row attends to in effect, (B, H, L): 1/Σⱼa²; 1 for one key, S for all alike; 0 if empty.
+        """Return the effective number of keys of each row, 1/Σⱼa², (B, H, L): 1 for one key, S for equal weights.
 
-        With weights w that sum to m < 1 (sinks), m²/Σw²: of what the keys get, spread over how many.
+        With sinks, where the weights w sum to m < 1, it is m²/Σw². It is 0 in an empty row.
 
         Source: the inverse Simpson index (Hill 1973, order 2).
         """
@@ -49,31 +49,31 @@ class RowQuestions(Asked):
         return effective(mass, statistics.squared(self._wide, self._wide_lse))
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        """The k largest weights of each row.
+        """Return the k largest weights of each row and their keys.
 
         Args:
             k: 1..S.
 
         Returns:
-            (values, indices), each (B, H, L, k), largest first; indices are int64 keys. Where fewer than k keys may be
-            attended, the rest are weight 0.
+            (values, indices), each (B, H, L, k), largest first; indices are int64 keys. If fewer than k keys may be
+            attended, the remaining values are 0.
 
         Raises:
             OptionError: k is not within 1..S.
         """
         keys = self.shape[3]
         if not 1 <= k <= keys:
-            raise OptionError(f"topk(k={k}) asks of rows of {keys} keys. Use 1 <= k <= {keys}.")
+            raise OptionError(f"topk(k={k}) of rows of {keys} keys. Use 1 <= k <= {keys}.")
         answer = self._sweep(Wanted(topk=k))
         if answer is not None:
             return answer.best, answer.best_keys
         return statistics.topk(self._wide, self._wide_lse, k)
 
     def mean_distance(self, *, offset: int = 0) -> Tensor:
-        """How far each query looks, (B, H, L), in positions: Σⱼ aᵢⱼ·|i + offset - j|.
+        """Return the mean distance each query looks, Σⱼ aᵢⱼ·|i + offset - j|, (B, H, L), in positions.
 
         Args:
-            offset: the position of query 0 among the keys, where queries are only the last of a sequence: S - L.
+            offset: the position of query 0 among the keys; S - L if the queries are the last of a sequence.
 
         Source: Vig & Belinkov 2019, "Analyzing the Structure of Attention", section 3.
         """
@@ -81,27 +81,27 @@ class RowQuestions(Asked):
         return statistics.mean_distance(self._wide, self._wide_lse, offset) if answer is None else answer.distance
 
     def distance_spread(self, *, offset: int = 0) -> Tensor:
-        """How much that distance varies within a row, (B, H, L), in positions: its standard deviation."""
+        """Return the standard deviation of that distance within each row, (B, H, L), in positions."""
         answer = self._sweep(Wanted(spread=True, offset=offset))
         return statistics.distance_spread(self._wide, self._wide_lse, offset) if answer is None else answer.spread
 
     def mass_within(self, window: int, *, offset: int = 0) -> Tensor:
-        """What each query gives to keys at most `window` positions away, (B, H, L), in weights.
+        """Return the weight of each query on keys at most `window` positions away, (B, H, L).
 
         Cost: O(L·window); only the band is computed.
         """
         if window < 0:
-            raise OptionError(f"mass_within(window={window}) needs a window of 0 positions or more.")
+            raise OptionError(f"mass_within got window={window}; expected 0 or more.")
         near = self._logits.change(**statistics.within(self._logits, window, offset))
         answer = sweep.ask(near, self._known_lse, Wanted(mass=True))
         return statistics.mass_within(self._wide, self._wide_lse, window, offset) if answer is None else answer.mass
 
     @checked()
     def mass_on(self, keys: Sequence[int] | Tensor) -> Tensor:
-        """What each query gives to some keys together, (B, H, L), in weights.
+        """Return the weight of each query on some keys together, (B, H, L).
 
         Args:
-            keys: positions 0..S-1, or a boolean tensor (S,). Separators, say, or the first token: `A.mass_on([0])`.
+            keys: positions 0..S-1, or a boolean tensor (S,); for the first token, `A.mass_on([0])`.
         """
         chosen = torch.as_tensor(keys, device=self._logits.query.device)
         size = self.shape[3]
@@ -113,15 +113,15 @@ class RowQuestions(Asked):
             chosen = chosen.nonzero().flatten()
         chosen = chosen.long().flatten()
         if chosen.numel() and not (-size <= int(chosen.min()) and int(chosen.max()) < size):
-            raise PlaceError(f"keys={chosen.tolist()[:8]} holds a position outside S={size}. Use 0..{size - 1}.")
+            raise PlaceError(f"keys={chosen.tolist()[:8]} has a position outside S={size}. Use 0..{size - 1}.")
         return statistics.mass_on(self._wide, self._wide_lse, (chosen % max(size, 1)).unique())
 
     def mass_where(self, where: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
-        """What each query gives to the keys that meet a condition, (B, H, L), in weights.
+        """Return the weight of each query on the keys that meet a condition, (B, H, L).
 
         Args:
-            where: called with a batch index, some row positions (r,) and some key positions (c,); answers boolean
-                (r, c). It is asked for a block at a time.
+            where: called for each block with a batch index, row positions (r,) and key positions (c,); returns boolean
+                (r, c).
 
         Example:
             >>> from clearhead import AttentionMatrix
@@ -133,23 +133,23 @@ class RowQuestions(Asked):
         return statistics.mass_where(self._wide, self._wide_lse, where)
 
     def visible(self) -> Tensor:
-        """How many keys each query may attend to, (B, H, L), int64: S less what is masked. A bias masks nothing."""
+        """Return how many keys each query may attend to, int64, (B, H, L). A bias is not a mask."""
         return statistics.visible(self._logits)
 
     def kl(self, other: AttentionMatrix) -> Tensor:
-        """How differently two heads or models attend, (B, H, L), nats: Σⱼ aᵢⱼ·log(aᵢⱼ / bᵢⱼ); `other` is b.
+        """Return the KL divergence to another matrix, Σⱼ aᵢⱼ·log(aᵢⱼ / bᵢⱼ), (B, H, L), in nats; `other` is b.
 
-        Infinite where b gives nothing to a key that a gives something. Cost: two forward passes, else one of blocks.
+        Infinite where b is 0 for a key and a is not. Cost: two forward passes, or one blockwise pass.
         """
         compare.check(self._logits, other._logits)
         return compare.kl(self._wide, self._wide_lse, other._wide, other._wide_lse)
 
     def inner(self, other: AttentionMatrix) -> Tensor:
-        """How much two heads or models attend to the same keys, (B, H, L): Σⱼ aᵢⱼ·bᵢⱼ."""
+        """Return the inner product Σⱼ aᵢⱼ·bᵢⱼ, (B, H, L): how much two heads or models attend to the same keys."""
         compare.check(self._logits, other._logits)
         return compare.inner(self._wide, self._wide_lse, other._wide, other._wide_lse)
 
 
 def effective(mass: Tensor, squares: Tensor) -> Tensor:
-    """m²/Σa² of rows with these sums m and sums of squares; 0 in an empty row."""
+    """Return m²/Σa² of rows with sums m and sums of squares; 0 in an empty row."""
     return mass**2 / squares.masked_fill(squares == 0, 1.0)

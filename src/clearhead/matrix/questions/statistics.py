@@ -1,4 +1,4 @@
-"""Exact numbers about rows and columns, from forward passes where an identity allows, else one pass of blocks."""
+"""Exact statistics of rows and columns, from forward passes where an identity allows, else one blockwise pass."""
 
 import math
 from collections.abc import Callable
@@ -19,12 +19,13 @@ def rowwise(
     least: int = 1,
     dtypes: tuple[torch.dtype | None, ...] = (None,),
 ) -> tuple[Tensor, ...]:
-    """Reduce every row: `reduce` maps a block to tensors (heads, rows, ...); each is joined to (B, H, L, ...).
+    """Reduce every row: `reduce` maps a block to tensors (heads, rows, ...); the results are (B, H, L, ...).
 
     Args:
-        logits, reduce: what to reduce, and how.
-        least: columns a block has at least; more than 1 where that many are kept of each row.
-        dtypes: of what `reduce` gives, for a matrix without rows; None is that of the logits.
+        logits: the matrix.
+        reduce: the reduction of one block.
+        least: the fewest columns of a block; k for a reduction to k columns.
+        dtypes: the dtypes of `reduce`'s results, for a matrix without rows; None is that of the logits.
     """
     batches = logits.shape[0]
     if no_rows(logits):
@@ -43,12 +44,12 @@ def rowwise(
 
 
 def no_rows(logits: Logits) -> bool:
-    """Whether the matrix has no row: no batch entry, no head or no query."""
+    """Return whether the matrix has no rows: no batch entry, no head or no query."""
     return 0 in logits.shape[:3]
 
 
 def entropy(logits: Logits, lse: Tensor) -> Tensor:
-    """(B, H, L), nats: -Σⱼ a·log a. Where logits are plain products, Σⱼ a·logit = s·qᵢ·(A@K)ᵢ: one forward pass."""
+    """Return -Σⱼ a·log a, (B, H, L), in nats. For bilinear logits, Σⱼ a·logit = s·qᵢ·(A@K)ᵢ: one forward pass."""
     if logits.attention.is_bilinear:
         mean_key, _, mass = products.forward(logits, logits.key, lse)
         expected = (logits.query * logits.attention.multiplier * mean_key).sum(-1)
@@ -62,7 +63,7 @@ def entropy(logits: Logits, lse: Tensor) -> Tensor:
 
 
 def squared(logits: Logits, lse: Tensor) -> Tensor:
-    """(B, H, L): Σⱼ a². Where logits are plain products, exp(lse(2s) - 2·lse(s)): one pass at twice the scale."""
+    """Return Σⱼ a², (B, H, L). For bilinear logits it is exp(lse(2s) - 2·lse(s)): one pass at twice the scale."""
     if logits.attention.is_bilinear:
         twice = logits.change(scale=2 * logits.attention.scale, sinks=None)
         return torch.exp(products.normaliser(twice) - 2 * finite(lse))
@@ -70,7 +71,7 @@ def squared(logits: Logits, lse: Tensor) -> Tensor:
 
 
 def maximum(logits: Logits, lse: Tensor) -> Tensor:
-    """(B, H, L): the largest weight of each row."""
+    """Return the largest weight of each row, (B, H, L)."""
     if logits.shape[3] == 0:
         return torch.zeros_like(lse)
     best = rowwise(logits, lambda block: (block.logits.amax(-1),))[0]
@@ -78,13 +79,13 @@ def maximum(logits: Logits, lse: Tensor) -> Tensor:
 
 
 def received(logits: Logits, lse: Tensor) -> Tensor:
-    """(B, H, S): Σᵢ aᵢⱼ."""
+    """Return the column sums Σᵢ aᵢⱼ, (B, H, S)."""
     ones = logits.query.new_ones(*logits.shape[:3], 1)
     return products.transposed(logits, lse, ones).squeeze(-1)
 
 
 def topk(logits: Logits, lse: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest weights of each row and their keys, both (B, H, L, k), largest first."""
+    """Return the k largest weights of each row and their keys, both (B, H, L, k), largest first."""
 
     def reduce(block: Block) -> tuple[Tensor, ...]:
         best, keys = block.logits.topk(k, dim=-1)
@@ -95,10 +96,10 @@ def topk(logits: Logits, lse: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def mean_distance(logits: Logits, lse: Tensor, offset: int) -> Tensor:
-    """(B, H, L), positions: Σⱼ aᵢⱼ·|i + offset - j|.
+    """Return Σⱼ aᵢⱼ·|i + offset - j|, (B, H, L), in positions.
 
-    Some rows at a time: left and right of their own positions the distance is linear in j, so two narrow columns
-    through the kernels give it, with no difference of large numbers; the square around the diagonal is made.
+    For a strip of rows, the distance is linear in j left and right of the strip's own positions, so a product with two
+    columns gives it without cancellation. The square around the diagonal is computed densely.
     """
     if no_rows(logits):
         return logits.query.new_zeros(logits.shape[:3])
@@ -108,14 +109,14 @@ def mean_distance(logits: Logits, lse: Tensor, offset: int) -> Tensor:
     for start in range(0, rows, step):
         part = slice(start, min(start + step, rows))
         left, right = (min(max(place + offset, 0), keys) for place in (part.start, part.stop))
-        total = _beside(logits, lse, part, slice(0, left), offset)
-        total = total + _beside(logits, lse, part, slice(right, keys), offset)
-        parts.append(total + _around(logits, lse, part, slice(left, right), offset))
+        total = _distance_beside(logits, lse, part, slice(0, left), offset)
+        total = total + _distance_beside(logits, lse, part, slice(right, keys), offset)
+        parts.append(total + _distance_around(logits, lse, part, slice(left, right), offset))
     return torch.cat(parts, dim=2)
 
 
-def _beside(logits: Logits, lse: Tensor, rows: slice, cols: slice, offset: int) -> Tensor:
-    """(B, H, rows): Σ of aᵢⱼ·|i + offset - j| over columns that all lie on one side of every row's own position."""
+def _distance_beside(logits: Logits, lse: Tensor, rows: slice, cols: slice, offset: int) -> Tensor:
+    """Return Σ aᵢⱼ·|i + offset - j|, (B, H, rows), over columns that are on one side of every row's own position."""
     batches, heads, _, _ = logits.shape
     if cols.stop <= cols.start:
         return logits.query.new_zeros(batches, heads, rows.stop - rows.start)
@@ -129,8 +130,8 @@ def _beside(logits: Logits, lse: Tensor, rows: slice, cols: slice, offset: int) 
     return mass * to_edge + beyond
 
 
-def _around(logits: Logits, lse: Tensor, rows: slice, cols: slice, offset: int) -> Tensor:
-    """(B, H, rows): Σ of aᵢⱼ·|i + offset - j| over a small square."""
+def _distance_around(logits: Logits, lse: Tensor, rows: slice, cols: slice, offset: int) -> Tensor:
+    """Return Σ aᵢⱼ·|i + offset - j|, (B, H, rows), over a small square."""
     batches, heads, _, _ = logits.shape
     if cols.stop <= cols.start:
         return logits.query.new_zeros(batches, heads, rows.stop - rows.start)
@@ -139,20 +140,20 @@ def _around(logits: Logits, lse: Tensor, rows: slice, cols: slice, offset: int) 
         for head in range(heads):
             which = slice(head, head + 1)
             block = Block(batch, which, rows, cols, logits.block(batch, which, rows, cols))
-            answers.append((block.weights(lse) * _away(block, offset).abs()).sum(-1))
+            answers.append((block.weights(lse) * _distances(block, offset).abs()).sum(-1))
     return torch.cat(answers).unflatten(0, (batches, heads))
 
 
 def distance_spread(logits: Logits, lse: Tensor, offset: int) -> Tensor:
-    """(B, H, L), positions: the standard deviation of |i + offset - j| under each row's weights."""
+    """Return the standard deviation of |i + offset - j| under each row's weights, (B, H, L), in positions."""
 
     def reduce(block: Block) -> tuple[Tensor, ...]:
-        away, weights = _away(block, offset).abs().to(lse.dtype), block.weights(lse)
+        away, weights = _distances(block, offset).abs().to(lse.dtype), block.weights(lse)
         mass = weights.sum(-1)
         share = mass.masked_fill(mass == 0, 1.0)
         around = away - ((weights * away).sum(-1) / share).unsqueeze(-1)
         variance = (weights * around**2).sum(-1) / share
-        # sqrt has no slope at 0, where all the weight is at one distance, give or take a rounding.
+        # sqrt has no derivative at 0, where all weight is at one distance, up to rounding.
         flat = variance <= torch.finfo(variance.dtype).eps ** 2
         return (variance.masked_fill(flat, 1.0).sqrt().masked_fill(flat, 0.0),)
 
@@ -160,21 +161,20 @@ def distance_spread(logits: Logits, lse: Tensor, offset: int) -> Tensor:
 
 
 def mass_within(logits: Logits, lse: Tensor, window: int, offset: int) -> Tensor:
-    """(B, H, L): Σ of aᵢⱼ over |i + offset - j| <= window; only the band is computed."""
-
+    """Return Σ aᵢⱼ over |i + offset - j| <= window, (B, H, L); only the band is computed."""
     near = logits.change(**within(logits, window, offset))
     return rowwise(near, lambda block: (block.weights(lse).sum(-1),))[0]
 
 
 def within(logits: Logits, window: int, offset: int) -> dict[str, int | None]:
-    """The band of keys j with |i + offset - j| <= window, as fields of the attention."""
+    """Return the band of keys j with |i + offset - j| <= window, as fields of the attention."""
     own = logits.attention
     low, high = shift(intersect(own.reach, (offset - window, offset + window)), -own.offset)
     return {"band_low": low, "band_high": high}
 
 
 def mass_on(logits: Logits, lse: Tensor, keys: Tensor) -> Tensor:
-    """(B, H, L): Σ of aᵢⱼ over the keys j given by position; only those columns are computed."""
+    """Return Σ aᵢⱼ over some keys j, (B, H, L); only those columns are computed."""
     if no_rows(logits):
         return logits.query.new_zeros(logits.shape[:3])
     batches, heads, rows, _ = logits.shape
@@ -190,7 +190,7 @@ def mass_on(logits: Logits, lse: Tensor, keys: Tensor) -> Tensor:
 
 
 def mass_where(logits: Logits, lse: Tensor, where: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
-    """(B, H, L): Σ of aᵢⱼ over the keys for which `where(batch, rows, keys)`, boolean (rows, keys), is true."""
+    """Return Σ aᵢⱼ over the keys for which `where(batch, rows, keys)`, boolean (rows, keys), is true: (B, H, L)."""
 
     def reduce(block: Block) -> tuple[Tensor, ...]:
         device = block.logits.device
@@ -202,7 +202,7 @@ def mass_where(logits: Logits, lse: Tensor, where: Callable[[int, Tensor, Tensor
 
 
 def visible(logits: Logits) -> Tensor:
-    """(B, H, L), int64: how many keys each row may attend to."""
+    """Return how many keys each row may attend to: int64, (B, H, L)."""
     batches, heads, rows, keys = logits.shape
     row = torch.arange(rows, device=logits.query.device)
     if no_rows(logits):
@@ -213,8 +213,8 @@ def visible(logits: Logits) -> Tensor:
         last = torch.full_like(row, keys) if high is None else (row + high + 1).clamp(0, keys)
         return (last - first).clamp_min(0).expand(batches, heads, rows)
     counts = []
-    # A mask that is one row for all still differs by row where there is a band besides. A mask for all
-    # heads is counted once.
+    # A mask with one row for all queries still gives different counts if there is also a band. A mask that all heads
+    # share is counted once.
     own = logits.attention.allow
     tables = batches * heads if own is None or logits.attention.rule is not None else own.shape[0] * own.shape[1]
     step = max(BLOCK // max(tables * keys, 1), 1)
@@ -230,8 +230,8 @@ def visible(logits: Logits) -> Tensor:
     return torch.cat(counts, dim=-1).expand(batches, heads, rows)
 
 
-def _away(block: Block, offset: int) -> Tensor:
-    """(rows, cols): i + offset - j."""
+def _distances(block: Block, offset: int) -> Tensor:
+    """Return the distances i + offset - j, (rows, cols)."""
     device = block.logits.device
     rows = torch.arange(block.rows.start, block.rows.stop, device=device) + offset
     return rows[:, None] - torch.arange(block.cols.start, block.cols.stop, device=device)

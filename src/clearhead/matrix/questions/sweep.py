@@ -1,6 +1,6 @@
-"""Statistics by the kernels' second pass, where it can: one sweep in native code, whatever the mask.
+"""Statistics by the kernels' second pass: one sweep in native code, for any mask.
 
-Where it cannot (another device or dtype, gradients asked for), the answer here is None and the caller goes on in torch.
+Where the pass does not apply (another device or dtype, gradients), the result is None and the caller computes in torch.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ ROWWISE = ("entropy", "maximum", "squares", "mass", "distance", "spread", "best"
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What `AttentionMatrix.survey` finds; each as the method of the same name gives it.
+    """The result of `AttentionMatrix.survey`; each field equals the result of the method of the same name.
 
     Attributes:
         entropy, maximum, effective_keys, mean_distance, distance_spread: (B, H, L).
@@ -42,11 +42,11 @@ class Survey:
 def ask(
     logits: Logits, lse: Callable[[], Tensor], wanted: kernels.Wanted, progress: Progress | None = None
 ) -> kernels.Statistics | None:
-    """What is wanted of a matrix, float32; None where the native second pass refuses.
+    """Return the wanted statistics of a matrix in float32; None where the second pass does not apply.
 
     Args:
         logits: the matrix, in its own dtype.
-        lse: gives its normaliser, (B, H, L); called only if the pass can be made.
+        lse: returns the log-sum-exp of its rows, (B, H, L); called only if the pass applies.
     """
     if logits.has_dense_bias:
         return None
@@ -62,7 +62,7 @@ def ask(
 
 
 def _by_strips(logits: Logits, lse: Tensor, wanted: kernels.Wanted, progress: Progress | None) -> kernels.Statistics:
-    """The same for a matrix under a rule, some rows at a time: the kernels take the rule as a table of those rows."""
+    """Return the statistics of a matrix under a rule, a strip of rows at a time, the rule as a tensor per strip."""
     rows, keys = logits.shape[2:]
     step = logits.rows_at_once(BLOCK)
     parts, maps = [], None if wanted.cells is None else _no_cells(logits, wanted.cells)
@@ -70,8 +70,8 @@ def _by_strips(logits: Logits, lse: Tensor, wanted: kernels.Wanted, progress: Pr
         stop = min(start + step, rows)
         strip = logits.part(slice(start, stop), slice(0, keys))
         here, own = _cells_of(wanted.cells, start, stop)
-        asked = replace(wanted, offset=wanted.offset + start, cells=own)
-        answer = kernels.statistics(products.problem(strip, strip.key), lse[:, :, start:stop], asked)
+        of_strip = replace(wanted, offset=wanted.offset + start, cells=own)
+        answer = kernels.statistics(products.problem(strip, strip.key), lse[:, :, start:stop], of_strip)
         if maps is not None and own is not None:
             maps[:, :, here] = (
                 torch.maximum(maps[:, :, here], answer.map) if own.by_maximum else maps[:, :, here] + answer.map
@@ -81,14 +81,14 @@ def _by_strips(logits: Logits, lse: Tensor, wanted: kernels.Wanted, progress: Pr
             progress(stop / rows)
     if not parts:
         return kernels.statistics(products.problem(logits, logits.key), lse, wanted)
-    joined = {name: _joined([getattr(part, name) for part in parts]) for name in ROWWISE}
+    joined = {name: _join([getattr(part, name) for part in parts]) for name in ROWWISE}
     received = parts[0].received
     for part in parts[1:]:
         received = received + part.received
     return kernels.Statistics(**joined, received=received, map=second_pass.NOTHING if maps is None else maps)
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
+def _join(parts: list[Tensor]) -> Tensor:
     return parts[0] if parts[0] is second_pass.NOTHING else torch.cat(parts, dim=2)
 
 
@@ -97,7 +97,7 @@ def _no_cells(logits: Logits, where: kernels.Cells) -> Tensor:
 
 
 def _cells_of(where: kernels.Cells | None, start: int, stop: int) -> tuple[Tensor, kernels.Cells | None]:
-    """The cells of a map that meet some rows: which, and as seen from the first of those rows."""
+    """Return the indices of a map's cells that intersect some rows, and the cells relative to the first of the rows."""
     if where is None:
         return second_pass.NOTHING, None
     clipped = where.rows.clamp(start, stop) - start
@@ -106,7 +106,7 @@ def _cells_of(where: kernels.Cells | None, start: int, stop: int) -> tuple[Tenso
 
 
 def first(logits: Logits, wanted: kernels.Wanted) -> tuple[Tensor, kernels.Statistics] | None:
-    """The lse of a matrix and, found on the way to it, what is wanted; None where only a second pass finds that."""
+    """Return the lse and the wanted statistics from one forward pass; None where they need a second pass."""
     if logits.attention.key_bias is not None or logits.attention.rule is not None or not second_pass.on_the_way(wanted):
         return None
     problem = products.problem(logits, logits.key[..., :0]).change(sinks=logits.attention.sinks)
@@ -117,19 +117,19 @@ def first(logits: Logits, wanted: kernels.Wanted) -> tuple[Tensor, kernels.Stati
 
 
 def cells(edges: list[list[tuple[int, int]]], spans: tuple[slice, slice], *, by_maximum: bool) -> kernels.Cells:
-    """The cells of a map over the rectangle `spans`, from their edges within it."""
+    """Return the cells of a map over the rectangle `spans`, from their edges within it."""
     rows, keys = (torch.tensor(part, device="cpu") + span.start for part, span in zip(edges, spans, strict=True))
     return kernels.Cells(rows, keys, by_maximum)
 
 
 def means(sums: Tensor, where: kernels.Cells) -> Tensor:
-    """The mean of each cell, from its sum."""
+    """Return the mean of each cell, from its sum."""
     down, across = (edges[:, 1] - edges[:, 0] for edges in (where.rows, where.keys))
     return sums / (down[:, None] * across)
 
 
 def normaliser(logits: Logits, progress: Progress | None) -> Tensor:
-    """(B, H, L): the log-sum-exp of each row, sinks included, some rows at a time, so that progress can be told."""
+    """Return the log-sum-exp of each row, sinks included, (B, H, L); a few rows at a time, to report progress."""
     batch, heads, rows, keys = logits.shape
     step = max(second_pass.CHUNK // max(batch * heads * keys * logits.query.shape[-1], 1) // 1024, 1) * 1024
     if progress is None or rows <= step:

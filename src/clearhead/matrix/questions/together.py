@@ -1,4 +1,4 @@
-"""survey: every question about rows, columns and cells in one sweep."""
+"""`AttentionMatrix.survey`: every statistic of rows, keys and cells in one sweep."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from clearhead.matrix.questions.rows import RowQuestions, effective
 
 
 class Questions(RowQuestions, KeyQuestions, MapQuestions):
-    """What can be asked of a matrix: one method for each question, in float32 or wider."""
+    """The statistics of a matrix, one method each, in float32 or wider."""
 
     def survey(
         self, *, k: int = 8, cells: tuple[int, int] = (64, 64), offset: int = 0, progress: sweep.Progress | None = None
     ) -> sweep.Survey:
-        """Everything there is to ask of rows, columns and cells, in one sweep: about the price of one forward pass.
+        """Compute every statistic of rows, keys and cells in one sweep, for about the cost of one forward pass.
 
         Args:
-            k: how many of the largest weights of a row; at most S of them.
+            k: how many of the largest weights of each row; limited to S.
             cells: rows and columns of the map.
             offset: as for `mean_distance`.
-            progress: called with the share done, 0..1, as the sweep goes on; for a long one, a progress bar:
+            progress: called with the share done, 0..1, during the sweep. For a progress bar:
                 `with rich.progress.Progress() as bar: task = bar.add_task("asking", total=1);
                 A.survey(progress=lambda done: bar.update(task, completed=done))`.
 
@@ -44,7 +44,7 @@ class Questions(RowQuestions, KeyQuestions, MapQuestions):
         """
         check_cells("survey", *cells)
         if k < 1:
-            raise OptionError(f"survey(k={k}) needs k of 1 or more.")
+            raise OptionError(f"survey got k={k}; expected k of 1 or more.")
         k, where = min(k, self.shape[3]), self._cells(*cells, self._region(None), "mean")
         answer = sweep.ask(
             self._logits,
@@ -68,8 +68,8 @@ class Questions(RowQuestions, KeyQuestions, MapQuestions):
     def _survey_in_torch(
         self, k: int, cells: tuple[int, int], offset: int, progress: sweep.Progress | None
     ) -> sweep.Survey:
-        """The same, one question after the other."""
-        asked: dict[str, Callable[[], Any]] = {
+        """Compute the survey in torch, one statistic at a time."""
+        methods: dict[str, Callable[[], Any]] = {
             "entropy": self.entropy,
             "maximum": self.maximum,
             "effective_keys": self.effective_keys,
@@ -80,8 +80,8 @@ class Questions(RowQuestions, KeyQuestions, MapQuestions):
             "pooled": lambda: self.pooled(*cells),
         }
         answers = {}
-        for done, (name, ask) in enumerate(asked.items(), start=1):
-            answers[name] = ask()
+        for done, (name, method) in enumerate(methods.items(), start=1):
+            answers[name] = method()
             if progress is not None:
-                progress(done / len(asked))
+                progress(done / len(methods))
         return sweep.Survey(**answers)

@@ -1,4 +1,4 @@
-"""What can be wrong with the module's sizes and inputs. Its masks are checked in module_masks.py."""
+"""Validation of the module's sizes and inputs. Its masks are validated in module_masks.py."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from clearhead.multihead.layer.module import MultiheadAttention
 
 
-_Stock = torch.nn.MultiheadAttention  # a program may give that name to our class
+_Stock = torch.nn.MultiheadAttention  # a program may replace that name with our class
 
 
 def sizes(embed_dim: int, num_heads: int, num_kv_heads: int | None) -> None:
-    """Check that all are positive and divide as they must; if not, say what would."""
+    """Raise an error unless all are positive and divide each other; the message lists sizes that do."""
     if embed_dim <= 0 or num_heads <= 0:
         raise OptionError(f"embed_dim is {embed_dim} and num_heads is {num_heads}; expected both to be greater than 0.")
     if embed_dim % num_heads:
@@ -36,7 +36,7 @@ def _divisors(number: int) -> str:
 
 
 def weights_kind(weights: Any) -> Literal["dense", "matrix"]:
-    """Check the option `weights`."""
+    """Return the option `weights`, checked."""
     if weights not in ("dense", "matrix"):
         raise OptionError(f"weights is {weights!r}; expected 'dense' (a tensor) or 'matrix' (an AttentionMatrix).")
     return "dense" if weights == "dense" else "matrix"
@@ -54,11 +54,11 @@ def nested(module: "MultiheadAttention", query: Any, key: Any, value: Any, *othe
 
 
 def scriptable(module: "MultiheadAttention") -> torch.nn.Module:
-    """torch's own module on the same parameters, for TorchScript, which cannot compile this one."""
+    """Return torch's own module with the same parameters, for TorchScript, which cannot compile this one."""
     if module.num_kv_heads != module.num_heads or module.rotary is not None:
         raise OptionError(
-            "TorchScript gets torch's own attention on the same parameters, which has no num_kv_heads and no rotary. "
-            "Use torch.compile or torch.export for this module."
+            "TorchScript compiles torch's own attention with the same parameters, which has no num_kv_heads and no "
+            "rotary. Use torch.compile or torch.export for this module."
         )
     stock = _Stock.__new__(_Stock)
     state = dict(module.__dict__)
@@ -70,12 +70,12 @@ def scriptable(module: "MultiheadAttention") -> torch.nn.Module:
 
 
 def is_recorded(query: Any) -> bool:
-    """Whether torch.fx is recording a graph, and hands in its proxies for tensors."""
+    """Return whether torch.fx is recording a graph and passes proxies instead of tensors."""
     return isinstance(query, torch.fx.Proxy)
 
 
 def leaf(module: "MultiheadAttention", *inputs: Any, **options: Any) -> Any:
-    """The module as one node of a graph that torch.fx records, as torch's own modules are."""
+    """Record the module as one node of a torch.fx graph, as torch's own modules are."""
     tracer = inputs[0].tracer
     if tracer.root is module:
         raise OptionError(
@@ -134,7 +134,7 @@ def _widths(module: "MultiheadAttention", named: dict[str, Tensor]) -> None:
 def _dtypes(module: "MultiheadAttention", named: dict[str, Tensor]) -> None:
     own = module.out_proj.weight.dtype
     for name, tensor in named.items():
-        # Autocast brings all but float64 to one dtype.
+        # Autocast casts all but float64 to one dtype.
         cast = kernels.is_autocast(tensor.device) and torch.float64 not in (tensor.dtype, own)
         if tensor.dtype != own and not cast:
             raise DtypeError(

@@ -1,4 +1,4 @@
-"""`clearhead.MultiheadAttention`: torch.nn.MultiheadAttention, argument for argument, and more."""
+"""`clearhead.MultiheadAttention`: a drop-in for torch.nn.MultiheadAttention with further options."""
 
 import math
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ from clearhead.spec import Attention
 
 
 class MultiheadAttention(torch.nn.MultiheadAttention):
-    """Attention over `num_heads` heads, with learned projections in and out.
+    """Multi-head attention with learned projections, a drop-in for torch.nn.MultiheadAttention.
 
-    Everything torch.nn.MultiheadAttention has: constructor, parameters and their initialisation, state_dict both
-    ways, masks (True = may NOT attend, the opposite of `clearhead.attention`), averaged or per-head weights. What
-    differs: a query that may attend nothing gives 0 where torch gives NaN (docs/differences.md).
+    Constructor, parameters, initialisation, state_dict, masks (True = may NOT attend, the opposite of
+    `clearhead.attention`) and weights, averaged or per head, are the same as torch's. One difference: a query that may
+    attend nothing gives 0 where torch gives NaN (docs/differences.md).
 
     Args:
         embed_dim: width E of query and output; num_heads divides it.
@@ -42,11 +42,11 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         batch_first: tensors are (B, L, E) instead of (L, B, E).
         device, dtype: of the parameters.
         num_kv_heads: heads of keys and values, which divides num_heads (grouped queries); default num_heads.
-        rotary: a Rotary, or True for Rotary(head_dim): positions turned into queries and keys.
+        rotary: a Rotary, or True for Rotary(head_dim): rotates queries and keys by their positions.
         weights: "dense", or "matrix" to get an AttentionMatrix, per head and never stored, instead of the weights.
 
     Raises:
-        ShapeError, OptionError: num_heads does not divide embed_dim (says what would), or one of them is not positive.
+        ShapeError, OptionError: num_heads does not divide embed_dim (lists what would), or one of them is not positive.
 
     Source: Vaswani et al. 2017, section 3.2.2; Ainslie et al. 2023 (num_kv_heads); Su et al. 2021 (rotary).
 
@@ -92,16 +92,16 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         rotary: Rotary | bool | None = None,
         weights: Literal["dense", "matrix"] = "dense",
     ) -> None:
-        """Give a plain torch.nn.MultiheadAttention's state what this class has beyond it."""
+        """Set the attributes that this class has and torch.nn.MultiheadAttention does not."""
         self.num_kv_heads = self.num_heads if num_kv_heads is None else num_kv_heads
         self.rotary = Rotary(self.head_dim) if rotary is True else rotary or None
         self.weights = checks.weights_kind(weights)
-        # torch's encoder layers skip `forward` for a C++ path, which knows no empty rows and none of the extras,
-        # unless the module has a hook.
-        self.register_forward_pre_hook(_run_me)
+        # Unless the module has a hook, torch's encoder layers skip `forward` for a C++ path that gives NaN in empty
+        # rows and has none of the extras.
+        self.register_forward_pre_hook(_no_op_hook)
 
     def _share_key_heads(self) -> None:
-        """Narrow the projections of key and value to num_kv_heads heads, and initialise again."""
+        """Replace the projections of key and value by ones with num_kv_heads heads, newly initialised."""
         narrow = self.num_kv_heads * self.head_dim
         like = self.out_proj.weight
         if self._qkv_same_embed_dim:
@@ -125,7 +125,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         attn_mask: Tensor | Mask | None = None,
         average_attn_weights: bool = True,
         is_causal: bool = False,
-        # Not keyword-only: torch.onnx.export(dynamo=False) gives every argument by its position.
+        # Not keyword-only: torch.onnx.export(dynamo=False) passes every argument by position.
         weights: Literal["dense", "matrix"] | None = None,
         cache: KVCache | None = None,
     ) -> tuple[Tensor, Any]:
@@ -135,18 +135,18 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             query: (L, B, E), (B, L, E) with batch_first, or (L, E); or a nested tensor (B, j, E) for all three.
             key, value: (S, B, kdim), (S, B, vdim); the same three forms.
             key_padding_mask: (B, S), or (S,). Bool: True = leave this key out. Float: added to the logits.
-            need_weights: also return the weights, which then are stored: O(B·H·L·S) memory.
+            need_weights: also return the weights, which takes O(B·H·L·S) memory unless they are an AttentionMatrix.
             attn_mask: (L, S) or (B·H, L, S). Bool: True = may NOT attend. Float: added to the logits. Or one of
                 clearhead.masks, which say where to attend.
             average_attn_weights: average the returned weights over heads. (An AttentionMatrix is always per head.)
-            is_causal: a promise that attn_mask is the causal mask, which allows the faster way. With a cache, no mask
-                is needed: query i attends all that came before it.
+            is_causal: a promise that attn_mask is the causal mask, which allows a fast path. With a cache, no mask is
+                needed: query i attends all positions up to its own.
             weights: "matrix" or "dense" for this call; default as constructed.
-            cache: what was read before; this call's keys and values are appended. Masks then cover all keys held.
+            cache: a KVCache, to which this call's keys and values are appended. Masks then cover all keys held.
         Returns:
-            The output, in query's form, and the weights (B, L, S), (B, H, L, S) if not averaged, or None.
+            The output, in the layout of query, and the weights (B, L, S), (B, H, L, S) if not averaged, or None.
         Raises:
-            ShapeError, DtypeError, OptionError: says which input does not fit, and how to fix it.
+            ShapeError, DtypeError, OptionError: an input does not fit; the message names it and how to fix it.
             CacheFullError: the cache has no room. Nothing was written.
         """
         options = {
@@ -156,10 +156,10 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         if checks.is_recorded(query):
             return checks.leaf(self, query, key, value, **options)
         if not (torch.compiler.is_compiling() or are_plain(query, key, value, key_padding_mask, attn_mask)):
-            return _take(MultiheadAttention.forward, (self, query, key, value), options)
+            return _handle(MultiheadAttention.forward, (self, query, key, value), options)
         kind = self.weights if weights is None else checks.weights_kind(weights)
         if need_weights and kind == "matrix":
-            kernels.refuse_tracing('weights="matrix", which gives an AttentionMatrix and no tensor')
+            kernels.refuse_tracing('weights="matrix", which returns an AttentionMatrix instead of a tensor')
         if query.is_nested or key.is_nested or value.is_nested:
             checks.nested(self, query, key, value, key_padding_mask, attn_mask, cache)
             padded, padding, lengths = varlen.to_padded(query)
@@ -178,12 +178,12 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         before = 0 if cache is None else cache.length
         if cache is not None:
             k, v = cache.append(k, v)
-            if need_weights and kind == "matrix":  # which may be asked when the cache has written over them
+            if need_weights and kind == "matrix":  # the cache may overwrite them before the matrix is used
                 k, v = k.clone(), v.clone()
         dense = need_weights and kind == "dense"
-        masked = module_masks.Masked(key_padding_mask, compiled_mask(attn_mask), is_causal, cache, batched)
+        masked = module_masks.ModuleMasks(key_padding_mask, compiled_mask(attn_mask), is_causal, cache, batched)
         k, v, extra = self._extra_keys(k, v)
-        q, k, v = kernels.autocast(q, k, v)  # a learned key, rotation or cache may have another dtype
+        q, k, v = kernels.autocast(q, k, v)  # a learned key, rotary or cache may have another dtype
         dropout_p = float(self.dropout) if self.training else 0.0
         problem = kernels.Problem(q, k, v, Attention(1 / math.sqrt(self.head_dim), dropout_p=dropout_p))
         try:
@@ -191,7 +191,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             heads, matrix = self._attend(problem, need_weights, dense, average_attn_weights)
         except BaseException:
             if cache is not None:
-                cache.crop(before)  # the call did not happen
+                cache.crop(before)  # undo the append
             raise
         out = projections.outward(self, heads)
         if dense:
@@ -199,14 +199,14 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         return out if batched else out.squeeze(axis), matrix
 
     def _attend(self, problem: kernels.Problem, need_weights: bool, dense: bool, average: bool) -> tuple[Tensor, Any]:
-        """Each head's output, (B, H, L, D), and the weights in the form asked for; dense ones averaged or not."""
+        """Return each head's output, (B, H, L, D), and the weights in the requested form."""
         if dense:
             return dense_weights(problem, average)
         result = fused(problem)
         return result.out, matrix_of(problem, result.lse) if need_weights else None
 
     def _extra_keys(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Append the learned key and value, and the zeros, where the module has them: (k, v, how many)."""
+        """Append the learned key and value, and the zeros, if the module has them; return (k, v, how many)."""
         extra = 0
         if self.bias_k is not None and self.bias_v is not None:
             shape = (1, self.num_kv_heads, 1, self.head_dim)
@@ -219,27 +219,27 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         return k, v, extra
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
-        """What torch.jit.script compiles in this module's place: torch's own, on the same parameters."""
+        """Return the module that torch.jit.script compiles instead: torch's own, with the same parameters."""
         return checks.scriptable(self)
 
     @classmethod
     def from_shared_heads(
         cls, source: torch.nn.Module | Mapping[str, Tensor], num_heads: int | None = None, *, scale: float | None = None
     ) -> "MultiheadAttention":
-        """Express the textbook class that applies one Linear(head_dim, head_dim) to all heads, exactly.
+        """Convert the textbook class that applies one Linear(head_dim, head_dim) to all heads, exactly.
 
         Args:
             source: the module, or its state_dict, with `values`, `keys`, `queries` (H·D inputs seen as H heads of D,
                 weights (D, D)) and `fc_out` (weights (E, H·D)).
             num_heads: H; default `source.heads`.
-            scale: what the source multiplies the logits with. Default: of a module, what it is found to use when a
-                copy of it runs on a probe; of a state_dict, which does not say, 1/sqrt(head_dim).
+            scale: the logit multiplier of the source. Default: for a module, the one measured by running a copy of it
+                on a probe; for a state_dict, 1/sqrt(head_dim).
         Returns:
             A batch_first module whose projections are block-diagonal. It gives the same output for
             module(query, keys, values); the source's own argument order is (values, keys, query, mask).
         Raises:
-            OptionError, ShapeError: names the weight that is missing or does not fit; or the module does not run, or
-                computes something else than attention with a logit scale.
+            OptionError, ShapeError: a weight is missing or does not fit; or the module does not run, or computes
+                something other than attention with a logit scale.
 
         Example:
             >>> weights = {n + ".weight": torch.randn(4, 4) for n in ("values", "keys", "queries")}
@@ -250,10 +250,10 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         return load_shared_heads(cls, source, num_heads, scale)
 
 
-_take = arguments.Taking(
+_handle = arguments.ArgumentHandler(
     MultiheadAttention.forward, nested=("query", "key", "value"), convert={"attn_mask": from_causal_bias}
 )
 
 
-def _run_me(module: torch.nn.Module, args: Any) -> None:
-    """A hook that does nothing: its presence is the message (see `add_extras`)."""
+def _no_op_hook(module: torch.nn.Module, args: Any) -> None:
+    """Do nothing: the presence of a hook makes torch call `forward` (see `add_extras`)."""

@@ -25,8 +25,8 @@ def inward(module: "MultiheadAttention", query: Tensor, key: Tensor, value: Tens
     )
     biases = (None, None, None) if module.in_proj_bias is None else module.in_proj_bias.split(sizes)
     if not modes.records_operators(query) and kernels.linear_is_faster(query, weights[0], biases[0]):
-        # The output of attention is laid out as the queries are, and these stay in the caller's layout: so merging its
-        # heads costs nothing. A key is read once for each block of queries: its head's rows lie together.
+        # The output of attention has the layout of the queries, so those stay in the caller's layout and merging heads
+        # is free. A key is read once per block of queries, so the rows of one head are made contiguous.
         q = split_heads(module, kernels.project(query, weights[0], biases[0]))
         if packed and key is value:
             both = module.in_proj_weight[module.embed_dim :]
@@ -46,13 +46,13 @@ def outward(module: "MultiheadAttention", heads: Tensor) -> Tensor:
     """Merge heads (B, H, L, D) and project them: (B, L, E) or (L, B, E)."""
     x = (heads.transpose(1, 2) if module.batch_first else heads.permute(2, 0, 1, 3)).flatten(-2)
     last = module.out_proj
-    if not _is_as_made(last) or modes.records_operators(x):
+    if not _is_unmodified(last) or modes.records_operators(x):
         return last(x)
     return kernels.project(x, last.weight, last.bias)
 
 
-def _is_as_made(last: torch.nn.Module) -> bool:
-    """Whether nobody has a say in the linear layer: by a hook, a parametrization, a class or `forward` in its place."""
+def _is_unmodified(last: torch.nn.Module) -> bool:
+    """Return whether the linear layer has torch's class and `forward`, without hooks or parametrizations."""
     attributes = last.__dict__
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return (
@@ -64,7 +64,7 @@ def _is_as_made(last: torch.nn.Module) -> bool:
 
 
 def split_heads(module: "MultiheadAttention", x: Tensor) -> Tensor:
-    """(B, L, H·D) or (L, B, H·D) -> (B, H, L, D), a view."""
+    """Split (B, L, H·D) or (L, B, H·D) into heads, (B, H, L, D): a view."""
     x = x.unflatten(-1, (-1, module.head_dim))
     return x.transpose(1, 2) if module.batch_first else x.permute(1, 2, 0, 3)
 

@@ -1,8 +1,8 @@
-"""The textbook class that shares one small projection among all heads, expressed exactly.
+"""Convert the textbook class whose heads share one small projection to `MultiheadAttention`, exactly.
 
-The class reshapes (B, L, H·D) to (B, L, H, D) first and then applies one Linear(D, D) to every head. By the formula
-each head has its own E×D projection: 3·E·E numbers where that class has 3·D·D. A block-diagonal projection with the
-same block H times is what it computes.
+The class reshapes (B, L, H·D) to (B, L, H, D) first and then applies one Linear(D, D) to every head. In the paper each
+head has its own E×D projection: 3·E·E numbers where that class has 3·D·D. The class is equivalent to a block-diagonal
+projection that has the same block H times.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def block_diagonal(block: Tensor, times: int) -> Tensor:
-    """(D, D) -> (times·D, times·D) with the block on the diagonal.
+    """Return (times·D, times·D) with the block (D, D) repeated on the diagonal.
 
     >>> block_diagonal(torch.tensor([[5.0]]), 2).tolist()
     [[5.0, 0.0], [0.0, 5.0]]
@@ -33,7 +33,7 @@ def load_shared_heads(
     num_heads: int | None,
     scale: float | None,
 ) -> "MultiheadAttention":
-    """Build the module; see MultiheadAttention.from_shared_heads."""
+    """Convert a module with shared heads; see MultiheadAttention.from_shared_heads."""
     if num_heads is None:
         num_heads = getattr(source, "heads", None)
         if num_heads is None:
@@ -54,7 +54,7 @@ def load_shared_heads(
     out_weight = state["fc_out.weight"]
     biased = any(f"{name}.bias" in state for name in ("queries", "keys", "values", "fc_out"))
     module = cls(embed_dim, num_heads, bias=biased, batch_first=True, device=out_weight.device, dtype=out_weight.dtype)
-    # The module multiplies logits with 1/sqrt(head_dim); what the source does differently goes into the queries.
+    # Our module scales logits by 1/sqrt(head_dim); a different scale of the source is folded into the queries.
     if scale is None and isinstance(source, torch.nn.Module) and type(source).forward is not torch.nn.Module.forward:
         scale = find_scale(source, state, num_heads)
     stretch = 1.0 if scale is None else scale * head_dim**0.5

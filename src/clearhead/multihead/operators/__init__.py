@@ -1,1 +1,1 @@
-"""Attention as torch records, decomposes or differentiates it: for TorchScript, ONNX and derivatives of any order."""
+"""Attention as a custom operator, for TorchScript, as a decomposition for ONNX, and for derivatives of any order."""

@@ -1,7 +1,7 @@
-"""Attention as one operator torch knows: `torch.ops.clearhead.attend`.
+"""Attention as a custom operator of torch: `torch.ops.clearhead.attend`.
 
-torch.compile, torch.export, vmap, FakeTensor, meta tensors and the FLOP counter see operators, not Python. In plain
-eager code the kernels are called directly, which is several times cheaper a call.
+torch.compile, torch.export, vmap, FakeTensor, meta tensors and the FLOP counter see operators, not Python. Plain eager
+code calls the kernels directly, because that costs several times less per call.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,19 +30,19 @@ def run(problem: kernels.Problem, kernel: str | None) -> kernels.Result:
 
 
 def problem_of(given: Mapping[str, Any]) -> kernels.Problem:
-    """The problem of the operator's arguments, by name."""
+    """Return the problem of the operator's arguments, given by name."""
     return kernels.Problem(given["query"], given["key"], given["value"], Attention.from_arguments(given))
 
 
 def lse_dtype_of(query: Tensor) -> torch.dtype:
-    """The dtype of the operator's lse."""
+    """Return the dtype of the operator's lse."""
     return lse_dtype(query.dtype) if query.device.type == "cpu" else wide(query.dtype)  # some devices have no float64
 
 
 def _is_transformed() -> bool:
-    """Whether torch.func takes derivatives or maps, outside torch.compile, which traces through it.
+    """Return whether a torch.func transform is active, outside torch.compile, which traces through it.
 
-    torch.func.functionalize has no rule for autograd functions, and sees the operator itself.
+    torch.func.functionalize does not support autograd functions, and handles the operator itself.
     """
     if torch.compiler.is_compiling():
         return False
@@ -50,7 +50,7 @@ def _is_transformed() -> bool:
     return top is not None and top.key() != torch._C._functorch.TransformType.Functionalize
 
 
-# The operators' arguments: from the table of an attention's fields.
+# The operators' arguments, generated from the fields of `Attention`.
 INPUTS = ("query", "key", "value", *ARGUMENTS, "kernel")
 BACKWARD_INPUTS = ("grad_out", "grad_lse", "out", "lse", *INPUTS, "learning")
 _TENSORS = ("query", "key", "value", *(name for name in ARGUMENTS if FIELDS[name].schema == "Tensor?"))
@@ -65,7 +65,7 @@ def _named(names: tuple[str, ...], values: Sequence[Any]) -> dict[str, Any]:
 
 @torch.library.custom_op("clearhead::attend", mutates_args=(), schema=f"({_SCHEMA}) -> (Tensor, Tensor)")
 def attend(*inputs: Any) -> tuple[Tensor, Tensor]:
-    """(out, lse) of the problem with these INPUTS, the lse in the dtype that backward takes it in."""
+    """Return (out, lse) of the problem with these INPUTS, the lse in the dtype that backward reads."""
     given = _named(INPUTS, inputs)
     problem = problem_of(given)
     result = forward(problem, given["kernel"])
@@ -84,11 +84,11 @@ def _(query: Tensor, key: Tensor, value: Tensor, *_rest: Any) -> tuple[Tensor, T
     schema=f"(Tensor grad_out, Tensor? grad_lse, Tensor out, Tensor lse, {_SCHEMA}, str learning) -> Tensor[]",
 )
 def attend_backward(*inputs: Any) -> list[Tensor]:
-    """Gradients of query, key, value and of the LEARNABLE fields.
+    """Return the gradients of query, key, value and of the LEARNABLE fields.
 
     Args:
-        inputs: BACKWARD_INPUTS. `learning` names the fields whose gradients are asked for, separated by spaces; those
-            of the others are empty.
+        inputs: BACKWARD_INPUTS. `learning` has the names of the fields that need a gradient, separated by spaces; the
+            gradients of the others are empty tensors.
     """
     given = _named(BACKWARD_INPUTS, inputs)
     learning = given["learning"].split()
@@ -116,7 +116,7 @@ def _(*inputs: Any) -> list[Tensor]:
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     given = _named(INPUTS, inputs)
-    needed = dict(zip(INPUTS, ctx.needs_input_grad, strict=False))  # torch.library appends an argument of its own
+    needed = dict(zip(INPUTS, ctx.needs_input_grad, strict=False))  # torch.library appends an argument
     ctx.save_for_backward(*output, *(given[name] for name in _TENSORS))
     ctx.numbers = {name: value for name, value in given.items() if name not in _TENSORS}
     ctx.learning = [name for name in LEARNABLE if given[name] is not None and needed[name]]
@@ -137,7 +137,7 @@ attend.register_autograd(_backward, setup_context=_setup)
 
 
 class _Transformable(torch.autograd.Function):
-    """The same for torch.func (grad, vmap and their like), which does not see a custom operator's own autograd."""
+    """The operator for torch.func (grad, vmap, …), which ignores the autograd formula of a custom operator."""
 
     generate_vmap_rule = True
 
@@ -168,8 +168,8 @@ class _TransformableBackward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         raise KernelError(
-            "attention was differentiated twice, and its kernels give first derivatives only. For a second derivative "
-            "use torch.func.hessian or jvp of grad, which computes attention in plain torch."
+            "attention was differentiated twice, but its kernels compute first derivatives only. For a second "
+            "derivative use torch.func.hessian or jvp of grad, which computes attention in plain torch."
         )
 
 

@@ -1,4 +1,4 @@
-"""The operator under torch.vmap: the mapped axis is folded into the batch, field by field of the attention's table."""
+"""The custom operator under torch.vmap: the mapped axis of every input is folded into the batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,20 +46,20 @@ def _(info: Any, in_dims: Dims, *inputs: Any) -> tuple[list[Tensor], list[int]]:
 
 
 def _shares_a_seed(given: dict[str, Any], dims: dict[str, int | None]) -> bool:
-    """Whether all mapped calls drop by one seed: folded into one batch, each entry would drop other weights."""
+    """Return whether all mapped calls share one seed: folded into one batch, their dropout patterns would differ."""
     return given["seed"] is not None and dims["seed"] is None
 
 
 def _batch(given: dict[str, Any], dims: dict[str, int | None]) -> int:
-    """B of one of the mapped calls."""
+    """Return B of one mapped call."""
     return _lead(given["query"], dims["query"], 1).shape[1]
 
 
 def _folded(given: dict[str, Any], dims: dict[str, int | None], size: int, batch: int) -> dict[str, Any]:
-    """The inputs of one call on a batch of size·B.
+    """Return the inputs of one call on a batch of size·B.
 
     Raises:
-        OptionError: a field of heads is mapped: heads are not.
+        OptionError: a field with one number per head is mapped; the head axis cannot be folded into the batch.
     """
     folded = dict(given)
     for name, value in given.items():
@@ -67,10 +67,10 @@ def _folded(given: dict[str, Any], dims: dict[str, int | None], size: int, batch
             continue
         if name in _BATCHED:
             folded[name] = _lead(value, dims[name], size).flatten(0, 1)
-        elif name == "seed":  # one of the mapped seeds: each entry of the batch has a pattern of its own
+        elif name == "seed":  # any of the mapped seeds: each batch entry has its own pattern
             folded[name] = value.select(dims[name], 0)
         elif name in ARGUMENTS and FIELDS[name].axes is Axes.HEADS and dims[name] is not None:
-            raise OptionError(f"vmap over {name} is not supported: its numbers belong to heads. Use a loop.")
+            raise OptionError(f"vmap over {name} is not supported, because it has one number per head. Use a loop.")
         elif name in ARGUMENTS and FIELDS[name].axes in (Axes.PAIRS, Axes.KEYS):
             folded[name] = _fold_mask(value, dims[name], size, batch)
     return folded
@@ -85,12 +85,12 @@ def _one_by_one(operator: Callable[..., Any], size: int, in_dims: Dims, inputs: 
 
 
 def _lead(tensor: Tensor, dim: int | None, size: int) -> Tensor:
-    """Bring the mapped axis to the front, or make one."""
+    """Move the mapped axis to the front, or add one."""
     return tensor.unsqueeze(0).expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
 
 
 def _fold_mask(mask: Tensor, dim: int | None, size: int, batch: int) -> Tensor:
-    """A mask that broadcasts to (B, H, L, S), mapped or not, for a batch of size·B."""
+    """Return a mask that broadcasts to (B, H, L, S), mapped or not, for a batch of size·B."""
     if dim is None:
         four = four_axes(mask)
         return four if four.shape[0] == 1 else four.repeat(size, 1, 1, 1)

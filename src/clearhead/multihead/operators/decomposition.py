@@ -1,4 +1,4 @@
-"""`torch.ops.clearhead.attend` in operators that other runtimes know: for ONNX, and for `run_decompositions`."""
+"""`torch.ops.clearhead.attend` decomposed into torch's operators, for ONNX and for `run_decompositions`."""
 
 import dataclasses
 from typing import Any
@@ -16,10 +16,11 @@ from clearhead.spec.band import outside
 
 
 def run(problem: Problem) -> Result:
-    """Output and lse.
+    """Compute output and lse in torch's operators.
 
-    What torch's scaled_dot_product_attention computes becomes that one operator, which ONNX has as `Attention` from
-    opset 23 on. A soft cap, sinks, slopes and dropout are written out. An exported graph keeps the steps it uses.
+    What torch's scaled_dot_product_attention supports becomes that operator, which ONNX has as `Attention` since opset
+    23. A soft cap, sinks, slopes and dropout are computed in single steps. An exported graph keeps only the steps whose
+    results are used.
 
     Memory: O(B·H·L·S).
     """
@@ -35,7 +36,7 @@ def run(problem: Problem) -> Result:
 
 @register_decomposition(torch.ops.clearhead.attend.default)
 def _(*inputs: Any) -> tuple[Tensor, Tensor]:
-    """Called by `torch.onnx.export(dynamo=True)`. Dropout is torch's here, which takes no seed."""
+    """Called by `torch.onnx.export(dynamo=True)`. Dropout is torch's here, which has no seed argument."""
     given = dict(zip(custom_op.INPUTS, inputs, strict=True))
     result = run(custom_op.problem_of(given))
     return result.out, result.lse.to(custom_op.lse_dtype_of(given["query"]))
@@ -51,13 +52,13 @@ def _as_one_operator(problem: Problem, key: Tensor, value: Tensor) -> Tensor:
     )
     if mask is None:
         return out
-    # Other runtimes give NaN or a mean in a row that may attend nothing.
+    # Other runtimes give NaN or the mean of all values in an empty row.
     empty = ~mask.any(-1, keepdim=True) if mask.dtype is torch.bool else (mask < EMPTY).all(-1, keepdim=True)
     return out.masked_fill(empty, 0)
 
 
 def _mask(problem: Problem) -> Tensor | None:
-    """`allow` and `bias` in one. The last axis has all keys: where it is shorter ONNX pads it and torch repeats it."""
+    """Combine `allow` and `bias`. The last axis is expanded to all keys: ONNX would pad it where torch repeats it."""
     allow, bias = problem.attention.allow, problem.attention.bias
     if bias is not None:
         bias = bias.to(problem.query.dtype)
@@ -66,7 +67,7 @@ def _mask(problem: Problem) -> Tensor | None:
 
 
 def _within_band(problem: Problem, mask: Tensor | None) -> Tensor | None:
-    """The mask, closed outside the band of a window or of a causal mask."""
+    """Return the mask restricted to the band of a window or of a causal mask."""
     low, high = problem.attention.reach
     if low is None and high is None:
         return mask
@@ -78,5 +79,5 @@ def _within_band(problem: Problem, mask: Tensor | None) -> Tensor | None:
 
 
 def _repeated(x: Tensor, group: int) -> Tensor:
-    """(B, H_kv, S, D) -> (B, H, S, D)."""
+    """Repeat the heads of (B, H_kv, S, D) to (B, H, S, D)."""
     return x if group == 1 else x.unsqueeze(2).expand(-1, -1, group, -1, -1).flatten(1, 2)

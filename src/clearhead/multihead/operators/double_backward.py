@@ -1,4 +1,4 @@
-"""Attention in torch's own steps alone, for transforms that must look into each and know no operator of ours."""
+"""Attention in torch's own operators, for transforms that need a formula for each step and have none for ours."""
 
 import dataclasses
 
@@ -13,12 +13,12 @@ from clearhead.multihead import dense_weights
 
 @in_own_dtype
 def run(problem: Problem) -> Result:
-    """Compute a problem without writing in place and without asking for a number, so that vmap may map any part of it.
+    """Compute a problem without in-place writes or data-dependent control flow, so that vmap can map any part of it.
 
-    Dropout is torch's, whose vmap says whether each of a batch draws its own.
+    Dropout is torch's, whose vmap decides whether each batch entry draws its own pattern.
 
-    Memory: a block of 2²⁰ logits at a time (or one row of B·H·S), each some ten times; all of them, B·H·L·S, where
-        a gradient is taken as well.
+    Memory: about ten copies of a block of 2²⁰ logits (or of one row, B·H·S); of all logits, B·H·L·S, if a gradient is
+        computed.
     """
     length = problem.query.shape[2]
     wide = torch.promote_types(problem.query.dtype, torch.float32)
@@ -34,11 +34,11 @@ def run(problem: Problem) -> Result:
 
 
 def whole(problem: Problem, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Output and lse of all queries at once; both constant in a row that may attend nothing.
+    """Compute output and lse of all queries at once; in an empty row both are constant.
 
     Args:
-        problem: its query and bias in the dtype to compute in.
-        key, value: in that dtype too, with as many heads as the query.
+        problem: query and bias have the dtype to compute in.
+        key, value: in the same dtype, with as many heads as the query.
     """
     logits = dense_weights.logits(problem, key)
     empty = (logits < EMPTY).all(-1, keepdim=True)
@@ -49,13 +49,13 @@ def whole(problem: Problem, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]
         lse = logits.logsumexp(-1).masked_fill(empty[..., 0], -torch.inf)
     if problem.attention.sinks is not None:
         sinks = problem.attention.sinks.to(lse.dtype)[:, None].expand_as(lse)
-        lse = torch.stack((lse, sinks), -1).logsumexp(-1)  # ONNX's older exporter has no logaddexp
-    shares = torch.exp(logits - lse.masked_fill(lse == -torch.inf, 0)[..., None]).masked_fill(empty, 0)
-    return F.dropout(shares, problem.attention.dropout_p) @ value, lse
+        lse = torch.stack((lse, sinks), -1).logsumexp(-1)  # ONNX's older exporter does not support logaddexp
+    weights = torch.exp(logits - lse.masked_fill(lse == -torch.inf, 0)[..., None]).masked_fill(empty, 0)
+    return F.dropout(weights, problem.attention.dropout_p) @ value, lse
 
 
 def _part(problem: Problem, rows: range, dtype: torch.dtype) -> Problem:
-    """The problem of a block of queries, in the dtype to compute in."""
+    """Return the problem of a block of queries, in the dtype to compute in."""
     part = slice(rows.start, rows.stop)
     attention = problem.attention.part(part, slice(None)).cast(dtype)
     return dataclasses.replace(problem, query=problem.query[:, :, part].to(dtype), attention=attention)

@@ -1,7 +1,7 @@
 """Attention for TorchScript: `torch.ops.clearhead.attention`, which torch.jit.trace records and torch.jit.script calls.
 
-While torch.jit.trace records, sizes are tensors, and a decision taken on one would be kept as a constant. So the whole
-call is recorded as one operator, which looks at its inputs each time it runs.
+While torch.jit.trace records, sizes are tensors, and a branch on a size would become a constant of the graph. So the
+whole call is recorded as one operator, which dispatches each time it runs.
 """
 
 from collections.abc import Callable
@@ -22,14 +22,14 @@ _ARGUMENTS = (
 
 
 def define(attention: Callable[..., Any]) -> None:
-    """Make the function an operator of torch's, and let torch.jit.script compile calls of it into that operator."""
+    """Register `attention` as an operator of torch, and let torch.jit.script compile calls of it into that operator."""
     _library.define(f"attention({_ARGUMENTS}, bool return_lse=False, str? kernel=None) -> Tensor")
     _library.define(f"attention_with_lse({_ARGUMENTS}, str? kernel=None) -> (Tensor, Tensor)")
 
     def output(*args: Any, return_lse: bool = False, **options: Any) -> Tensor:
         if return_lse:
             raise OptionError(
-                "in TorchScript attention returns the output alone. For the lse call "
+                "in TorchScript attention returns only the output. For the lse call "
                 "torch.ops.clearhead.attention_with_lse, with the same arguments."
             )
         return attention(*args, **options)
@@ -43,9 +43,9 @@ def define(attention: Callable[..., Any]) -> None:
 
 
 def record(*args: Any, return_lse: bool, return_matrix: bool, **options: Any) -> Any:
-    """Call `attention` as one operator of the graph that is recorded."""
+    """Call `attention` as one operator, which torch.jit.trace records."""
     if return_matrix:
-        kernels.refuse_tracing("return_matrix=True, which gives an AttentionMatrix and no tensor")
+        kernels.refuse_tracing("return_matrix=True, which returns an AttentionMatrix instead of a tensor")
     query, key, value, mask, *others = args
     if isinstance(mask, Mask):
         mask = _as_tensor(mask, query, key)
@@ -56,7 +56,7 @@ def record(*args: Any, return_lse: bool, return_matrix: bool, **options: Any) ->
 
 @kernels.untraced
 def _as_tensor(mask: Mask, query: Tensor, key: Tensor) -> Tensor | None:
-    """A mask as a tensor of the sizes at hand: a constant of the graph, which other sizes then do not fit."""
+    """Return a mask as a tensor of this call's sizes: a constant of the graph, which does not fit other sizes."""
     rows, cols = range(query.shape[-2]), range(key.shape[-2])
     allow = None if mask.allow is None else mask.allow.block(rows, cols, device=query.device)
     bias = None if mask.bias is None else mask.bias.bias_block(rows, cols, device=query.device)

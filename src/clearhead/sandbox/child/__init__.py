@@ -1,1 +1,1 @@
-"""The confined process: it confines itself, runs programs or tests, and reports."""
+"""Code that runs in the confined process: confine, run programs or tests, report."""

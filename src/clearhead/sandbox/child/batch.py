@@ -1,8 +1,9 @@
-"""Several programs one after another in one confined process: a process each costs ten times what most programs do.
+"""Run several programs one after another in one confined process.
 
-What one program leaves behind the next may see, beyond what `fresh` sets back. So a batch is for programs of one author
-alone, run twice in opposite orders, and what differs is run again, a process each. A batch that replaced something of
-Python's or torch's own counts as not run.
+Starting a process costs ten times as much as running a typical program. `reset` restores global state between programs,
+but a program may still see what an earlier one left behind. So a batch is only for programs of one author, and runs
+twice in opposite orders; programs whose results differ run again, each in its own process. A batch in which a program
+replaced something of Python or torch does not count.
 """
 
 import os
@@ -19,7 +20,7 @@ Reports = Sequence[Mapping[str, Any]]
 
 
 def run(programs: Programs, mark: str, salt: int) -> dict[str, Any]:
-    """In the child: run each in a namespace of its own; print the mark after each, on both streams."""
+    """In the child: run each program in its own namespace, and print the mark after each on both streams."""
     reports, before, shuffle = [], reset.shared(), reset.shuffle(salt)
     for program in programs:
         _anew(shuffle)
@@ -31,7 +32,7 @@ def run(programs: Programs, mark: str, salt: int) -> dict[str, Any]:
 
 
 def serve(programs: Programs, salt: int) -> dict[str, Any]:
-    """In one child: each program answers its tests, until they ask for the next."""
+    """In one child: let each program answer its tests, until they ask for the next program."""
     reports, before, shuffle = [], reset.shared(), reset.shuffle(salt)
     for program in programs:
         _anew(shuffle)
@@ -40,7 +41,7 @@ def serve(programs: Programs, salt: int) -> dict[str, Any]:
 
 
 def examine(tests: Programs, salt: int) -> dict[str, Any]:
-    """In the other child: the tests of each program in turn."""
+    """In the other child: run the tests of each program in turn."""
     reports, before, shuffle = [], reset.shared(), reset.shuffle(salt)
     for test in tests:
         _anew(shuffle)

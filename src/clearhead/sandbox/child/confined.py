@@ -19,9 +19,9 @@ from clearhead.sandbox.limits import Limits
 
 
 def main(*, files: bool = True) -> NoReturn:
-    """Run the job and end the process; never returns. Exit status 81: it could not be confined, nothing was run.
+    """Run the job and end the process; never returns. Exit status 81: confinement failed and nothing was run.
 
-    `files=False`: the back end that started this process hides the files from it, and gave it its folder.
+    `files=False`: the back end that started this process already hides files and provides the folder.
     """
     with os.fdopen(JOB, "rb") as pipe:
         job: dict[str, Any] = json.loads(pipe.read())
@@ -56,10 +56,10 @@ def main(*, files: bool = True) -> NoReturn:
 
 
 def _may_be_searched(folder: str, private: Sequence[Path]) -> bool:
-    """Return whether imports may search this folder; one that is private as a whole would make any of its names fail.
+    """Return whether imports may search this folder. In a folder that is wholly private, every import would fail.
 
-    A library that looks for an optional package by name would take PermissionError for a fault of its own. Of a folder
-    that holds something private Python knows the names from before (worker.py), and what is granted of it can be read.
+    A library that looks for an optional package expects ImportError, not the PermissionError of such a folder. A partly
+    private folder may be searched: the worker has already listed it (worker.py), and granted files can be read.
     """
     try:
         os.close(os.open(folder or ".", os.O_RDONLY | os.O_CLOEXEC))
@@ -67,12 +67,12 @@ def _may_be_searched(folder: str, private: Sequence[Path]) -> bool:
         real = Path(os.path.realpath(folder))
         return any(real in path.parents for path in grants.readable(private))
     except OSError:
-        pass  # it does not exist, which imports allow for
+        pass  # it does not exist; imports skip such folders
     return True
 
 
 def _finish(report: dict[str, Any]) -> NoReturn:
-    """Flush, write the report, and leave without running anything the program left behind."""
+    """Flush, write the report, and exit without running exit handlers or finalizers of the program."""
     code = 1 if report.get("raised") else 0
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -83,7 +83,7 @@ def _finish(report: dict[str, Any]) -> NoReturn:
     try:
         while data:
             data = data[os.write(REPORT, data) :]
-    except OSError:  # the program closed it: then there is no report
+    except OSError:  # the program closed the descriptor, so there is no report
         code = 1
     os._exit(code)
 

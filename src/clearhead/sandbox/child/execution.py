@@ -1,4 +1,4 @@
-"""Run chunks of Python in one namespace and say, as JSON types, what came of it."""
+"""Run chunks of Python in one namespace and return the result as JSON types."""
 
 import sys
 import types
@@ -10,7 +10,7 @@ from typing import Any
 JOB, REPORT, CHANNEL = 3, 4, 5  # file descriptors of a child, beside stdin, stdout and stderr
 STARTED = b"\x06"  # the first byte of a report, written before the program is read
 MOST_TEXT = 100_000  # characters of one value or message in a report
-MOST_NAME, MOST_KINDS = 200, 50  # characters of a class's name; classes an exception is said to be of
+MOST_NAME, MOST_KINDS = 200, 50  # characters of a class's name; reported base classes of an exception
 
 
 def run_chunks(chunks: Sequence[Mapping[str, Any]], want: Sequence[Sequence[str]]) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def run_chunks(chunks: Sequence[Mapping[str, Any]], want: Sequence[Sequence[str]
 
 
 def execute(namespace: dict[str, Any], chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Run the chunks in `namespace`; None, or a description of the exception that was let through."""
+    """Run the chunks in `namespace`. Return None, or a description of an uncaught exception."""
     for number, chunk in enumerate(chunks):
         try:
             exec(_compiled(**chunk), namespace)  # noqa: S102 — running it is what this process is for
@@ -43,12 +43,12 @@ def execute(namespace: dict[str, Any], chunks: Sequence[Mapping[str, Any]]) -> d
 
 @cache
 def _compiled(source: str, file: str, line: int) -> CodeType:
-    """The same for every program of a batch. Blank lines above it give each traceback the author's own line."""
+    """Compile a chunk, cached for all programs of a batch. Blank lines in front give tracebacks the author's line."""
     return compile("\n" * (line - 1) + source, file, "exec", dont_inherit=True)
 
 
 def describe(error: BaseException, chunks: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any]:
-    """The exception as JSON types; `line` is the deepest that is in one of the chunks."""
+    """Return the exception as JSON types; `line` is the deepest traceback line inside a chunk."""
     names = {chunk["file"] for chunk in chunks}
     file, line = "", None
     if isinstance(error, SyntaxError) and isinstance(error.filename, str) and error.filename in names:
@@ -70,12 +70,12 @@ def describe(error: BaseException, chunks: Sequence[Mapping[str, Any]], number: 
 
 
 def _name_of(kind: type) -> str:
-    """Its name; a metaclass of the program's own may call it anything."""
+    """Return the name of a class; a metaclass of the program may have made it anything."""
     return str(type.__dict__["__name__"].__get__(kind))[:MOST_NAME]
 
 
 def text_of(value: object, spec: str = "") -> str:
-    """Return a value as prose shows it: 6 significant digits unless `spec` says otherwise; tensors as nested lists.
+    """Return a value as text for prose: 6 significant digits unless `spec` says otherwise, tensors as nested lists.
 
     >>> text_of(0.1 + 0.2), text_of([1 / 3, 2]), text_of(True), text_of(2 / 3, ".2f")
     ('0.3', '[0.333333, 2]', 'True', '0.67')

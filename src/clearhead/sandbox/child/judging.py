@@ -1,8 +1,8 @@
-"""A test in two confined processes: the learner's program in one, the tests in the other.
+"""Test a learner's program in two confined processes: the program in one, the tests in the other.
 
-The tests reach the program through `learner`: `learner.attention(q, k, v)` is a message and an answer. The program
-can answer with wrong values and no more: the verdict is written by the other process, which it cannot read, signal or
-trace, and which decodes nothing but plain values. So a verdict cannot be forged from inside the program.
+The tests call the program through `learner`: `learner.attention(q, k, v)` sends a message and waits for the reply. The
+program can reply with wrong values, and nothing more. The other process writes the verdict; the program cannot read,
+signal or trace that process, which decodes only plain values. So the program cannot forge a verdict.
 """
 
 import builtins
@@ -17,13 +17,13 @@ from clearhead.sandbox.child import wire
 from clearhead.sandbox.child.execution import CHANNEL, describe, execute
 
 Chunks = Sequence[Mapping[str, Any]]
-NEXT = "next"  # the request that ends a program's turn in a batch
-# Raised in `all(map(double, numbers))` of a test, they would end its loop as if every number had been right.
+NEXT = "next"  # the request for the next program of a batch
+# Raised inside `all(map(double, numbers))` in a test, these would end the loop as if every number had been right.
 _END_OF_A_LOOP = (StopIteration, StopAsyncIteration)
 
 
 def serve(chunks: Chunks) -> dict[str, Any]:
-    """The learner's side: load the program, then answer until the tests hang up or want the next program."""
+    """The learner's side: load the program, then answer until the tests close the channel or ask for the next one."""
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     handles: list[Any] = [module]
@@ -57,11 +57,11 @@ def serve(chunks: Chunks) -> dict[str, Any]:
 
 
 class LearnerError(Exception):
-    """The program raised an exception of a type the tests do not know, or one that would end a loop of theirs."""
+    """The program raised an exception that the tests do not know, or one that would end a loop in the tests."""
 
 
 class Proxy:
-    """Something in the learner's process: call it, or take an attribute. It has no truth value and equals nothing."""
+    """An object in the learner's process: call it or read an attribute. It has no truth value and equals nothing."""
 
     def __init__(self, link: "Link", handle: int, kind: str) -> None:
         self._link, self._handle, self._kind = link, handle, kind
@@ -90,7 +90,7 @@ class Link:
         self.channel = channel
 
     def call(self, handle: int, args: Sequence[object], kwargs: Mapping[str, object]) -> Any:
-        """Call what the handle names."""
+        """Call the object with this handle."""
         packed = {"args": wire.encode(list(args), _own), "kwargs": wire.encode(dict(kwargs), _own)}
         return self.ask({"op": "call", "handle": handle, **packed})
 
@@ -100,7 +100,7 @@ class Link:
         return self.read(wire.receive(self.channel))
 
     def read(self, reply: dict[str, Any]) -> Any:
-        """The value of a reply, or its exception."""
+        """Return the value of a reply, or raise its exception."""
         if reply.get("raised"):
             raise _rebuilt(reply["raised"])
         return wire.decode(reply.get("value"), self._proxy)
@@ -117,9 +117,9 @@ class Names(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         if hasattr(builtins, name):
-            raise KeyError(name)  # Python looks there next
+            raise KeyError(name)  # Python looks in builtins next
         if name in ("math", "torch", "numpy"):
-            return importlib.import_module(name)  # the tests' own, never the program's
+            return importlib.import_module(name)  # the tests' own module, never the program's
         try:
             return getattr(self["learner"], name)
         except AttributeError:
@@ -165,7 +165,7 @@ def close(actual: object, expected: Any, tolerance: float = 1e-5, what: str = "t
     if expected.numel() == 0:
         return
     difference = (actual.double() - expected.double()).abs()
-    difference[(actual == expected) | (actual.isnan() & expected.isnan())] = 0  # equal infinities differ by nan
+    difference[(actual == expected) | (actual.isnan() & expected.isnan())] = 0  # inf - inf is nan
     worst = int(torch.where(difference.isnan(), torch.inf, difference).argmax())
     if not difference.flatten()[worst] <= tolerance:
         place = [int(index) for index in torch.unravel_index(torch.tensor(worst), expected.shape)]
@@ -190,7 +190,7 @@ def raises(kind: type[BaseException], says: str = "") -> Iterator[None]:
 
 
 def examine(chunks: Chunks) -> dict[str, Any]:
-    """The tests' side: run each `test_` function in order (or the whole text as one test), and report."""
+    """The tests' side: run each `test_` function in order, or the whole text as one test, and report."""
     link = Link(CHANNEL)
     names = Names(learner=Proxy(link, 0, "program"), close=close, raises=raises, __name__="__main__")
     try:

@@ -1,6 +1,6 @@
-"""Records the calls that tests make of a program: the arguments, and the attention weights that came of each.
+"""Record the calls that tests make to a program: their arguments and the attention weights that result.
 
-Both run in one process here, so a program can forge what is recorded: it is shown to its author and never graded.
+The tests and the program run in one process here, so the program can forge the record. It is shown and never graded.
 """
 
 import inspect
@@ -14,13 +14,13 @@ from typing import Any
 
 from clearhead.sandbox.child.judging import close, raises
 
-CALLS, GRIDS = 6, 4  # of one test; of one call
+CALLS, GRIDS = 6, 4  # calls of one test; maps of one call
 SMALLEST, LARGEST = 2, 12  # rows and columns of a map that is shown
-LONGEST, NUMBERS = 400, 48  # characters of one argument; numbers of a tensor that is shown whole
+LONGEST, NUMBERS = 400, 48  # characters of one argument; largest tensor that is shown whole
 
 
 def recorded(tests: str, file: str, program: Mapping[str, Any]) -> str:
-    """Run the tests on this program; return for each the calls it made, as JSON: test -> {failed, calls}."""
+    """Run the tests on this program; return the calls that each test made, as JSON: test -> {failed, calls}."""
     recorder = _Recorder()
     wrapped = {name: recorder.wrap(name, value) for name, value in program.items()}
     names = {**wrapped, "close": close, "raises": raises, "learner": types.SimpleNamespace(**wrapped)}
@@ -46,7 +46,7 @@ def recorded(tests: str, file: str, program: Mapping[str, Any]) -> str:
 
 @dataclass
 class _Call:
-    """A call, and the tensors it gave or took a softmax to."""
+    """A call, and the tensors that it returned or computed by softmax."""
 
     name: str
     function: Any
@@ -56,7 +56,7 @@ class _Call:
 
 
 class _Recorder:
-    """The calls of the test that runs."""
+    """Records the calls of the running test."""
 
     def __init__(self) -> None:
         self._made: list[_Call] = []
@@ -75,7 +75,7 @@ class _Recorder:
         ]
 
     def wrap(self, name: str, value: Any) -> Any:
-        """Return what the tests see of one name of the program: what can be called is recorded."""
+        """Return the value of a program's name for the tests, wrapped in a recorder if it is callable."""
         if isinstance(value, type) and value.__module__ == "__main__":
             return lambda *args, **given: _Instance(self, name, value(*args, **given))
         return self.of(name, value) if isinstance(value, types.FunctionType) else value
@@ -86,7 +86,7 @@ class _Recorder:
         def call(*args: Any, **given: Any) -> Any:
             made = _Call(name, function, args, given)
             if len(self._made) >= CALLS:
-                self._made.pop()  # the first ones, and the last
+                self._made.pop()  # keep the first calls and the last one
             self._made.append(made)
             self._softmaxes = made.tensors = []
             value = function(*args, **given)
@@ -167,7 +167,7 @@ def _tensors(value: Any) -> Iterator[Any]:
 
 
 def _grid(tensor: Any) -> dict[str, Any] | None:
-    """Return the last two axes of a tensor, of its first batch and head, and whether they are weights or a mask."""
+    """Return the matrix of a tensor's first batch entry and head, and whether it holds weights or a mask."""
     torch = sys.modules["torch"]
     if tensor.ndim < 2 or not all(SMALLEST <= size <= LARGEST for size in tensor.shape[-2:]) or not tensor.numel():
         return None

@@ -1,4 +1,4 @@
-"""What a program must not inherit from the one before: text streams, random numbers, settings, replaced functions."""
+"""Reset what a program must not inherit from the one before: text streams, random state, settings, functions."""
 
 import random
 import sys
@@ -11,16 +11,16 @@ Kept = Sequence[tuple[Any, Mapping[str, Any]]]  # a module or a class, and what 
 
 
 def streams() -> None:
-    """Fresh text streams over 0, 1 and 2: the worker's own are shared with nobody."""
+    """Open fresh text streams on descriptors 0, 1 and 2, so that none is shared with the worker."""
     sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
 def shuffle(salt: int) -> Callable[[], None]:
-    """Seed the unseeded differently in each run, so that two runs of a program that forgot its seed disagree.
+    """Seed all random generators from `salt`, so that two runs of a program that forgot its seed disagree.
 
-    Returns what does the same once more, ten times as fast.
+    Returns a function that repeats the seeding, ten times as fast.
     """
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     random.seed(salt)
@@ -40,7 +40,7 @@ def shuffle(salt: int) -> Callable[[], None]:
 
 
 def settings() -> None:
-    """Torch's global settings as they are in a new process."""
+    """Set torch's global settings as they are in a new process."""
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_default_dtype(torch.float32)
@@ -51,8 +51,8 @@ def settings() -> None:
 
 
 def shared() -> Kept:
-    """What the modules that programs share hold now, and torch's classes: see `altered`."""
-    settings()  # some of them replace names of torch's: torch.Storage goes with the default dtype
+    """Return the present content of the modules that programs share, and of torch's classes: see `altered`."""
+    settings()  # reset first: some settings replace names in torch, such as torch.Storage
     modules = [sys.modules[name] for name in _SHARED if name in sys.modules]
     nn = vars(sys.modules["torch.nn"]).values() if "torch.nn" in sys.modules else ()
     classes = [value for value in nn if isinstance(value, type)]
@@ -61,7 +61,7 @@ def shared() -> Kept:
 
 
 def altered(before: Kept) -> bool:
-    """Whether anything was replaced or taken away since, or hidden by what was added to a class.
+    """Whether anything was replaced or removed since, or is shadowed by an addition to a class.
 
     Other additions do not count: an import adds to modules, and transformers adds a method to torch's Module.
     """

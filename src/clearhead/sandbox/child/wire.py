@@ -1,7 +1,7 @@
-"""Values between the two processes of a test, as JSON. Nothing that is decoded can run code: no pickles.
+"""Exchange values between the two processes of a test, as JSON. Decoding cannot run code: there are no pickles.
 
-Plain values, lists, tuples, dicts, tensors and dtypes travel whole. Anything else stays where it is and travels as a
-handle. The side that decodes trusts nothing: sizes are checked, and only plain types come out.
+Plain values, lists, tuples, dicts, tensors and dtypes are sent whole. Any other object stays in its process, and a
+handle is sent instead. The decoder trusts nothing: it checks sizes and returns plain types only.
 """
 
 import base64
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-LARGEST = 32 << 20  # bytes of one message
+LARGEST = 32 << 20  # bytes in one message
 _DEEPEST = 40
 
 Out = Callable[[object], dict[str, Any]]
@@ -30,7 +30,7 @@ def send(channel: int, message: object) -> None:
     if len(data) > LARGEST:
         data = json.dumps({"raised": _too_large(len(data))}).encode()
     left = memoryview(struct.pack("<I", len(data)) + data)
-    while left:  # write and not send: the filter knows no socket calls
+    while left:  # write, not send: the system call filter allows no socket calls
         left = left[os.write(channel, left) :]
 
 
@@ -74,7 +74,7 @@ def _too_large(size: int) -> dict[str, Any]:
 
 
 def encode(value: object, other: Out, depth: int = 0) -> Any:
-    """To JSON types. `other` makes the handle of what cannot travel."""
+    """Encode a value as JSON types. `other` returns a handle for an object that cannot be sent."""
     if depth > _DEEPEST:
         return other(value)
     if value is None or isinstance(value, (bool, str)):
@@ -101,7 +101,7 @@ def encode(value: object, other: Out, depth: int = 0) -> Any:
 
 
 def decode(data: Any, other: In, depth: int = 0) -> object:
-    """From JSON types. `other` takes a handle. Raises WireError for anything else."""
+    """Decode a value from JSON types. `other` resolves a handle. Raises WireError for anything else."""
     if depth > _DEEPEST + 2:
         raise WireError("too deep")
     if data is None or isinstance(data, (bool, int, float, str)):

@@ -1,9 +1,9 @@
-"""A warm worker: imports what programs need once, then forks one confined child for each.
+"""A warm worker: imports what programs need once, then forks a confined child for each program.
 
-Speaks over the socket on file descriptor 3: each request is one byte with five to six descriptors (reply socket,
-stdin, stdout, stderr, job, report[, channel]). The worker never sees the job: the child reads it from its own pipe,
-so that nothing of one program can be found in the memory of the next. On the reply socket it sends the child's pid
-and, when the child ends, its wait status. It ends when its socket closes.
+Protocol, on the socket at file descriptor 3: a request is one byte with the descriptors (reply socket, stdin, stdout,
+stderr, job, report[, channel]). The worker never sees the job. The child reads it from its own pipe, so no program can
+find another one in its memory. On the reply socket the worker sends the child's pid and, when the child ends, its wait
+status. The worker ends when its socket closes.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def prepare(preload: list[str]) -> None:
-    """Import and set up what programs need. What is slow the first time happens here, once for all children."""
+    """Import and set up what programs need, so that first-use costs are paid once for all children."""
     for name in preload:
         module = importlib.import_module(name)
         if name == "torch":
@@ -39,7 +39,7 @@ def prepare(preload: list[str]) -> None:
 
 
 def main(preload: list[str], *, low: bool = False) -> None:
-    """Serve until the socket closes. `low`: at a low priority, once it has imported what programs need."""
+    """Serve until the socket closes. `low`: lower the priority after the imports."""
     prepare(preload)
     if low:
         priority.lower()
@@ -62,7 +62,7 @@ def main(preload: list[str], *, low: bool = False) -> None:
                 if key.fileobj is control:
                     data, descriptors, _, _ = socket.recv_fds(control, 1, 16)
                     if not data:
-                        os._exit(0)  # children die with us: PR_SET_PDEATHSIG
+                        os._exit(0)  # PR_SET_PDEATHSIG ends the children too
                     _start(descriptors, waiting)
                 else:
                     os.read(wake_read, 4096)
@@ -70,10 +70,10 @@ def main(preload: list[str], *, low: bool = False) -> None:
 
 
 def _list_modules() -> None:
-    """Let Python list the folders it imports from, as a search for what is nowhere does.
+    """Make Python list and cache its import folders, by searching for a module that does not exist.
 
-    A child may read what is in them, but cannot list a folder that holds something private, such as the folder of
-    packages that our own is installed in: it would find no module there that was not imported before.
+    A child may read the modules in them, but cannot list a folder that holds something private, such as the
+    site-packages that contains clearhead. Without the cache it would find no module there that is not imported yet.
     """
     for nowhere in ("clearhead_nowhere", "clearhead.nowhere"):
         importlib.util.find_spec(nowhere)
@@ -82,11 +82,11 @@ def _list_modules() -> None:
 
 
 def _warm(torch: Any) -> None:
-    """Set torch up once, for all children. One thread: the same sums in the same order, and none for a fork to lose."""
+    """Set up torch once for all children, with one thread: sums have one order, and a fork loses no threads."""
     torch.set_num_threads(1)
     square = torch.ones(1, 1, 2, 2)
     torch.nn.functional.scaled_dot_product_attention(square, square, square)
-    for _ in range(10):  # what is run and printed most: it is ready, and on pages that no child need copy to change
+    for _ in range(10):  # warm up the commonest operations, so that children neither pay for them nor copy their pages
         str((torch.nn.functional.linear(square, square[0, 0]) @ square).softmax(-1).tolist())
         str(torch.randn(2, 3))
     # These two import sympy and torch._dynamo on first use, 1 s and more that each child would pay again.
@@ -118,8 +118,8 @@ def _become(descriptors: list[int], parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)
-    os.setpgid(0, 0)  # in the worker's session, which has one priority for all programs
-    # To free numbers first, so that no descriptor is overwritten before it is placed.
+    os.setpgid(0, 0)  # stay in the worker's session, which has one priority for all programs
+    # Move to free numbers first, so that no descriptor is overwritten before it is placed.
     high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, len(descriptors)) for descriptor in descriptors]
     for place, descriptor in enumerate(high):
         os.dup2(descriptor, place, inheritable=False)
@@ -142,7 +142,7 @@ def _send(reply: socket.socket, number: int) -> None:
     try:
         reply.sendall(struct.pack("q", number))
     except OSError:
-        return  # the process that asked has gone; RLIMIT_CPU ends the child
+        return  # the requesting process has ended; RLIMIT_CPU ends the child
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What a program may do, by kernel feature: Landlock, seccomp, tmpfs, resource limits."""
+"""Restrict what a program may do, one module per kernel feature: Landlock, seccomp, tmpfs, resource limits."""

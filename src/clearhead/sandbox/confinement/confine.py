@@ -18,11 +18,11 @@ _SLACK = 512 * MIB  # address space without memory behind it: allocator arenas, 
 
 
 def confine(limits: Limits, folder: Path | None, *, files: bool = True, private: Sequence[Path] = ()) -> None:
-    """Confine this process. `folder` may be written to. `files=False` where an outer back end hides the files.
+    """Confine this process. `folder` may be written to. `files=False` if an outer back end already hides files.
 
-    `private` may not be read, beside what `grants` never grants.
+    `private` may not be read, nor what `grants` never grants.
 
-    Raises OSError where the kernel refuses: the caller must then not run the program.
+    Raises OSError if the kernel refuses; the caller must then not run the program.
     """
     _resources(limits)
     paths = readable(private) if files else []
@@ -48,29 +48,29 @@ def _resources(limits: Limits) -> None:
         *([(resource.RLIMIT_NPROC, limits.memory // THREAD)] if _is_alone() else []),
     ):
         hard = resource.getrlimit(name)[1]
-        top = value + (name == resource.RLIMIT_CPU)  # SIGXCPU comes a second before SIGKILL, and says why
+        top = value + (name == resource.RLIMIT_CPU)  # SIGXCPU arrives a second before SIGKILL, and tells the cause
         top = top if hard == resource.RLIM_INFINITY else min(top, hard)
         resource.setrlimit(name, (min(value, top), top))
 
 
 def _is_alone() -> bool:
-    """Return whether this process is in a user namespace for one user: there the kernel counts its threads alone.
+    """Return whether this process is in a user namespace for one user, where RLIMIT_NPROC counts only its threads.
 
-    Elsewhere it counts all that this user runs, and of root, also of root outside, it counts none: `watch` does.
+    Elsewhere the kernel counts all threads of the user, and none of root or of root outside; `watch` counts those.
     """
     rows = Path("/proc/self/uid_map").read_text(encoding="ascii").splitlines()
     return len(rows) == 1 and rows[0].split()[2] == "1"
 
 
 def _mapped() -> tuple[int, int]:
-    """Bytes of address space, and of private writable data, that this process maps already."""
+    """Return the bytes of address space, and of private writable data, that this process maps already."""
     fields = Path("/proc/self/statm").read_text(encoding="ascii").split()
     page = os.sysconf("SC_PAGE_SIZE")
     return int(fields[0]) * page, int(fields[5]) * page
 
 
 def _drop_capabilities() -> None:
-    """Root without capabilities owns files, and nothing else of root's."""
+    """Drop all capabilities. Root without capabilities still owns root's files, but has no other right of root."""
     libc = ctypes.CDLL(None, use_errno=True)
     for capability in range(64):
         libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)

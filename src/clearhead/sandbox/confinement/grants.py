@@ -1,9 +1,9 @@
-"""The files a confined program may read: the interpreter, installed packages, shared libraries. No packs, no home.
+"""List the files a confined program may read: the interpreter, installed packages, shared libraries.
 
-Folders are granted whole, and what is private is cut out of each: the packs with their answers, wherever the package is
-installed (in its own virtual environment, in a checkout, in `/usr/local/lib`, in a zip file), packs loaded from
-elsewhere, the data folder, the home folder, temporary files, other copies of the package. A folder that holds something
-private is replaced by what else is in it. The interpreter's own folders stay granted where they are in a private one.
+Whole folders are granted, without their private parts: the packs with their answers, wherever the package is installed
+(in its own virtual environment, in a checkout, in `/usr/local/lib`, in a zip file), packs loaded from elsewhere, the
+data folder, the home folder, temporary files, other copies of the package. If a folder holds something private, its
+other entries are granted one by one. The interpreter's own folders stay granted even inside a private folder.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import clearhead
 
-_ANSWERS = ("packs", "studio")  # of our own package
+_ANSWERS = ("packs", "studio")  # folders of this package
 _PACKAGES = ("", "python3*/*-packages/", "lib/python3*/*-packages/", "local/lib/python3*/*-packages/")
 _COPIES = tuple(f"{folder}{name}" for folder in _PACKAGES for name in ("clearhead*", "[!_]*[-_.]clearhead*"))
 # Of /usr, only what an interpreter and its libraries load or read as data: no /usr/share/doc, /usr/src, /usr/games.
@@ -29,12 +29,12 @@ _hidden: set[Path] = set()
 
 
 def hide(*folders: Path) -> None:
-    """No program that starts from now on reads these, wherever they are; except the interpreter's own, inside them."""
+    """Hide these paths from every program that starts from now on, except the interpreter's files inside them."""
     _hidden.update(_cut(map(_real, folders)))
 
 
 def hidden() -> list[Path]:
-    """What is private to this user, as far as it is inside a folder that is granted."""
+    """Return the user's private paths that are inside a granted folder."""
     own = {_real(Path(tempfile.gettempdir()))}
     with contextlib.suppress(RuntimeError):  # it has no home
         own.add(_real(Path.home()))
@@ -45,13 +45,13 @@ def hidden() -> list[Path]:
 
 
 def _cut(paths: Iterable[Path]) -> set[Path]:
-    """Those that something granted would show."""
+    """Return those paths that a granted folder would expose."""
     return {path for path in paths if any(folder in path.parents for folder in _granted())}
 
 
 @cache
 def _wanted() -> frozenset[Path]:
-    """Paths to grant by the names they are used by; some may be symbolic links."""
+    """Return the paths to grant under the names in use; some may be symbolic links."""
     paths = {Path("/usr") / name for name in _SYSTEM}
     paths |= {Path("/lib"), Path("/lib64"), Path("/etc/ld.so.cache"), Path("/etc/localtime")}
     paths |= {Path("/dev/null"), Path("/dev/zero"), Path("/dev/urandom")}
@@ -67,7 +67,7 @@ def _granted() -> frozenset[Path]:
 
 @cache
 def _private() -> frozenset[Path]:
-    """What is private wherever this package is installed: its packs, its checkout, other copies of it."""
+    """Return the private paths of this package, wherever it is installed: its packs, its checkout, other copies."""
     paths = {_PACKAGE / name for name in _ANSWERS}
     paths |= {path for path in _PACKAGE.parents if path.is_file()}  # a zip file
     if _PACKAGE.parent.name == "src" and (_PACKAGE.parents[1] / "pyproject.toml").exists():
@@ -83,9 +83,9 @@ def _private() -> frozenset[Path]:
 
 
 def readable(private: Sequence[Path] = ()) -> list[Path]:
-    """Paths to grant, with all that is below them; `private` is cut out too, beside the packs.
+    """Return the paths to grant, each with everything below it. `private` is cut out, and so are the packs.
 
-    They are real paths, and the names they are used by where those are symbolic links.
+    The paths are resolved; symbolic links that are in use are listed as well.
 
     >>> from clearhead.course import shipped
     >>> pack = shipped()[0].resolve()
@@ -106,7 +106,7 @@ def _readable(private: tuple[Path, ...]) -> list[Path]:
 
 
 def without(path: Path, away: Iterable[Path]) -> Iterator[Path]:
-    """The path, or, where something in `away` is below it, all else that is in it. Symbolic links are left out.
+    """Yield the path, or, if something in `away` is below it, its other entries. Symbolic links are left out.
 
     >>> list(without(Path("/usr/lib"), [Path("/srv")])), list(without(Path("/usr"), [Path("/usr")]))
     ([PosixPath('/usr/lib')], [])
@@ -119,7 +119,7 @@ def without(path: Path, away: Iterable[Path]) -> Iterator[Path]:
         return
     try:
         entries = sorted(path.iterdir())
-    except OSError:  # this user may not list it, so what is in it is not granted
+    except OSError:  # this user may not list the folder, so its entries are not granted
         return
     for inner in entries:
         if not inner.is_symlink():
@@ -127,7 +127,7 @@ def without(path: Path, away: Iterable[Path]) -> Iterator[Path]:
 
 
 def links(granted: Iterable[Path]) -> dict[Path, Path]:
-    """Symbolic links to make in a root that holds nothing but what is granted: link -> the real path it leads to."""
+    """Return the symbolic links that a root of granted paths needs: link -> the real path it leads to."""
     real = {path for path in granted if path == _real(path)}
     paths = set(_wanted())
     for folder in {parent for path in real for parent in path.parents if inside(parent, _granted())}:

@@ -1,7 +1,7 @@
-"""Landlock, by its three system calls: from now on, this process opens only the files it is granted.
+"""Call Landlock's three system calls, after which this process can open only the files it is granted.
 
-No root, no namespaces; Linux 6.2 or later (ABI 3: truncation is covered). Network rules came with ABI 4, scopes for
-signals and abstract sockets with ABI 6; where they are missing the system call filter denies the same.
+Needs neither root nor namespaces, but Linux 6.2 or later (ABI 3, which covers truncation). Network rules came with
+ABI 4, scopes for signals and abstract sockets with ABI 6; on older kernels the system call filter denies the same.
 Source: Documentation/userspace-api/landlock.rst of the kernel.
 """
 
@@ -54,10 +54,10 @@ def abi() -> int:
 
 
 def restrict(readable: Iterable[Path], writable: Iterable[Path]) -> None:
-    """Confine this process irrevocably: files under `readable` to read, under `writable` to write, nothing else.
+    """Restrict this process irrevocably: it may read files under `readable`, write under `writable`, and nothing else.
 
-    Paths that are not there are left out. No TCP, no signal and no abstract socket reaches outside.
-    Raises OSError where the kernel refuses.
+    Missing paths are skipped. TCP, signals and abstract sockets to the outside are denied.
+    Raises OSError if the kernel refuses.
     """
     version = abi()
     handled = (1 << _FS_BITS.get(version, 16)) - 1

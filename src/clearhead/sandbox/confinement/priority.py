@@ -1,17 +1,17 @@
 """Lower the scheduling priority of confined programs, so that pages of a shared studio run before programs.
 
-Two numbers decide it. The nice value weighs a thread against the others of its task group. Where the kernel groups
-tasks by session (CONFIG_SCHED_AUTOGROUP), each session is a task group: one endless program in a session of its own
-gets as much of a core as a whole studio, whatever its nice value. So programs share their worker's session, and that
-session has a nice value of its own. Source: sched(7), "The autogroup feature".
+Two nice values matter. A thread's nice value weighs it against the other threads of its task group. If the kernel
+groups tasks by session (CONFIG_SCHED_AUTOGROUP), each session is a task group, with its own nice value: an endless
+program in its own session would get as much of a core as the whole studio, whatever the nice value of its threads. So
+programs share their worker's session, whose nice value is raised too. Source: sched(7), "The autogroup feature".
 """
 
 import os
 import time
 
-NICE = 10  # added to what the starting process has: a tenth of a core where pages take all they can get
+NICE = 10  # added to the nice value of the starting process; leaves a tenth of a core if pages keep it busy
 _LOWEST = 19
-_AGAIN, _TRIES = 0.11, 20  # without CAP_SYS_ADMIN the kernel takes one change of a session in 0.1 s, of all sessions
+_AGAIN, _TRIES = 0.11, 20  # without CAP_SYS_ADMIN the kernel accepts one change per 0.1 s, over all sessions
 _low = False
 
 
@@ -27,12 +27,12 @@ def is_low() -> bool:
 
 
 def lower() -> None:
-    """Lower the priority of this process and of what it starts. Only CAP_SYS_NICE, which `confine` drops, raises it."""
+    """Lower the priority of this process and its children. Only CAP_SYS_NICE, which `confine` drops, can raise it."""
     os.setpriority(os.PRIO_PROCESS, 0, min(os.getpriority(os.PRIO_PROCESS, 0) + NICE, _LOWEST))
 
 
 def lower_session(pid: int) -> None:
-    """Lower the priority of the session of process `pid`. Does nothing where sessions have none."""
+    """Lower the priority of the session of process `pid`. Does nothing if the kernel has no autogroups."""
     for _ in range(_TRIES):
         try:
             file = os.open(f"/proc/{pid}/autogroup", os.O_WRONLY)

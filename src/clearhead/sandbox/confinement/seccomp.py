@@ -1,12 +1,12 @@
-"""A system call filter: what a computing Python needs, and nothing that reaches another process or the network.
+"""Install a system call filter that allows what a computing Python needs, and denies other processes and the network.
 
-An allow-list. Everything else fails with EPERM, so that Python raises PermissionError and a library falls back.
-Threads may start, processes may not: clone needs CLONE_THREAD, and clone3, whose flags a filter cannot see, answers
-ENOSYS so that the C library falls back to clone.
+The filter is an allow-list. Every other call fails with EPERM, so that Python raises PermissionError and a library
+falls back. Threads may start, processes may not: clone needs CLONE_THREAD, and clone3, whose flags a filter cannot see,
+returns ENOSYS so that the C library falls back to clone.
 
-No signal leaves the process on any kernel: kill, tkill and tgkill name the process itself, and what makes the kernel
-send one later (F_SETOWN, F_SETSIG, F_NOTIFY, F_SETLEASE, O_ASYNC, FIOSETOWN, PR_SET_PDEATHSIG, timer_create, mq_notify,
-io_uring, pidfd_send_signal) is not on the list. Landlock does the same a second time from Linux 6.12 on.
+No signal leaves the process on any kernel: kill, tkill and tgkill may name only the process itself, and calls that make
+the kernel send a signal later are not on the list (F_SETOWN, F_SETSIG, F_NOTIFY, F_SETLEASE, O_ASYNC, FIOSETOWN,
+PR_SET_PDEATHSIG, timer_create, mq_notify, io_uring, pidfd_send_signal). Landlock denies them too from Linux 6.12 on.
 Source: Documentation/userspace-api/seccomp_filter.rst of the kernel.
 """
 
@@ -64,7 +64,7 @@ def supported() -> bool:
 
 
 def restrict() -> None:
-    """Install the filter on this process, irrevocably. Raises OSError where the kernel refuses."""
+    """Install the filter on this process, irrevocably. Raises OSError if the kernel refuses."""
     program = _program()
     filled = ctypes.create_string_buffer(program, len(program))
     libc = ctypes.CDLL(None, use_errno=True)
@@ -75,7 +75,7 @@ def restrict() -> None:
 
 
 def _program() -> bytes:
-    """The filter as BPF. A jump counts the instructions it skips if true, and if false."""
+    """Return the filter as BPF. A jump gives the number of instructions to skip if true, and if false."""
     architecture, column = _ARCHITECTURES[platform.machine()]
     code = [(_LOAD, 0, 0, _ARCH), (_JUMP_EQ, 1, 0, architecture), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, _NUMBER)]
     if column == 0:  # the x32 calls share the architecture's name and have other numbers
@@ -100,7 +100,7 @@ def _program() -> bytes:
     first, second, third = (_ARGUMENTS + 8 * place for place in range(3))
     set_flags = [(_LOAD, 0, 0, second), (_JUMP_EQ, 0, 3, _F_SETFL), (_LOAD, 0, 0, third), (_JUMP_SET, 1, 0, _O_ASYNC)]
     code += _when(_FCNTL[column], set_flags)
-    # prlimit64 may ask for this process's own limits and set none: its process is 0 and its new limit NULL.
+    # prlimit64 may read this process's own limits but set none: its pid is 0 and its new limit NULL.
     asks = [(_LOAD, 0, 0, at) for at in (first, third, third + 4)]
     code += _when(
         _PRLIMIT[column],

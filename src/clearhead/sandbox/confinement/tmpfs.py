@@ -1,8 +1,8 @@
-"""A folder of the program's own: a tmpfs of limited size, in a mount namespace that ends with the process.
+"""Give a program its own folder: a tmpfs of limited size, in a mount namespace that ends with the process.
 
-The kernel then bounds what the program writes, files that are deleted but still open or mapped included, and nothing
-is left to remove. It needs a user namespace, or root; where the kernel gives neither, the folder is an ordinary one and
-`disk.used` counts what is in it.
+The kernel then bounds what the program writes, including deleted files that are still open or mapped, and nothing has
+to be removed afterwards. This needs a user namespace, or root. Without them the folder is an ordinary one, and
+`disk.used` counts its content.
 """
 
 import base64
@@ -24,9 +24,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def own(folder: Path, size: int) -> bool:
-    """Mount a tmpfs of `size` bytes on `folder`, seen by this process alone. False where the kernel does not allow it.
+    """Mount a tmpfs of `size` bytes on `folder`, visible to this process only. Return False if the kernel forbids it.
 
-    In the new user namespace this process is nobody, and whatever capability it might regain counts there alone.
+    In the new user namespace this process is user nobody, and a capability that it might regain is valid only there.
     """
     user, group = os.geteuid(), os.getegid()
     try:
@@ -58,7 +58,7 @@ def _map(file: str, text: str) -> None:
 
 
 def offered() -> bool:
-    """Return whether the kernel gives a program a tmpfs of its own here, by trying it in a short-lived process."""
+    """Return whether a program can have its own tmpfs here, by trying it in a short-lived process."""
     tries = f"from {__name__} import Path, own; sys.exit(not own(Path('/tmp'), 1))"
     program = f"import sys; sys.path += {[path for path in sys.path if path]!r}; {tries}"
     return subprocess.run([sys.executable, "-P", "-s", "-c", program], capture_output=True).returncode == 0
@@ -73,7 +73,7 @@ def fill(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def become_nobody() -> None:
-    """Give up root irrevocably: an unprivileged user, no groups. Raises OSError if that fails."""
+    """Give up root irrevocably: become an unprivileged user without groups. Raises OSError if that fails."""
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)

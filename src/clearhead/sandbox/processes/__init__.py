@@ -1,1 +1,1 @@
-"""The processes that run programs, seen from outside: started, fed, watched, ended."""
+"""Start, feed, watch and end the processes that run programs."""

@@ -1,11 +1,11 @@
-"""Bubblewrap: namespaces instead of Landlock, for kernels without it. Each program starts cold, alone in its own.
+"""Confine programs with bubblewrap's namespaces, for kernels without Landlock. Each program starts cold.
 
-It sees the interpreter, the installed packages and its own folder, under a root of its own that holds nothing else and
-is read-only, as is its /proc; there is no /dev and no /sys, it has no network and its own process ids. The system call
-filter and the limits of memory and time are the same as everywhere.
+A program sees the interpreter, the installed packages and its own folder, under a separate root that holds nothing else
+and is read-only, as is its /proc. There is no /dev and no /sys; it has no network, and its own process ids. The system
+call filter and the limits of memory and time are the same as with Landlock.
 
-An ordinary user gets a user namespace. Root would still be root in one, and own the files of /proc/sys; so a program of
-root's becomes user 65534 before anything else is imported, and where that cannot be had, nothing is run.
+An ordinary user gets a user namespace. Root would still be root in one, and own the files of /proc/sys. So a program of
+root's becomes user 65534 before anything else is imported; if that fails, nothing runs.
 """
 
 import json
@@ -23,12 +23,12 @@ from pathlib import Path
 from clearhead.errors import SandboxError
 from clearhead.sandbox.confinement import grants, priority, seccomp, tmpfs
 
-START = 30.0  # seconds a cold interpreter may take to import what a program needs, on top of the program's own time
+START = 30.0  # seconds for a cold interpreter to import what a program needs, on top of the program's own time
 _TRIAL = 30.0
 
 
 def works() -> bool:
-    """Return whether bubblewrap is installed and may make namespaces here."""
+    """Return whether bubblewrap is installed and may create namespaces here."""
     return unusable() is None
 
 
@@ -79,7 +79,7 @@ class Cold:
     def launch(self, descriptors: Sequence[int], folder: Path, size: int) -> None:
         """Start one program with these descriptors (reply, 0, 1, 2, job, report[, channel]) and this folder.
 
-        `size`: bytes that its folder may hold; 0 leaves it an ordinary one.
+        `size`: bytes that its folder may hold; with 0 it stays an ordinary folder.
         """
         from clearhead.sandbox.processes.pool import clean_environment
 
@@ -123,16 +123,16 @@ confined.main(files=False)
 
 
 def _boot(then: str) -> str:
-    """Python that finds modules where this process does, gives up root if it has it, and goes on."""
+    """Return Python code that sets up this process's import path, gives up root if it has it, and runs `then`."""
     paths = [path for path in sys.path if path]
     become = "from clearhead.sandbox.confinement import tmpfs\ntmpfs.become_nobody()\n" if os.geteuid() == 0 else ""
     return f"import os, sys\nsys.path += [path for path in {paths!r} if path not in sys.path]\n{become}{then}"
 
 
 def _random_bytes() -> int:
-    """A file of random bytes, open at its beginning, to stand at /dev/urandom: torch reads some as it is imported.
+    """Open a file of random bytes to mount at /dev/urandom, from which torch reads while it is imported.
 
-    The device itself could be written to: a mount that is read-only holds for files, not for devices.
+    The device itself would be writable: a read-only mount protects files, not devices.
     """
     file = os.memfd_create("random")
     os.write(file, os.urandom(4096))
@@ -143,7 +143,7 @@ def _random_bytes() -> int:
 def _command(folder: Path | None, size: int, environment: dict[str, str], randomness: int | None = None) -> list[str]:
     command = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     command += ["--die-with-parent", "--as-pid-1", "--clearenv", "--cap-drop", "ALL"]
-    if os.geteuid() == 0:  # to become another user, which ends them
+    if os.geteuid() == 0:  # needed to become another user, which then drops them
         command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
         command.append("--unshare-user")
@@ -160,7 +160,7 @@ def _command(folder: Path | None, size: int, environment: dict[str, str], random
     parents = {parent for path in (*bound, *([folder] if folder else [])) for parent in path.parents[:-1]}
     for parent in sorted(parents):
         if parent not in links and not grants.inside(parent, granted):
-            command += ["--dir", str(parent)]  # of mode 0755, whatever it is outside
+            command += ["--dir", str(parent)]  # with mode 0755, whatever its mode outside
     if randomness is not None:
         command += ["--dir", "/dev", "--file", str(randomness), "/dev/urandom"]
     for path in bound:
@@ -170,7 +170,7 @@ def _command(folder: Path | None, size: int, environment: dict[str, str], random
             command += ["--ro-bind", str(path), str(path)]
     for link in links.keys() - set(granted):
         command += ["--symlink", str(links[link]), str(link)]
-    # Its root and /tmp are its own, empty but for these paths, and read-only: the folder is all it can write.
+    # The root and /tmp hold only these paths and are read-only, so the program can write only to its folder.
     command += ["--proc", "/proc", "--remount-ro", "/proc"]
     if folder and size and limits_tmpfs():
         pages = -(-size // tmpfs.PAGE) + 1
@@ -188,7 +188,7 @@ def _report(process: "subprocess.Popen[bytes]", reply: socket.socket, info_read:
             if priority.is_low():
                 priority.lower_session(process.pid)
             code = process.wait()
-            # bubblewrap says 128 + signal where its child was killed by one
+            # bubblewrap exits with 128 + signal if its child was killed by a signal
             reply.sendall(struct.pack("q", -code if code < 0 else code - 128 if code > 128 else code << 8))
         except OSError:
             process.kill()
@@ -196,7 +196,7 @@ def _report(process: "subprocess.Popen[bytes]", reply: socket.socket, info_read:
 
 
 def _inner(info_read: int) -> int | None:
-    """Return the id, outside, of the process inside. bubblewrap reports it before the process starts."""
+    """Return the outer pid of the confined process. bubblewrap reports it before the process starts."""
     data = b""
     with os.fdopen(info_read, "rb", buffering=0) as pipe:
         while not data.rstrip().endswith(b"}") and (part := pipe.read(4096)):

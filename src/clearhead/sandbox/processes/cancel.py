@@ -1,4 +1,4 @@
-"""Cancel programs that run, by an event that the waiting caller sets."""
+"""Cancel running programs by an event that the waiting caller sets."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ _event: ContextVar[Event | None] = ContextVar("cancelled", default=None)
 
 
 class Cancelled(SandboxError):
-    """The program was stopped because nobody waits for it any more."""
+    """The program was stopped because its caller no longer waits."""
 
     def __init__(self) -> None:
         super().__init__("the program was cancelled")
@@ -19,10 +19,10 @@ class Cancelled(SandboxError):
 
 @contextmanager
 def cancelled_by(event: Event) -> Iterator[None]:
-    """Stop every program that is started within, in this thread, as soon as the event is set.
+    """Stop every program that this thread starts inside the block, as soon as the event is set.
 
     Raises:
-        Cancelled: from `run` and its like, where a program was stopped so.
+        Cancelled: from `run` and its like, if a program was stopped this way.
     """
     token = _event.set(event)
     try:
@@ -32,5 +32,5 @@ def cancelled_by(event: Event) -> Iterator[None]:
 
 
 def current() -> Event | None:
-    """Return the event that cancels programs started now; None where nothing does."""
+    """Return the event that cancels programs started now, or None."""
     return _event.get()

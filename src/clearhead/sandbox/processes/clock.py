@@ -1,16 +1,16 @@
-"""How long a program has had: wall time, without the time for which it was ready to run and had no processor.
+"""Measure how long a program has run: wall time, without the time it was runnable but waited for a processor.
 
-Programs have a low priority (`confinement.priority`). On a busy machine a wall clock alone would stop honest ones.
+Programs have a low priority (`confinement.priority`). On a busy machine, wall time alone would stop honest programs.
 """
 
 import time
 from collections.abc import Sequence
 
-PATIENCE = 3.0  # a limit of n seconds ends after 3n seconds of wall time, whatever the program waited for
+PATIENCE = 3.0  # a limit of n seconds also ends after 3n seconds of wall time, however long the program waited
 
 
 class Clock:
-    """The clock of one program; it starts when it is made."""
+    """The clock of one program. It starts when it is created."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
@@ -33,9 +33,9 @@ class Clock:
 
 
 def waited(pid: int) -> float:
-    """Return the seconds for which the first thread of process `pid` was ready to run and had no processor.
+    """Return the seconds that the first thread of process `pid` was runnable but waited for a processor.
 
-    Source: Documentation/scheduler/sched-stats.rst of the kernel. 0 where the kernel does not count, or it has ended.
+    0 if the kernel does not count them, or the process has ended. Source: the kernel's scheduler/sched-stats.rst.
     """
     try:
         with open(f"/proc/{pid}/schedstat", "rb") as file:  # noqa: PTH123 — read again and again near a limit

@@ -1,4 +1,4 @@
-"""Count what a program's folder contains, without recursion, whatever the program built there."""
+"""Count the bytes in a program's folder, without recursion, whatever the program built there."""
 
 import contextlib
 import errno
@@ -7,11 +7,11 @@ import stat
 from pathlib import Path
 
 PAGE = 4096
-DEEPEST = 128  # folders in folders that are counted; deeper counts as over the limit
+DEEPEST = 128  # nesting of folders that is counted; anything deeper counts as over the limit
 
 
 def used(pid: int, folder: Path, limit: int) -> int:
-    """Bytes that the program's files take, each counted as a page at least; more than `limit` once they are over it."""
+    """Return the bytes of the program's files, at least a page each; some number above `limit` if they exceed it."""
     inside = f"/proc/{pid}/root{folder}"
     with contextlib.suppress(OSError):
         if os.stat(inside).st_dev != os.stat(folder).st_dev:  # noqa: PTH116 — a path through /proc
@@ -22,7 +22,7 @@ def used(pid: int, folder: Path, limit: int) -> int:
 
 
 def _counted(folder: Path, limit: int) -> int:
-    """Bytes of the files in the folder. Stops at the limit, so that it looks at no more than limit / PAGE of them."""
+    """Return the bytes of the files in the folder. Stops at the limit, so at most limit / PAGE files are read."""
     total, waiting = 0, [[""]]  # a list of folders for each level
     while waiting:
         if not waiting[-1]:
@@ -37,7 +37,7 @@ def _counted(folder: Path, limit: int) -> int:
                         inner.append(os.path.join(path, entry.name))  # noqa: PTH118
                     if total > limit:
                         return total
-        except OSError as error:  # it is gone by now, or nobody may write into it
+        except OSError as error:  # the folder is gone, or cannot be written to
             if error.errno == errno.ENAMETOOLONG:
                 return limit + PAGE
         waiting.append(inner)
@@ -54,7 +54,7 @@ def _blocks(entry: "os.DirEntry[str]") -> int:
 
 
 def _deleted(pid: int, folder: Path, limit: int) -> int:
-    """Bytes of files that have no name any more and are open or mapped. What is only mapped counts as the limit."""
+    """Return the bytes of deleted files that are still open or mapped. One that is only mapped counts as `limit`."""
     try:
         device = os.stat(folder).st_dev  # noqa: PTH116
         seen = {}

@@ -1,8 +1,8 @@
-"""Admission control: how many confined programs run at once and how much memory they take together, fair by owner.
+"""Admission control: bound how many confined programs run at once and their memory together, fairly between owners.
 
-Owners take turns: of those that wait, the next in the round is let in first, and nobody overtakes it, so that a large
-request is not starved by small ones. While an owner has programs running it gets no more than half of each resource, so
-another owner always finds room. The bound holds within one process; several that serve one studio `share` the room.
+Owners take turns, round robin, and nobody overtakes the owner whose turn it is, so small requests do not starve a large
+one. An owner with running programs gets at most half of each resource, so another owner always finds room. The bound
+holds within one process; several processes that serve one studio `share` the machine.
 """
 
 import os
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from clearhead.errors import SandboxError
 from clearhead.sandbox.limits import MIB, Limits
 
-_RESERVED = 3 * 1024 * MIB  # at least; two programs of the default limits
+_RESERVED = 3 * 1024 * MIB  # smallest share of memory: two programs with the default limits
 
 
 @dataclass(eq=False, slots=True)
@@ -40,20 +40,20 @@ class Gate:
     def __init__(self, programs: int, memory: int) -> None:
         self.programs, self.memory = programs, memory
         self._lock = threading.Lock()
-        self._waiting: OrderedDict[str, deque[Reservation]] = OrderedDict()  # the order is whose turn it is
+        self._waiting: OrderedDict[str, deque[Reservation]] = OrderedDict()  # in the order of turns
         self._running: list[Reservation] = []
 
     @property
     def running(self) -> tuple[int, int]:
-        """Programs that run now, and bytes of memory they may take together."""
+        """Return the number of running programs, and the bytes of memory that they may take together."""
         with self._lock:
             return self._sums(self._running)
 
     def ask(self, owner: str, programs: int, memory: int) -> Reservation:
-        """Queue up for this many programs that may take `memory` bytes together. Give every reservation to `leave`.
+        """Queue for this many programs that may take `memory` bytes together. Pass every reservation to `leave`.
 
         Raises:
-            SandboxError: there will never be room for them.
+            SandboxError: they exceed the capacity, so there will never be room.
         """
         if programs > self.programs or memory > self.memory:
             raise SandboxError(
@@ -96,7 +96,7 @@ class Gate:
             reservation = self._waiting[owner][0]
             programs, memory = self._sums([*self._running, reservation])
             if programs > self.programs or memory > self.memory:
-                return  # its turn has come: nobody overtakes it
+                return  # it is this owner's turn, and nobody overtakes it
             queue = self._waiting.pop(owner)
             queue.popleft()
             if queue:
@@ -117,14 +117,15 @@ class Gate:
 
 
 def needs(limits: Limits, programs: int = 1) -> int:
-    """Return the bytes of memory that programs of these limits may take: their own, a tmpfs, their output."""
+    """Return the bytes of memory that programs with these limits may take: their own, a tmpfs, their output."""
     return programs * (limits.memory + limits.disk + limits.output)
 
 
 def _default(processes: int = 1) -> Gate:
-    """Eight programs or two a core; three quarters of the machine's memory. Of several processes each has a part.
+    """Return the default capacity: eight programs, or two per core if more; three quarters of the memory.
 
-    A part has room for two programs of the default limits, a learner's and its tests, whatever the machine.
+    Several processes get a part each. Every part has room for two programs with the default limits, a learner's program
+    and its tests.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
     programs = max(8, 2 * (os.cpu_count() or 1))
@@ -142,7 +143,7 @@ def current() -> Gate:
 def capacity(programs: int | None = None, memory: int | None = None) -> None:
     """Set how many programs may run at once in this process, and how many bytes they may take together.
 
-    Programs that run or wait already keep to the bound they came under.
+    Programs that already run or wait keep the earlier bound.
     """
     global _gate
     _gate = Gate(programs or _gate.programs, memory or _gate.memory)

@@ -17,7 +17,7 @@ _START = 120.0  # seconds a worker may take to import what it preloads
 
 
 class Worker:
-    """A warm interpreter. Two with different `hash_seed`s reveal programs that depend on the order of a set."""
+    """A warm interpreter. Two workers with different `hash_seed`s reveal programs that depend on the order of a set."""
 
     overhead = 0.0  # it is warm
     lost = False
@@ -36,7 +36,7 @@ class Worker:
         self._ready = False
 
     def wait_ready(self) -> None:
-        """Wait until it can take a job. Raises SandboxError with its error output if it cannot."""
+        """Wait until the worker is ready. Raises SandboxError with its error output if it fails to start."""
         with self._lock:
             if self._ready:
                 return
@@ -54,23 +54,23 @@ class Worker:
     def alive(self) -> bool:
         """Return whether it can still take jobs.
 
-        A worker that is killed loses its programs first, then its socket closes, and then its process has ended.
+        When a worker is killed, its programs end first, then its socket closes, and its process ends last.
         """
         poller = select.poll()
-        poller.register(self._socket, 0)  # for a hang-up alone, which is always reported
+        poller.register(self._socket, 0)  # 0: only for a hang-up, which is always reported
         return not self.lost and self.process.poll() is None and not poller.poll(0)
 
     def launch(self, descriptors: Sequence[int], folder: Path, size: int) -> None:
         """Ask for one child that holds these descriptors (reply, 0, 1, 2, job, report[, channel]).
 
-        It takes its folder, and how large that may be, from its job.
+        The child reads its folder and the folder's size from its job.
         """
         self.wait_ready()
         with self._lock:
             socket.send_fds(self._socket, [b"J"], list(descriptors))
 
     def close(self) -> None:
-        """End it and every child it has."""
+        """End the worker and all its children."""
         self._socket.close()
         try:
             self.process.wait(2)
@@ -83,7 +83,7 @@ class Worker:
 
 
 def _boot(descriptor: int, preload: Sequence[str]) -> str:
-    """The worker's first lines. It finds modules where this process does: its environment carries no paths."""
+    """Return the worker's first lines, which set this process's import path: the environment carries none."""
     return f"""
 import os, sys
 sys.path += [path for path in {[path for path in sys.path if path]!r} if path not in sys.path]
@@ -96,7 +96,7 @@ worker.main({list(preload)!r}, low={priority.is_low()})
 
 
 def clean_environment(home: Path, hash_seed: int = 1) -> dict[str, str]:
-    """Return an environment without the caller's variables: it contains no secrets and is the same for everyone."""
+    """Return an environment without the caller's variables, so that it holds no secrets and is always the same."""
     return {
         "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(home), "TMPDIR": str(home), "TZ": "UTC",
         "PYTHONHASHSEED": str(hash_seed), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1",
@@ -109,7 +109,7 @@ _workers_lock = threading.Lock()
 
 
 def worker(preload: Sequence[str] = (), hash_seed: int = 1) -> Worker:
-    """Return the worker for this preload and hash seed, started if necessary. It lives as long as this process."""
+    """Return the worker for this preload and hash seed, starting it if necessary. It lives as long as this process."""
     key = (tuple(preload), hash_seed)
     with _workers_lock:
         running = _workers.get(key)

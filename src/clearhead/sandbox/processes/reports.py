@@ -1,6 +1,6 @@
-"""Parse what a confined process reports, by a schema and within bounds. The process may have written anything.
+"""Parse the report of a confined process, by a schema and within bounds. The process may have written anything.
 
-A malformed report raises `ReportError`, which says what is wrong; nothing else is raised here.
+A malformed report raises `ReportError`, which says what is wrong. Nothing else is raised here.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from clearhead.sandbox.limits import Raised, Tested
 
-_BRACKETS = 1_000_000  # of a report; each costs the parser an object
+_BRACKETS = 1_000_000  # in a report; the parser allocates an object for each
 _TEXT, _NAME, _KINDS, _TESTS, _LINE = 200_000, 500, 100, 10_000, 1 << 40
 
 
@@ -32,7 +32,7 @@ def parse(data: bytes, wanted: Collection[str] = (), count: int = 0) -> Report:
     """Return the report in `data`, empty if there is none.
 
     Args:
-        wanted: names that a single program was asked to bring back.
+        wanted: names of the variables that a single program returns.
         count: how many programs ran; `each` has as many reports, or none.
     Raises:
         ReportError: it is malformed.
@@ -98,7 +98,7 @@ def _list(data: Any, name: str, read: Callable[[Any], Any], most: int) -> tuple[
 
 
 def _text(data: Any, name: str, most: int = _TEXT) -> str:
-    """Text that UTF-8 can carry: half a surrogate pair is written as its escape, as in the program's output."""
+    """Check a text and make it valid UTF-8: a lone surrogate is written as its escape, as in the program's output."""
     if not isinstance(data, str):
         raise ReportError(f"{name} is {_shown(data)}; expected text")
     return data[:most].encode(errors="backslashreplace").decode()

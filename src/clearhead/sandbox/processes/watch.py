@@ -1,4 +1,4 @@
-"""Watch a confined process from launch to outcome: its time, memory, output and disk. It is killed at a limit."""
+"""Watch a confined process from launch to outcome: its time, memory, output and disk. Kill it at a limit."""
 
 import base64
 import contextlib
@@ -23,35 +23,35 @@ from clearhead.sandbox.limits import THREAD, Chunk, Limits, Outcome, Program, di
 from clearhead.sandbox.processes import cancel, disk, reports
 from clearhead.sandbox.processes.clock import Clock
 
-_TICK = 0.02  # seconds between looks at a child's memory and disk
-_GRACE = 30.0  # seconds that a killed child may take to be gone
-TMPFS = True  # whether a program's folder is a tmpfs of limited size where the kernel gives one
+_TICK = 0.02  # seconds between checks of a child's memory and disk
+_GRACE = 30.0  # seconds for a killed child to disappear
+TMPFS = True  # whether to use a tmpfs of limited size for a program's folder, if the kernel offers one
 
 
 class Interrupted(SandboxError):
-    """A program's process or its worker was killed from outside, so that nothing is known of the program."""
+    """A program's process or its worker was killed from outside, so the program has no outcome."""
 
     def __init__(self) -> None:
         super().__init__("the program was killed from outside while it ran; run it again")
 
 
 class Starter(Protocol):
-    """What starts a confined process: a warm worker, or bubblewrap.
+    """Starts confined processes: a warm worker, or bubblewrap.
 
     Attributes:
-        overhead: seconds a program may take to start, on top of its own.
-        lost: whether a program ended without a word, or could not be started: a worker that forks them is ending.
+        overhead: seconds a program may take to start, on top of its own time.
+        lost: whether a program ended without a report or could not be started, which means that its worker is ending.
     """
 
     overhead: float
     lost: bool
 
     def launch(self, descriptors: Sequence[int], folder: Path, size: int) -> None:
-        """Start one that holds these descriptors (reply, 0, 1, 2, job, report[, channel])."""
+        """Start a process that holds these descriptors (reply, 0, 1, 2, job, report[, channel])."""
 
 
 class Running:
-    """A child process. `launch` it, then `finish`; `abandon` it if it was launched and is not waited for."""
+    """A child process. Call `launch`, then `finish`; call `abandon` to give up on it after `launch`."""
 
     def __init__(
         self, chunks: Sequence[Chunk] | Sequence[Program], *, limits: Limits, stdin: str,
@@ -59,7 +59,7 @@ class Running:
         channel: int | None = None, confined: bool = True, mark: str = "", time_each: float | None = None,
     ) -> None:  # fmt: skip
         self.limits, self.channel = limits, channel
-        self.mark, self.time_each = mark.encode(), time_each  # of a batch: what a program ends with, and its time limit
+        self.mark, self.time_each = mark.encode(), time_each  # for a batch
         self.wanted = [f"{name}:{spec}" if spec else name for name, spec in want]
         self.count = len(chunks) if role in ("programs", "learners", "tests of each") else 0
         given = {_file_name(name): base64.b64encode(data).decode() for name, data in files}
@@ -70,8 +70,8 @@ class Running:
             "mark": mark, "files": given, "tmpfs": TMPFS, "hidden": [str(path) for path in grants.hidden()],
         }).encode()  # fmt: skip
         self.stdin = stdin.encode(errors="backslashreplace")
-        self.clock, self.switched = Clock(), 0.0  # of a batch: when the program that runs now began
-        self.partner: Running | None = None  # what it exchanges values with, and waits for
+        self.clock, self.switched = Clock(), 0.0  # for a batch: when the current program began
+        self.partner: Running | None = None  # the process that it exchanges values with and waits for
         self.pid: int | None = None
         self.ended = False
         self.buffers: dict[int, bytearray] = {}
@@ -80,7 +80,7 @@ class Running:
         self.reply: socket.socket | None = None
         self.starter: Starter | None = None
         self.stopped: str | None = None
-        self.cancelled = cancel.current()  # of the caller: the child may be watched in another thread
+        self.cancelled = cancel.current()  # taken here, in the caller's thread: another thread may watch the child
         self.each: Sequence[Mapping[str, Any]] = ()
 
     def launch(self, starter: Starter) -> None:
@@ -98,7 +98,7 @@ class Running:
         extra = [] if self.channel is None else [self.channel]
         try:
             starter.launch([theirs.fileno(), *give, *extra], self.folder, self.limits.disk if TMPFS else 0)
-        except (BrokenPipeError, ConnectionResetError) as ended:  # the worker has gone
+        except (BrokenPipeError, ConnectionResetError) as ended:  # the worker has ended
             self._clean()
             starter.lost = True
             raise Interrupted from ended
@@ -114,9 +114,10 @@ class Running:
         """Watch the child to its end, stop it at a limit, and return its outcome.
 
         Args:
-            last: a program that ended by SIGKILL has done so itself; otherwise it may have been killed from outside.
+            last: whether this is the last try. Then a SIGKILL counts as the program's own end; before, it may have come
+                from outside.
         Raises:
-            Interrupted: the worker ended while the program ran, or this is not the `last` try and SIGKILL ended it.
+            Interrupted: the worker ended while the program ran, or SIGKILL ended it and this is not the `last` try.
         """
         if self.reply is None or self.starter is None:
             raise SandboxError("the program was not launched, or has been waited for already")
@@ -134,21 +135,21 @@ class Running:
         return self._outcome(status)
 
     def abandon(self) -> None:
-        """Kill the child if it still runs, and release its resources. This happens however the watching ended."""
+        """Kill the child if it still runs, and release its resources, however the watching ended."""
         try:
             if self.reply is not None and not self.ended:
                 self.pid = self.pid or _number(self.reply, _GRACE)
                 self.kill()
-                _number(self.reply, _GRACE)  # its folder is removed when it has gone
+                _number(self.reply, _GRACE)  # wait until it is gone before removing its folder
         finally:
             self.ended = True
             self._clean()
 
     def kill(self) -> None:
-        """End the child now. `finish` returns soon after."""
+        """Kill the child now. `finish` returns soon after."""
         if self.pid is not None and not self.ended:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)  # still ours to name: its end has not been reported
+                os.kill(self.pid, signal.SIGKILL)  # the pid is still valid: its end has not been reported
 
     def _clean(self) -> None:
         while self.open:
@@ -161,7 +162,7 @@ class Running:
 
     def _watch(self, reply: socket.socket) -> int | None:
         self.pid = _number(reply, self.seconds - self.limits.seconds + _GRACE)
-        if self.pid is None:  # the worker has gone or hangs; no program runs: its job is written from here on
+        if self.pid is None:  # the worker has ended or hangs. No program runs yet: the job is written below
             self.ended = True
             return None
         self.clock = Clock()
@@ -218,7 +219,7 @@ class Running:
             poller.unregister(descriptor)
 
     def _drain(self) -> None:
-        """Read what the child left in its pipes. No other process holds their other ends, so this cannot hang."""
+        """Read the rest of the child's pipes. No other process holds their other ends, so this cannot hang."""
         for descriptor, buffer in self.buffers.items():
             os.set_blocking(descriptor, False)
             with contextlib.suppress(BlockingIOError):
@@ -265,7 +266,7 @@ class Running:
                 stopped, err = "report", f"{err}\nIts report is malformed: {error}."
         if stopped is None and not data.startswith(STARTED):
             stopped = "start"
-        elif stopped is None and code in (-24, -9):  # SIGXCPU, or a kill that was not ours: of the kernel's own accord
+        elif stopped is None and code in (-24, -9):  # SIGXCPU, or a SIGKILL that we did not send: the kernel's limit
             late = self.clock.wall() >= self.limits.seconds
             stopped = "time" if code == -24 or late else "memory"
         elif stopped is None and report.raised and no_memory(report.raised):
@@ -294,9 +295,9 @@ def _number(reply: socket.socket, timeout: float) -> int | None:
 
 
 def resident(pid: int) -> int | None:
-    """Return the bytes of memory the process holds, THREAD for each thread included; None once it has ended.
+    """Return the bytes of memory that the process holds, plus THREAD for each thread; None once it has ended.
 
-    Read as bytes, because the process chooses its own name there, which may not be text.
+    The file is read as bytes, because it contains the process's name, which the program may set to anything.
     """
     try:
         rows = Path(f"/proc/{pid}/status").read_bytes().splitlines()

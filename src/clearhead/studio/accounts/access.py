@@ -1,4 +1,4 @@
-"""Access control: log-in for a shared studio, the token of its address for a studio of one person.
+"""Access control: log-in for a shared studio, a token in the address for a studio of one person.
 
 It applies to every route that is not marked `@open_to_all`.
 """
@@ -26,7 +26,7 @@ router = APIRouter()
 
 
 class LogInFirst(Exception):
-    """Nobody is logged in, and the page belongs to a learner."""
+    """Nobody is logged in, but the page belongs to a learner."""
 
 
 class TokenFirst(Exception):
@@ -34,11 +34,11 @@ class TokenFirst(Exception):
 
 
 class TokenShown(Exception):
-    """The address held the right token: keep it as a cookie and open the same address without it."""
+    """The address held the right token: store it as a cookie and open the same address without it."""
 
 
 def logged_in(request: Request) -> None:
-    """Check of every route of a shared studio: give the request the context of the learner who is logged in."""
+    """Give the request the context of the learner who is logged in. Dependency of every route of a shared studio."""
     root: Context = request.app.state.context
     sessions: Sessions = request.app.state.sessions
     session = sessions.find(request.cookies.get(SESSION, ""))
@@ -53,7 +53,7 @@ def logged_in(request: Request) -> None:
 
 
 def owner(request: Request) -> None:
-    """Check of every route of a studio for one person: other users of this machine do not know its token."""
+    """Check the owner's cookie. Dependency of every route of a studio for one person."""
     if is_open(request) or _signer(request).is_signed(request.cookies.get(OWNER, "")):
         return
     given = request.query_params.get("token", "")
@@ -80,7 +80,7 @@ class _Signer:
 @router.post("/token")
 @open_to_all
 def show_token(request: Request, token: Annotated[str, Form(max_length=200)]) -> Response:
-    """Take the token from a form, where it is not part of the address."""
+    """Take the token from a form instead of from the address."""
     if not _is_token(request, token.strip()):
         reason = _("That is not the token. The terminal prints it at each start.")
         return saved_forms.redirect_back(context_of(request), "/", lacking=reason)
@@ -93,14 +93,14 @@ def to_log_in(request: Request, _problem: Exception) -> Response:
         where = address_of(request) if request.method == "GET" else referring_page(request)
         return RedirectResponse(f"/login?{urlencode({'next': where})}", 303)
     request.state.context = request.app.state.context.at(GUEST)
-    heading, detail = _("Log in first"), _("This page belongs to somebody.")
+    heading, detail = _("Log in first"), _("This page needs an account.")
     return render(
         request, "web/error.html", status=401, number=401, heading=heading, detail=detail, again=False, kept=""
     )
 
 
 def to_token(request: Request, _problem: Exception) -> Response:
-    """Show the page that says where the token is and takes it."""
+    """Show the page that explains where the token is, with a field for it."""
     page = render(
         request,
         "accounts/token.html",

@@ -35,10 +35,10 @@ YEAR: Final = 365 * 24 * 60 * 60
 
 
 async def hashing(request: Request, work: Callable[[], R]) -> R:
-    """Run work that hashes a password: one for each core at a time; the others wait without a page thread.
+    """Run work that hashes a password: one per core at a time; the others wait without occupying a page thread.
 
-    Nothing else belongs there: a statement waits for the database and, in a busy worker, for the interpreter's lock,
-    and the next password waits for both.
+    Use it for hashing only. A statement would wait for the database and, in a busy worker, for the interpreter's lock,
+    and the next password would wait for both.
     """
     queue: Executor = request.app.state.hashing
     return await asyncio.get_running_loop().run_in_executor(queue, copy_context().run, work)
@@ -77,7 +77,7 @@ async def log_in(
 
 @router.post("/logout")
 def log_out(request: Request, context: CurrentContext) -> Response:
-    """End the session; forget what was sent and not answered, and what the browser holds: cards and drafts."""
+    """End the session; drop unanswered forms, and the cards and drafts in the browser."""
     saved_forms.forget_all(context.store)
     _sessions(request).end(request.cookies.get(SESSION, ""))
     response = RedirectResponse("/login", 303, headers={"clear-site-data": '"cache", "storage"'})
@@ -130,7 +130,7 @@ async def change_password(
 
 
 async def _checked(request: Request, name: str, password: str) -> tuple[Account | None, str, int]:
-    """Return the account if the password is right; else the reason and the seconds to wait. Counted before hashing."""
+    """Return the account if the password is right, else the reason and the seconds to wait. Counts before hashing."""
     throttle: Throttle = request.app.state.throttle
     keys = (_guesser(request, names.key(name)), address_key(request.client.host if request.client else ""))
     if wait := await run_in_threadpool(throttle.admit, *keys):
@@ -143,7 +143,7 @@ async def _checked(request: Request, name: str, password: str) -> tuple[Account 
 
 
 def _guesser(request: Request, name: str) -> Key:
-    """Return what attempts on this name are counted by: a browser that has logged in before, or the name."""
+    """Return the key by which attempts on this name are counted: a browser that has logged in before, or the name."""
     try:
         known, browser = _browsers(request).loads(request.cookies.get(BROWSER, ""))
     except (BadSignature, ValueError, TypeError):
@@ -152,7 +152,7 @@ def _guesser(request: Request, name: str) -> Key:
 
 
 def _said_once(page: HTMLResponse, wait: int = 0) -> HTMLResponse:
-    """Show once why a form was not taken; a reload no longer shows it."""
+    """Show why a form was refused, once: a reload no longer shows it."""
     page.delete_cookie(saved_forms.COOKIE)
     if wait:
         page.headers["retry-after"] = str(wait)
@@ -162,7 +162,7 @@ def _said_once(page: HTMLResponse, wait: int = 0) -> HTMLResponse:
 def _unfit(password: str, again: str) -> str:
     """Return what is wrong with a new password, or ""."""
     if password != again:
-        return _("The two are not the same.")
+        return _("The two passwords are not the same.")
     if len(password) < SHORTEST:
         return _("That is too short: %(count)s characters at least.", count=SHORTEST)
     return ""
@@ -178,7 +178,7 @@ def _invited(request: Request, token: str) -> Account:
 async def _enter_anew(request: Request, account: Account, password: str, where: str) -> Response:
     """Set the password, which ends every session opened with the old one, and open one for this browser."""
     changed = await hashing(request, partial(_accounts(request).join, account, password))
-    if changed is None:  # another request has set one since
+    if changed is None:  # another request has set a password since
         raise HTTPException(404, _(USED))
     return await run_in_threadpool(_enter, request, changed, where)
 

@@ -106,7 +106,7 @@ class Accounts:
     def check(self, name: str, password: str) -> Account | None:
         """Return the account if the password is right. An unknown name takes as long as a wrong password.
 
-        A password that was hashed with other parameters is hashed again with the current ones.
+        A password that was hashed with other parameters is rehashed with the current ones.
         """
         account = self._known(name)
         known = account is not None and account.state == "active"
@@ -116,7 +116,7 @@ class Accounts:
             return None
         if account and known and self._hasher.check_needs_rehash(account.password):
             renewed = self._hasher.hash(_composed(password))
-            account = self._write(account, renewed, ends_sessions=False)  # None: it is another by now
+            account = self._write(account, renewed, ends_sessions=False)  # None: the password has changed meanwhile
         return account if known else None
 
     def _invitation(self, account: Account) -> str:
@@ -135,7 +135,7 @@ class Accounts:
     def _known(self, name: str) -> Account | None:
         """Return the account with this name in this spelling, or else the only one with it in another spelling."""
         with self._lock, self._database.autocommit() as connection:
-            # Numbers only grow and names never change, so a log-in among a thousand accounts reads the new ones.
+            # Numbers only grow and names never change, so a log-in reads only accounts that are new since the last one.
             for id, new in connection.execute(_NAMES, {"last": self._last}):
                 self._last = id
                 self._by_key.setdefault(names.key(new), {})[id] = new
@@ -153,10 +153,10 @@ class Accounts:
         return account
 
     def _write(self, account: Account, password: str, *, ends_sessions: bool = True) -> Account | None:
-        """Replace the password that was read; None if somebody else has replaced it since.
+        """Replace the password that was read. Return None if another request has replaced it since.
 
-        So of two forms with one invitation one counts, and a hash is never renewed over a new password. Sessions end
-        in the same transaction: none outlives its password where the studio is killed in between.
+        So only one of two forms with the same invitation counts, and rehashing never overwrites a new password.
+        Sessions end in the same transaction: none outlives its password if the studio is killed in between.
         """
         same = and_(learners.c.id == account.id, learners.c.password == account.password)
         with self._database.writing() as connection:
@@ -167,5 +167,5 @@ class Accounts:
 
 
 def _composed(typed: str) -> str:
-    """Return what was typed, however the keyboard composes accents."""
+    """Return the text as composed Unicode (NFC), however the keyboard composes accents."""
     return unicodedata.normalize("NFC", typed)

@@ -11,7 +11,7 @@ import unicodedata
 from clearhead.errors import OptionError
 
 LONGEST = 60  # characters
-MARKS = 3  # accents on one letter; more are in no script, and would cover the lines around the name
+MARKS = 3  # accents on one letter; no script has more, and they would cover the lines around the name
 _LETTERS = ("Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Nd")
 PUNCTUATION = " .@-_'’·"
 # Letters and marks that show nothing (Unicode's Default_Ignorable_Code_Point, where its category does not say so).
@@ -22,7 +22,7 @@ def checked(name: str) -> str:
     """Return the name as it is stored.
 
     Raises:
-        OptionError: it is too long, or has a character that a name cannot have; says which.
+        OptionError: it is too long, or has a character that a name cannot have; the message says which.
 
     >>> checked("Jose\u0301"), checked("李雷")
     ('José', '李雷')
@@ -67,5 +67,5 @@ def _allowed(character: str) -> bool:
 
 
 def _called(character: str) -> str:
-    """A character that may not show, by its code and its name."""
+    """Return a character that may be invisible, by its code and its name."""
     return f"U+{ord(character):04X} {unicodedata.name(character, 'which has no name')}"

@@ -1,4 +1,4 @@
-"""Rate limit of requests by account: a token bucket of each learner, in the memory of each worker."""
+"""Rate limit of requests per account: a token bucket for each learner."""
 
 import asyncio
 import math
@@ -13,18 +13,18 @@ from fastapi.responses import JSONResponse, Response
 from clearhead.studio.text.translation import _
 from clearhead.studio.web.rendering import render_without_database
 
-RATE: Final = 20.0  # requests a second that one learner may go on sending
+RATE: Final = 20.0  # sustained requests per second of one learner
 BURST: Final = 600  # requests at once: a page of the Lens asks for some tens of tiles, and learners open many pages
 MOST: Final = 10_000  # buckets kept
-ROUNDING: Final = 1e-6  # of a request, after many additions
-LONGEST: Final = 1.0  # seconds for which a refusal is held back, so that a loop of requests costs little
+ROUNDING: Final = 1e-6  # rounding error of a bucket after many additions, in requests
+LONGEST: Final = 1.0  # longest delay of a refusal, in seconds, so that a loop of requests costs little
 
 
 class TooManyRequests(Exception):
-    """This learner has sent more requests than one person does.
+    """This learner has sent more requests than one person would.
 
     Args:
-        seconds: after which the next one is answered.
+        seconds: time until the next request is answered.
     """
 
     def __init__(self, seconds: float) -> None:

@@ -44,9 +44,9 @@ class Sessions:
         self._database = database
 
     def open(self, account: Account, instead_of: str = "") -> str | None:
-        """Open a session; return the token for the browser's cookie. None if its password is another by now.
+        """Open a session and return the token for the browser's cookie. Return None if the password has changed.
 
-        The session that the browser had before ends, for nobody can log out of it there any more.
+        The browser's earlier session ends, because nobody could log out of it any more.
 
         The row of the account is locked, so that a new password ends every session opened with the old one.
         """

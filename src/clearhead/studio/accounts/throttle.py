@@ -19,7 +19,7 @@ DAY: Final = 24 * 60 * 60
 
 @dataclass(frozen=True)
 class Limit:
-    """How many failed attempts are free; each further one doubles the delay.
+    """How many failed attempts are free, and how the delay grows: each further one doubles it.
 
     Args:
         free: failures before the first delay.
@@ -32,7 +32,7 @@ class Limit:
     longest: float
 
     def until(self, failures: int, last: float) -> float:
-        """When the next attempt is possible, as a time in seconds since 1970."""
+        """Return when the next attempt is possible, in seconds since 1970."""
         if failures < self.free:
             return 0.0
         return last + min(self.first * 2.0 ** min(failures - self.free, 20), self.longest)
@@ -45,7 +45,7 @@ LIMITS: Final = {"name": Limit(5, 2.0, 60.0), "browser": Limit(5, 2.0, 60.0), "a
 
 @dataclass(frozen=True)
 class Key:
-    """What attempts are counted by: a kind of LIMITS and the name, browser or address itself."""
+    """The key by which attempts are counted: a kind of LIMITS, and the name, browser or address."""
 
     kind: str
     value: str
@@ -56,7 +56,7 @@ class Key:
 
 
 def address_key(host: str) -> Key:
-    """Return what attempts from this address are counted by: of IPv6 its /64, which one customer has whole.
+    """Return the key by which attempts from this address are counted; for IPv6 its /64, which one customer has whole.
 
     >>> address_key("2001:db8::1") == address_key("2001:db8::ffff:2"), address_key("::ffff:192.0.2.1").value
     (True, '192.0.2.1')
@@ -78,7 +78,7 @@ class Throttle:
     Keys are stored as keyed hashes, so a password typed into the name field is in no table.
     """
 
-    MOST = 10_000  # keys kept; above that, those that delay nobody are deleted
+    MOST = 10_000  # number of keys; above it, those that delay nobody are deleted
 
     def __init__(self, database: Database, secret: str, clock: Callable[[], float] = time.time) -> None:
         self._database = database
@@ -86,9 +86,9 @@ class Throttle:
         self._secret = hashlib.sha256(f"waits {secret}".encode()).digest()
 
     def admit(self, *keys: Key, now: float | None = None) -> int:
-        """Count one attempt under each key and return 0, or the seconds to wait and count nothing.
+        """Count one attempt under each key and return 0; or return the seconds to wait and count nothing.
 
-        One transaction that begins with a write: of parallel attempts no more are admitted than are free.
+        This is one transaction that begins with a write, so parallel attempts cannot exceed the free ones.
         """
         now = self.clock() if now is None else now
         stored = {self._stored(key): key for key in keys}
@@ -111,7 +111,7 @@ class Throttle:
         return wait
 
     def passed(self, *keys: Key) -> None:
-        """The password was right: clear the counts of the name and the browser, take this attempt off the address."""
+        """After a right password: clear the counts of the name and the browser, and uncount this attempt's address."""
         personal = [self._stored(key) for key in keys if key.kind != "address"]
         shared = [self._stored(key) for key in keys if key.kind == "address"]
         less = case((waits.c.failures > 0, waits.c.failures - 1), else_=0)

@@ -1,4 +1,4 @@
-"""What `clearhead studio user …` does: manage the learners of a shared studio from the command line."""
+"""Manage the learners of a shared studio from the command line, for `clearhead studio user …`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ with needs(*STUDIO):
     from clearhead.studio.web.settings import Settings
 
 DAYS = INVITED // (24 * 60 * 60)
-ADDRESS = "address"  # what a shared studio keeps its own address under, with nobody's number
+ADDRESS = "address"  # key under which a shared studio keeps its own address, with no learner's number
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def open_users(data: Path | None, database: str | None, url: str | None = None) 
     """Open the accounts of the studio in this data folder.
 
     Args:
-        url: where learners reach it; None is where it was served last, if that is known.
+        url: the address at which learners reach it; None: where it was served last, if known.
 
     Raises:
         StoreError, OptionError.

@@ -1,4 +1,4 @@
-"""The web application: its routes together, serving it, and its error pages."""
+"""The web application: all routes together, serving, and error pages."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["create"]
 
 
 def __getattr__(name: str) -> Any:
-    """`create`, imported when it is asked for: the web framework takes a second."""
+    """Import `create` on first access, because importing the web framework takes a second."""
     if name == "create":
         from clearhead.studio.app.application import create
 

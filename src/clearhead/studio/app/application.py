@@ -48,7 +48,7 @@ with needs(*STUDIO):
     from clearhead.studio.web.security import Guard, KnownHost
     from clearhead.studio.web.settings import CORES, EVERYWHERE, Settings
 
-_MOST_ASKED = (home, practice, feedback)  # first, since each request is compared with one route after another
+_MOST_ASKED = (home, practice, feedback)  # first, because requests are compared with routes in order
 _LEARNING = (next_step, topic, topic_map, progress, certificate, search, preferences)
 _PRACTICE = (bench, sittings, placement, mistakes, assessments, notes, offline_cards)
 _FIGURES = (own_class, project, walk, head_data, playground, page_programs, experiments)
@@ -110,9 +110,9 @@ def create(settings: Settings, library: Library | None = None) -> FastAPI:
 
 
 def _admission(settings: Settings) -> Callable[[Request], Awaitable[None]]:
-    """Return the dependency of every route that decides whether it serves a request.
+    """Return the dependency of every route that decides whether to serve a request.
 
-    One and not three, for FastAPI takes longer to resolve a dependency than these checks take.
+    It is one dependency instead of three, because FastAPI takes longer to resolve a dependency than these checks take.
     """
 
     async def admit(request: Request) -> None:
@@ -127,7 +127,7 @@ def _admission(settings: Settings) -> Callable[[Request], Awaitable[None]]:
 
 
 async def _check_form_token(request: Request) -> None:
-    """Refuse what changes something without this browser's form token."""
+    """Refuse a request that changes something without this browser's form token."""
     if len(languages()) > 1:
         use_language(context_of(request).setting("language"))
     await context_of(request).csrf.check(request)

@@ -1,4 +1,4 @@
-"""The pages for when the database is unavailable or too much work waits: they hold what was sent, to send it again."""
+"""Pages for an unavailable database or too much waiting work. They hold the sent form, so that it can be sent again."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -14,13 +14,13 @@ from clearhead.studio.web.context import context_of
 from clearhead.studio.web.rendering import render, render_without_database
 
 WAIT: Final = 429
-SECONDS: Final = 5  # until a browser or a module should try again
+SECONDS: Final = 5  # after which a browser or a module should try again
 SECRET: Final = ("password", "again", "current", "token")  # fields that no page repeats
-OURS: Final = ("csrf",)  # the page brings its own
+OURS: Final = ("csrf",)  # fields that the page sets itself
 
 
 async def to_try_again(request: Request, problem: Exception) -> Response:
-    """Answer with status 503 and Retry-After while the database is unavailable, 500 where it is full or damaged.
+    """Answer with status 503 and Retry-After while the database is unavailable, 500 if it is full or damaged.
 
     A form carries its draft, whose id becomes the attempt's, so sending it again counts once.
     """
@@ -61,7 +61,7 @@ async def to_wait(request: Request, problem: Exception) -> Response:
 
 
 def please_wait(request: Request, detail: str, address: str, fields: Sequence[tuple[str, str]]) -> Response:
-    """Return the page that holds what was sent, to send it to its address again."""
+    """Return the page that holds the sent form, to send it to its address again."""
     page = render(
         request,
         "app/away.html",

@@ -1,4 +1,4 @@
-"""Serves the studio: takes a port, proves the course while it serves, and stops cleanly on Ctrl-C."""
+"""Serve the studio: take a port, prove the course while serving, and stop cleanly on Ctrl-C."""
 
 import errno
 import logging
@@ -51,7 +51,7 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
     """Serve the studio until Ctrl-C.
 
     Args:
-        browser: open a browser on it, where there is one; never under CI.
+        browser: open a browser on it, if there is one; never under CI.
 
     Raises:
         OptionError: no port is free.
@@ -98,7 +98,7 @@ def _run(
     show: Callable[[], object] | None = None,
 ) -> None:
     if settings.shared:
-        sandbox.low_priority()  # pages of the others first
+        sandbox.low_priority()  # pages run before programs
     server = uvicorn.Server(config(studio, settings))
     if show is not None:
         _when_up(server, show)
@@ -114,14 +114,14 @@ def config(studio: ASGIApp, settings: Settings) -> uvicorn.Config:
         log_level="warning",
         log_config=_LOG,
         lifespan="on",
-        # h11 refuses headers beyond 64 KiB. httptools, which uvicorn prefers where it is installed, takes them without
-        # end, in quadratic time.
+        # h11 refuses headers beyond 64 KiB. httptools, which uvicorn prefers if it is installed, accepts any length, in
+        # quadratic time.
         http="h11",
         server_header=False,
         proxy_headers=bool(settings.proxies),
         forwarded_allow_ips=list(settings.proxies),
         timeout_graceful_shutdown=3,
-        # A learner thinks longer than uvicorn's five seconds: a connection that lives through that is not opened again.
+        # A learner thinks longer than uvicorn's five seconds; keeping the connection saves opening another.
         timeout_keep_alive=75,
         ssl_certfile=settings.certificate,
         ssl_keyfile=settings.key,
@@ -129,7 +129,7 @@ def config(studio: ASGIApp, settings: Settings) -> uvicorn.Config:
 
 
 def _check_certificate(settings: Settings) -> None:
-    """Raises OptionError where https could not be served with these files."""
+    """Raise OptionError if https cannot be served with these files."""
     if settings.certificate is None or settings.key is None:
         return
     for name, file in (("certificate", settings.certificate), ("key", settings.key)):
@@ -204,7 +204,7 @@ def _elsewhere(problem: OSError) -> bool:
 
 
 class CleanFormatter(uvicorn.logging.DefaultFormatter):
-    """Formats the log of the server without anything a terminal acts on: tracebacks repeat what was sent."""
+    """Formats the server's log without anything that a terminal acts on: tracebacks quote what was sent."""
 
     def format(self, record: logging.LogRecord) -> str:
         return clean(super().format(record))

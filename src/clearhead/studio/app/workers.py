@@ -1,7 +1,7 @@
-"""Several processes that serve one studio: one listening socket, one PostgreSQL database, one folder of proofs.
+"""Serve one studio with several processes: one listening socket, one PostgreSQL database, one folder of proofs.
 
-Whatever has to be right with several is in the database (sessions, log-in counts, attempts) or in the data folder
-(proofs, under a lock; what the Lens was asked). Each process keeps only what it can read again.
+Shared state is in the database (sessions, log-in counts, attempts) or in the data folder (proofs, under a lock;
+requests of the Lens). Each process keeps only what it can read again.
 """
 
 import multiprocessing
@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 
 from clearhead.studio.web.settings import Settings
 
-GRACE = 6.0  # seconds a worker has to end by itself
+GRACE = 6.0  # seconds for a worker to end by itself
 AGAIN = 1.0  # seconds before a worker that died is started again, so that one that cannot start does not spin
 
 Work = Callable[[Settings, socket.socket, int], None]
@@ -46,7 +46,7 @@ def run(work: Work, settings: Settings, listener: socket.socket, count: int) -> 
 
 
 def _work(work: Work, settings: Settings, listener: socket.socket, number: int) -> None:
-    """What a worker process runs: the work, ended when its parent is no more."""
+    """Run the work in a worker process, and end it when the parent process ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     work(settings, listener, number)
 
@@ -70,10 +70,10 @@ def _end(running: list[BaseProcess]) -> None:
 
 @contextmanager
 def _stop_requests() -> Iterator[Connection]:
-    """A connection that becomes readable at Ctrl-C and SIGTERM.
+    """Return a connection that becomes readable at Ctrl-C and SIGTERM.
 
-    Neither raises KeyboardInterrupt: in the middle of starting a worker that would leave one that nobody ends, and that
-    Python waits for at its exit.
+    Neither raises KeyboardInterrupt, which in the middle of starting a worker would leave a process that nobody ends
+    and that Python waits for at exit.
     """
     stop, asked = multiprocessing.Pipe(duplex=False)
     before = {number: signal.signal(number, lambda *_: asked.send(None)) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,4 +1,4 @@
-"""The end of Build: the learner's own class with a real model's weights, on a real sentence.
+"""The end of Build: run the learner's own class with a real model's weights, on a real sentence.
 
 The class runs confined, like every program of a learner. Its attention weights are compared with those of the model,
 and drawn by the same module as the Lens.
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 router = APIRouter()
 
 SENTENCE = "The animal didn't cross the street because it was too tired"
-ROUNDING = 1e-4  # largest difference of two weights that is no more than rounding
+ROUNDING = 1e-4  # largest difference of two weights that counts as rounding
 LIMITS = sandbox.Limits(seconds=20)
-MARK = "\x1e"  # what a program prints does not hold it
+MARK = "\x1e"  # separator that a program's own output does not contain
 PARTS = ("query", "key", "mask", "in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
 MODELS: Final = {"": None, "chat": model_list.CHAT}  # as an address names them -> as capture.load does
 
@@ -59,7 +59,7 @@ print({MARK!r} + _base64.b64encode(_weights.float().contiguous().numpy().tobytes
 
 @dataclass(frozen=True)
 class Ran:
-    """The learner's class on one layer.
+    """The result of running the learner's class on one layer.
 
     Attributes:
         weights: (1, H, L, L), from the learner's class.
@@ -122,7 +122,7 @@ def data(
     layer: Annotated[int, Query(ge=0)] = 0,
     model: Literal["", "chat"] = "",
 ) -> Response:
-    """What `attention.js` draws: one layer, every head of it from the learner's class."""
+    """Return the data for `attention.js`: one layer, with every head from the learner's class."""
     from clearhead.views.page.payload import payload
 
     attempt, _item = _attempt_of(context, attempt_id)
@@ -209,10 +209,10 @@ def _layer(number: int) -> tuple[dict[str, "Tensor"], int]:
 
 @lru_cache(maxsize=30)
 def _chat_layer(number: int) -> tuple[dict[str, "Tensor"], int]:
-    """Return what a layer of the chat model multiplies, (1, L, E), and parameters that change nothing.
+    """Return the queries and keys that a layer of the chat model multiplies, (1, L, E), and identity projections.
 
-    Between its projections and the products that model rotates queries and keys by their positions (RoPE), and one key
-    serves three heads. So the class is given queries and keys as they are multiplied, and each projection is identity.
+    Between its projections and the products, this model rotates queries and keys by their positions (RoPE), and three
+    heads share a key. So the class gets queries and keys as they are multiplied, and identity projections.
     """
     import torch
 
@@ -233,7 +233,7 @@ def _chat_layer(number: int) -> tuple[dict[str, "Tensor"], int]:
 
 
 def _as_reading(ran: Ran, layer: int, model: str = "") -> "Reading":
-    """Return the weights as the views take them: a matrix whose logits are their logarithms."""
+    """Return the weights in the form that views need: a matrix whose logits are their logarithms."""
     import torch
 
     from clearhead.capture import Record
@@ -248,7 +248,7 @@ def _as_reading(ran: Ran, layer: int, model: str = "") -> "Reading":
 
 
 def _telling(ran: Ran) -> int:
-    """Return the head with the sharpest weights, the ends of the text left out."""
+    """Return the head with the sharpest weights, not counting the ends of the text."""
     inside = ran.weights[0, :, 1:-1, 1:-1]
     return int(inside.amax(-1).mean(-1).argmax())
 

@@ -1,7 +1,7 @@
-"""The route that runs a program of a page as the reader changed it, after the programs before it on that page.
+"""The route that runs a program of a page as the reader edited it, after the programs before it on that page.
 
-It runs confined, as in Try, and nothing is graded. A script gets the outcome as data and puts it below the program; a
-form is redirected to the page, which then shows it first.
+It runs confined, as in Try, and nothing is graded. A script gets the outcome as data and shows it below the program. A
+form is redirected to the page, which then shows the outcome first.
 """
 
 import secrets
@@ -38,7 +38,7 @@ def run(
     mode: str,
     form: Annotated[FormData, Depends(form_of)],
 ) -> Response:
-    """Run the program whose button was pressed, as it now is in its field."""
+    """Run the program whose button was pressed, with the source in its field."""
     pack, this = topic.topic_at(context, pack_id, topic_id)
     page = this.pages.get(topic.PAGES.get(mode, ""))
     place = None if page is None else index_in(len(page_programs(page)), str(form.get("place", "")))
@@ -59,7 +59,7 @@ def run(
 
 
 def _shown(again: Rerun, place: int) -> tuple[Markup, str]:
-    """Return what a program printed or drew, as elements, and why it did not finish or shows nothing."""
+    """Return a program's output as elements, and why it did not finish or shows nothing."""
     program = again.program
     if not program.draws:
         output = "".join(again.outputs).strip("\n")

@@ -1,7 +1,7 @@
-"""Routes of Try, the playground: predict what a program prints, run it, then change it and run it again.
+"""Routes of Try, the playground: predict what a program prints, run it, then edit it and run it again.
 
-Programs run confined, and nothing is graded. At first a program can only be read; once it has run, it can be edited. A
-prediction of the unchanged program gets feedback like a question; a wrong one is shown among the mistakes.
+Programs run confined, and nothing is graded. At first a program can only be read; after a run it can be edited. A
+prediction of the unchanged program gets feedback like a question, and a wrong one is listed among the mistakes.
 """
 
 import secrets
@@ -133,7 +133,7 @@ def _verdict(context: Context, item: Item, prediction: str) -> Verdict:
 
 
 def printed(outcome: sandbox.Outcome) -> str:
-    """Return what a run showed: its output, and the exception that ended it."""
+    """Return the output of a run, and the exception that ended it."""
     raised = f"{outcome.raised.type}: {outcome.raised.message}" if outcome.raised else ""
     return "\n".join(part for part in (outcome.stdout.rstrip(), raised) if part)
 

@@ -24,21 +24,21 @@ router = APIRouter()
 BEFORE = "The animal didn't cross the street because it was too tired"
 AFTER = "The animal didn't cross the street because it was too wide"
 LONGEST = 400  # characters of a text here: a sentence
-FORM = "project:form"  # kept: a form that lacked something, and what, until one is complete
+FORM = "project:form"  # key of the last incomplete form and what it lacked
 KEPT = 10  # predictions that are shown
 
 
 class Unclear(ValueError):
-    """A field of the form does not say what it must; the message says which and how."""
+    """A field of the form is missing or invalid; the message says which, and how to fix it."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one token looks at most, in one head, before and after the text was changed.
+    """What a token attends to most in one head, before and after the text was changed.
 
     Attributes:
         predicted: what the learner said it would look at after the change.
-        first, then: the token with the largest weight in each text, and that weight.
+        first, then: the token with the largest weight in each text, and the weight.
     """
 
     text: str
@@ -96,7 +96,7 @@ def look(
     head: Annotated[str, Form()] = "",
     story: Annotated[str, Form()] = "",
 ) -> Response:
-    """Read both texts with the model and keep what came of the prediction."""
+    """Read both texts with the model and store the outcome of the prediction."""
     fields = {"text": text, "changed": changed, "token": token, "predicted": predicted, "layer": layer, "head": head}
     fields["story"] = story
     try:
@@ -125,7 +125,7 @@ def _right_attempt(context: Context, item: Item | None) -> str:
 
 
 def _complete(fields: dict[str, str]) -> None:
-    """Raise Unclear for a field that is empty or too long, and where the text was not changed."""
+    """Raise Unclear if a field is empty or too long, or the text was not changed."""
     for name, label in (("text", _("the text")), ("changed", _("the changed text")), ("token", _("the word"))):
         if not fields[name].strip():
             raise Unclear(_("Fill in %(field)s.", field=label))
@@ -140,7 +140,7 @@ def _complete(fields: dict[str, str]) -> None:
 
 
 def _strongest(text: str, token: str, layer: str, head: str) -> tuple[str, float]:
-    """Return the token that `token` looks at most in this head, and the weight.
+    """Return the token that `token` attends to most in this head, and the weight.
 
     Raises:
         Unclear: there is no such token, layer or head. ModelError: the model is not here.

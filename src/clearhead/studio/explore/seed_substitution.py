@@ -1,7 +1,7 @@
-"""Puts the numbers that a seed drew into a program's source.
+"""Substitute the numbers that a seed drew into a program's source.
 
 A question with variants draws its numbers in `setup`, as in `n = random.Random(seed).choice([3, 5]) if seed else 4`.
-A reader of the whole program needs the 4, not how another number would have been drawn.
+A reader of the whole program needs the 4, not how other numbers would be drawn.
 """
 
 import ast
@@ -22,7 +22,7 @@ class _Part:
 
 
 def with_seed_substituted(source: str, seed: int) -> str:
-    r"""Return the program with the seed's number instead of its name, without what only served to draw.
+    r"""Return the program with the seed's number instead of its name, without code that only draws numbers.
 
     >>> source = "import random\n\nn = random.Random(seed).choice([3, 5]) if seed else 4\nprint(n)  # odd?\n"
     >>> print(with_seed_substituted(source, 0))
@@ -69,7 +69,7 @@ def _parts(source: str, seed: int) -> list[_Part]:
 
 
 def _without_drawing(parts: list[_Part]) -> list[_Part]:
-    """Return the parts without `draw = random.Random(0)` and `import random` where nothing is drawn any more."""
+    """Return the parts without `draw = random.Random(0)` and `import random` if nothing is drawn any more."""
     for drawing in (r"(\w+) = random\.Random\(\d+\)", r"import (random)"):
         used = {node.id for part in parts for node in ast.walk(part.statement)
                 if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}  # fmt: skip
@@ -87,7 +87,7 @@ def _without_drawing(parts: list[_Part]) -> list[_Part]:
 
 
 class _Seeded(ast.NodeTransformer):
-    """Replaces the seed by its number, keeps the branch that an `if` takes, and replaces draws by what they give."""
+    """Replaces the seed by its number, keeps the branch that an `if` takes, and replaces draws by their results."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -121,7 +121,7 @@ class _Seeded(ast.NodeTransformer):
         return ast.parse(repr(drawn), mode="eval").body
 
     def _taken(self, test: ast.expr) -> bool | None:
-        """Return the value of `seed`, `not seed`, `seed == 0`, or one of these and more if it is false; else None."""
+        """Return the value of `seed`, `not seed`, `seed == 0`, False for an `and` with a false one; else None."""
         if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) and self._taken(test.values[0]) is False:
             return False
         asked = ast.unparse(test)

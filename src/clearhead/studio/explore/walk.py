@@ -21,8 +21,8 @@ router = APIRouter()
 
 Matrix = list[list[float]]
 TOKENS, WIDTH = (mark("animal"), mark("street"), mark("it")), 4  # of the sentence that runs through the course
-HEADS = (1, 2, 4)  # how many heads one can choose
-LARGEST = 1000.0  # a number past this is not taken, so that every step stays finite
+HEADS = (1, 2, 4)  # the choices for the number of heads
+LARGEST = 1000.0  # larger numbers are refused, so that every step stays finite
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 
 START: Mapping[str, Matrix] = {
@@ -36,7 +36,7 @@ NAMES = {"q": "Q", "k": "K", "v": "V", "o": "W"}
 
 @dataclass(frozen=True)
 class Head:
-    """One head's steps: three rows (queries) each; a logit is None where the mask forbids the pair."""
+    """The steps of one head, with three rows (queries) each. A logit is None where the mask forbids the pair."""
 
     logits: list[list[float | None]]
     weights: Matrix
@@ -112,7 +112,7 @@ def walk(request: Request, context: CurrentContext, pack_id: str, topic_id: str)
 def _given(query: Mapping[str, str], name: str, misread: list[tuple[str, float]]) -> Matrix:
     """Return a matrix from the address, `q-0-3=1.5`; a missing number has its initial value.
 
-    So has one that cannot be read: its place and the value used are added to `misread`.
+    So does a number that cannot be read; its place and the value used are added to `misread`.
     """
 
     def read(place: str, otherwise: float) -> float:

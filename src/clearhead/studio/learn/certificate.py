@@ -1,4 +1,4 @@
-"""The certificate: one page, to print, that lists what a learner has proved. All of it is counted from the attempts."""
+"""The certificate: a page to print that lists what a learner has shown, all counted from the attempts."""
 
 import json
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ STORY = "project:looks"  # kept: predictions about a head, newest first
 
 @dataclass(frozen=True)
 class Shown:
-    """What was shown of one topic: questions whose last answer is right, and the day a test was passed."""
+    """The results of one topic: questions whose last answer is right, and the day on which its test was passed."""
 
     topic: Topic
     right: int
@@ -65,7 +65,7 @@ def _came_true(look: dict[str, object]) -> bool:
 
 
 def _shown(context: Context, pack: Pack, topic: Topic) -> Shown | None:
-    """Return what was shown of a topic; None where that is nothing."""
+    """Return the results of a topic, or None if there are none."""
     items = [item for item in context.library.items_of(pack, topic) if item.kind in ASKED]
     right = sum(review_queue.last_was_right(context.progress.items[item.id]) for item in items)
     passed = context.store.kept(f"passed:{pack.id}/{topic.id}")

@@ -1,4 +1,4 @@
-"""Home: continue, today's review session, weak concepts; for a new learner a sentence, a live picture and a button."""
+"""Home: continue, today's review session, weak concepts. A new learner sees a sentence, a live picture and a button."""
 
 import json
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable
 
 router = APIRouter()
-WEAK_FROM = 2  # answers from which a concept may be called weak
+WEAK_FROM = 2  # with fewer answers a concept is never called weak
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
 
 
 def _guess(context: Context) -> str:
-    """Return the first sentence to guess at of the course served first, as the block of its page; "" for none."""
+    """Return the first `guess` block of the course that is served first; "" if there is none."""
     blocks = (
         guessed_head.block_in(topic.pages["read"].text)
         for pack in context.library.packs[:1]  # the course that a first visit starts with
@@ -80,12 +80,12 @@ def _guess(context: Context) -> str:
 
 
 def _teaches_attention(context: Context) -> bool:
-    """Return whether the course served first is the shipped one, which the figure of the welcome page is about."""
+    """Return whether the course served first is the shipped one, to which the welcome figure belongs."""
     return bool(context.library.packs) and context.library.packs[0].id == "attention"
 
 
 def _skip(context: Context) -> bool:
-    """Return whether a placement test lets one skip the first topic."""
+    """Return whether the first topic has a placement test by which the learner can skip it."""
     first = next(iter(context.library.topics()), None)
     return first is not None and path.can_be_skipped(context, *first)
 
@@ -101,7 +101,7 @@ def asked(context: Context) -> list[Item]:
 
 
 def today(context: Context, room: int = SESSION_LENGTH) -> ReviewSession:
-    """Return the review session of now, with room for this many questions."""
+    """Return the current review session, with room for this many questions."""
     return _session(context, _unmet(context, path.trail(context)), room)
 
 
@@ -131,7 +131,7 @@ def remember(context: Context, place: Place) -> None:
 
 
 def going_on(context: Context) -> Place | None:
-    """Return where the learner was last, or None."""
+    """Return the page where the learner was last, or None."""
     return _place(path.trail(context))
 
 

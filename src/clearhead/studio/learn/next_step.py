@@ -1,4 +1,4 @@
-"""Routes of Next: the one button that leads on, and the pages at the end of a leg and of a topic."""
+"""Routes of Next, the button that leads to the next step, and the pages at the end of a leg and of a topic."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -13,14 +13,14 @@ router = APIRouter()
 
 @router.get("/next")
 def anywhere(context: CurrentContext) -> Response:
-    """Lead to the next step of the topic that the learner is in, or of the first topic with something left."""
+    """Redirect to the next step of the learner's topic, or of the first topic with steps left."""
     way = path.following(path.ways(context), _here(context))
     return RedirectResponse(f"{topic.address(way.pack, way.topic)}/next" if way else "/certificate", 303)
 
 
 @router.get("/topics/{pack_id}/{topic_id}/next", response_class=HTMLResponse)
 def in_topic(request: Request, context: CurrentContext, pack_id: str, topic_id: str, after: str = "") -> Response:
-    """Lead to the next step of this topic; where `after`, a step's key, ended a leg, say so first."""
+    """Redirect to the next step of this topic. If `after`, a step's key, ended a leg, show that page first."""
     pack, this = topic.topic_at(context, pack_id, topic_id)
     way = path.way(context, pack, this)
     done = next((step for step in path.steps_of(pack, this) if step.key == after), None)

@@ -1,6 +1,6 @@
 """The path through a topic, in legs of about a quarter of an hour: read, touch a figure, predict, recall, build.
 
-A page counts as done once it was opened, a question once it was answered: a wrong answer comes back in the review.
+A page counts as done when it was opened, a question when it was answered: a wrong answer comes back in the review.
 """
 
 from collections.abc import Iterable, Sequence, Set
@@ -14,12 +14,12 @@ from clearhead.studio.questions.question import ASKED
 from clearhead.studio.text.translation import mark
 from clearhead.studio.web.context import Context
 
-CONTINUE = "continue"  # under which the store keeps the page that Home offers to continue from
-LEG = 15  # minutes that a leg is to take
+CONTINUE = "continue"  # store key of the page that Home offers to continue from
+LEG = 15  # target length of a leg, in minutes
 FEWEST = 5  # questions that a placement test needs
 WALKED = {"logits", "weights", "heads", "multi-head", "concatenation"}  # the concepts that the figure of Walk shows
 MEASURED = WALKED | {"scaling", "cost", "softmax"}  # those that Experiment measures
-# The order of the kinds within a leg: what one predicts, then other questions, cards, a line to fix, one's own code.
+# The order of the kinds within a leg: predictions, then other questions, cards, a line to fix, the learner's own code.
 KINDS = ("predict", "choice", "match", "order", "tune", "worked", "explain", "card", "debug", "code")
 ORDER = ("read", "walk", "why", *KINDS)
 NAMES = {
@@ -45,12 +45,12 @@ class Step:
 
     @property
     def key(self) -> str:
-        """What names the step in an address: the item's id, or the mode of the page."""
+        """The step's name in an address: the item's id, or the mode of the page."""
         return self.item.id if self.item else self.kind
 
     @property
     def name(self) -> str:
-        """What one does there, in English; a template translates it."""
+        """What the learner does there, in English; a template translates it."""
         return NAMES.get(self.kind, mark("Answer a question"))
 
 
@@ -59,10 +59,10 @@ class Way:
     """How far the learner has come on a topic's path.
 
     Attributes:
-        leg: the leg that the next step is in, from 1; the last one where nothing is left.
+        leg: the leg of the next step, from 1; the last leg if nothing is left.
         left: whole minutes to the end of this leg. place, steps: the next step's place in its leg, from 1.
-        next: None where nothing is left.
-        waits: whether answers of this topic are still being computed, so that nothing is left only for now.
+        next: the next step; None if nothing is left.
+        waits: whether answers of this topic are still being computed, so that steps may be added.
     """
 
     pack: Pack
@@ -84,7 +84,7 @@ class Way:
 def figure_of_walk(pack: Pack, topic: Topic) -> str:
     """Return which figure Walk shows for this topic; "" for none.
 
-    In a pack whose topics name neither figures nor experiments, a topic has those that its concepts call for.
+    If the topics of a pack name neither figures nor experiments, a topic's concepts decide.
     """
     if _declares(pack):
         return topic.walk
@@ -109,12 +109,12 @@ def has_walk(pack: Pack, topic: Topic) -> bool:
 
 
 def can_be_skipped(context: Context, pack: Pack, topic: Topic) -> bool:
-    """Return whether a placement test lets one skip this topic: others build on it, and it has the questions."""
+    """Return whether this topic has a placement test: other topics build on it, and it has enough questions."""
     stood_on = any(topic.id in other.needs for other in pack.topics)
     return stood_on and sum(item.kind in TEST for item in context.library.items_of(pack, topic)) >= FEWEST
 
 
-@lru_cache(maxsize=1000)  # for the shipped course it takes longer than the rest of Home
+@lru_cache(maxsize=1000)  # cached: for the shipped course it takes longer than the rest of Home
 def steps_of(pack: Pack, topic: Topic) -> tuple[Step, ...]:
     """Return every step of a topic's path, in order, whether it is proved or not, so that legs stay as they are."""
     pages = [
@@ -130,8 +130,8 @@ def steps_of(pack: Pack, topic: Topic) -> tuple[Step, ...]:
     load = [sum(step.minutes for step in steps if step.leg == leg) for leg in range(legs)]
     kinds = {kind: [item for item in items if item.kind == kind] for kind in KINDS}
     usual = {kind: sum(map(item_minutes, same)) / len(same) for kind, same in kinds.items() if same}
-    built: set[int] = set()  # the legs in which one builds; a line is fixed first where one does not
-    for kind in sorted(usual, key=lambda kind: -usual[kind]):  # the longest first, so that short ones even the legs out
+    built: set[int] = set()  # the legs with a Build step; in the others a line is fixed first
+    for kind in sorted(usual, key=lambda kind: -usual[kind]):  # longest first, so that short ones balance the legs
         first = [leg for leg in range(legs) if leg not in built] if kind == "debug" else []
         spread = _spread(len(kinds[kind]), usual[kind], load, first)
         if kind == "code":
@@ -142,9 +142,10 @@ def steps_of(pack: Pack, topic: Topic) -> tuple[Step, ...]:
 
 
 def _spread(count: int, minutes: float, load: list[float], first: Sequence[int] = ()) -> list[int]:
-    """Return the legs of so many items of one kind, ascending, and add their minutes to the load.
+    """Return the legs of `count` items of one kind, ascending, and add their minutes to the load.
 
-    As many go into each leg, and the rest where the load is least; before that, one into each leg of `first`.
+    First, one item goes into each leg of `first`. The rest is spread evenly, and the remainder goes where the load is
+    smallest.
     """
     legs = list(first[:count])
     each = (count - len(legs)) // len(load)
@@ -159,18 +160,18 @@ def _spread(count: int, minutes: float, load: list[float], first: Sequence[int] 
 
 
 def way(context: Context, pack: Pack, topic: Topic) -> Way:
-    """Return how far the learner has come in this topic; with the topic's test passed, nothing is left."""
+    """Return how far the learner has come in this topic. After passing the topic's test, nothing is left."""
     passed = {f"{pack.id}/{topic.id}"} if context.store.kept(f"passed:{pack.id}/{topic.id}") else set()
     return _way(context, pack, topic, context.store.kept_under("opened:").keys(), passed)
 
 
 @dataclass(frozen=True)
 class Trail:
-    """Where a learner has been, as the store keeps it.
+    """Where a learner has been, from the store.
 
     Attributes:
-        opened: addresses of pages. passed: topics whose tests were passed, as "pack/topic".
-        last: the page to continue from, as `home.remember` wrote it; "" for none.
+        opened: addresses of opened pages. passed: topics whose tests were passed, as "pack/topic".
+        last: the page to continue from, as `home.remember` stored it; "" for none.
     """
 
     opened: Set[str]
@@ -218,9 +219,9 @@ def ready(now: Way, ways: Iterable[Way]) -> bool:
 
 
 def following(ways: list[Way], here: str = "") -> Way | None:
-    """Return the topic to go on with: the one at the address `here` if something of it is left, else the first ready.
+    """Return the topic to continue with: the one at the address `here` if it has steps left, else the first ready one.
 
-    None where nothing is left.
+    None if nothing is left.
     """
     left = [way for way in ways if way.next]
     current = [way for way in left if f"{here}/".startswith(f"/topics/{way.pack.id}/{way.topic.id}/")]
@@ -228,6 +229,6 @@ def following(ways: list[Way], here: str = "") -> Way | None:
 
 
 def opened(context: Context, address: str) -> None:
-    """Count the page at this address as read."""
+    """Mark the page at this address as read."""
     if not context.store.kept(f"opened:{address}"):
         context.store.keep(f"opened:{address}", f"{context.now():%Y-%m-%d}")

@@ -22,7 +22,7 @@ LATEST = 15
 
 @dataclass(frozen=True)
 class Day:
-    """One square of the calendar: where it is, how many answers, and how dark that makes it."""
+    """One square of the calendar: its place, the number of answers, and its shade."""
 
     day: date
     week: int
@@ -35,7 +35,7 @@ class Day:
 
     @property
     def label(self) -> str:
-        """The tooltip. It is made here because half a year of them takes a template much longer."""
+        """The tooltip. It is made here because a template takes much longer for half a year of them."""
         return many("%(day)s: %(count)s answer", "%(day)s: %(count)s answers", self.count, day=formatting.day(self.day))
 
 

@@ -1,4 +1,4 @@
-"""Search: topics, pages and questions by their words, but not by text that would give an answer away."""
+"""Search topics, pages and questions by their words, except for text that would give an answer away."""
 
 import re
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from clearhead.studio.web.route_marks import linkable
 
 router = APIRouter()
 MOST = 20
-SHORTEST_PART = 3  # letters; a shorter word is not looked for inside others: most of them hold a "d"
+SHORTEST_PART = 3  # letters; a shorter word is not searched inside others: most of them contain a "d"
 SHORTEST_TYPO = 4  # letters; a shorter word is similar to too many
 SIMILAR = 0.7
-# A name that people type -> how the course writes it.
+# A name that people type -> its form in the course.
 OTHER_NAMES = {
     "mha": ("multi-head", "multiheadattention"),
     "multihead": ("multi-head",),
@@ -67,7 +67,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Document:
-    """What can be found: a topic, a page or a question."""
+    """A searchable document: a topic, a page or a question."""
 
     address: str
     title: str
@@ -77,7 +77,7 @@ class Document:
 
     @property
     def all(self) -> str:
-        """Title and text, in small letters."""
+        """Title and text, in lower case."""
         return f"{self.title}\n{self.text}".lower()
 
 
@@ -111,14 +111,14 @@ def _documents(context: Context) -> list[Document]:
 
 
 def _corrected(words: list[str], documents: list[Document]) -> list[str]:
-    """Return the words; one that is nowhere is replaced by the most similar word of the course, if there is one."""
+    """Return the words, with each unknown one replaced by the most similar word of the course, if there is one."""
     texts = [document.all for document in documents]
     known: set[str] = set()
     corrected = []
     for word in words:
         if len(word) >= SHORTEST_TYPO and not any(_places(word, text) for text in texts):
             known = known or {name for text in texts for name in re.findall(r"\w{4,}", text)}
-            # Optimal string alignment: a swap of two letters is one slip.
+            # Optimal string alignment counts a swap of two letters as one typing error.
             near = process.extractOne(word, sorted(known), scorer=OSA.normalized_similarity, score_cutoff=SIMILAR)
             word = near[0] if near else word
         corrected.append(word)
@@ -126,7 +126,7 @@ def _corrected(words: list[str], documents: list[Document]) -> list[str]:
 
 
 def _places(word: str, text: str) -> list[int]:
-    """Return where the word, or another name of it, begins in the text; a letter stands alone, two begin a word."""
+    """Return where the word, or another name of it, begins in the text. A letter matches alone, two a word's start."""
     if len(word) < SHORTEST_PART and word not in OTHER_NAMES:
         whole = r"(?![^\W_])" if len(word) == 1 else ""
         match = re.search(rf"(?<![^\W_]){re.escape(word)}{whole}", text)

@@ -36,14 +36,14 @@ def topic_at(context: Context, pack_id: str, topic_id: str) -> tuple[Pack, Topic
 
 
 class NotYet(HTTPException):
-    """A page whose answers are still being computed."""
+    """The answers of this page are still being computed."""
 
     def __init__(self) -> None:
         super().__init__(404, _("The answers are still being computed. This page loads again by itself."))
 
 
 def nothing(context: Context, why: str) -> HTTPException:
-    """Return the error for a page that has nothing to show: its answers are still being computed, or there are none."""
+    """Return the error for an empty page: its answers are still being computed, or there are none."""
     return NotYet() if context.library.coming else HTTPException(404, why)
 
 
@@ -64,7 +64,7 @@ PAGES = {
 
 
 def items_for(mode: str, items: list[Item]) -> list[Item]:
-    """Return those of a topic's items that a mode asks."""
+    """Return the items of a topic that a mode asks."""
     if mode == "recall":
         return [item for item in items if item.kind in RECALLED]
     if mode == "build":
@@ -77,7 +77,7 @@ def items_for(mode: str, items: list[Item]) -> list[Item]:
 
 
 def tabs(context: Context, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
-    """Return the modes that this topic has something for: (mode, address)."""
+    """Return (mode, address) for each mode that has content in this topic."""
     items = context.library.items_of(pack, topic)
     has = {mode: page in topic.pages for mode, page in PAGES.items()}
     has |= {mode: bool(items_for(mode, items)) for mode in ("try", "recall", "practice", "build", "test")}
@@ -117,7 +117,7 @@ def topic(request: Request, context: CurrentContext, pack_id: str, topic_id: str
 
 
 def _descriptions(context: Context, pack: Pack, topic: Topic, items: list[Item]) -> dict[str, tuple[str, str]]:
-    """Return what each mode is, and how far the learner is in it."""
+    """Return a description of each mode, and how far the learner is in it."""
     progress, now = context.progress, context.now()
 
     def far(asked: list[Item]) -> str:
@@ -167,7 +167,7 @@ def _grouped(modes: list[tuple[str, str, str, str]]) -> list[tuple[str, list[tup
 
 
 def _minutes(topic: Topic) -> int:
-    """Return how many minutes the page takes to read and to try, as it counts in the topic's own minutes."""
+    """Return how many minutes the page takes to read and try, as counted in the topic's minutes."""
     return max(1, round(page_minutes(topic.pages["read"]))) if "read" in topic.pages else 1
 
 
@@ -190,13 +190,13 @@ def sheet(request: Request, context: CurrentContext, pack_id: str, topic_id: str
 
 
 def _from_memory(context: Context, pack: Pack, topic: Topic) -> str:
-    """Return the address of the mode that asks what a page said; "" where nothing can be asked yet."""
+    """Return the address of the mode that asks about a page's content; "" if nothing can be asked yet."""
     there = dict(tabs(context, pack, topic))
     return there.get("recall") or there.get("practice") or ""
 
 
 def _ran(request: Request, context: Context, mode: str) -> dict[str, Any] | None:
-    """Return the program of this page that was run without JavaScript, and its outcome; None where there is none."""
+    """Return the program of this page that was run without JavaScript, and its outcome, or None."""
     kept = saved_forms.get(context, "run", request.query_params.get("run", ""))
     return {**kept, "html": Markup(kept["html"])} if kept and kept.get("mode") == mode else None  # noqa: S704 — ours
 

@@ -18,7 +18,7 @@ router = APIRouter()
 
 @dataclass(frozen=True)
 class Place:
-    """A topic on the map. `state`: "done", "begun", "ready", or "waits" for what it needs."""
+    """A topic on the map. `state`: "done", "begun", "ready", or "waits" if topics it needs are not done."""
 
     way: Way
     state: str
@@ -41,7 +41,7 @@ def topic_map(request: Request, context: CurrentContext) -> HTMLResponse:
 def depths(pack: Pack) -> Mapping[str, int]:
     """Return topic id -> how many topics lie below it, along the longest chain of needs."""
     depth: dict[str, int] = {}
-    for topic in pack.topics:  # a topic comes after all it needs
+    for topic in pack.topics:  # a topic comes after all that it needs
         depth[topic.id] = 1 + max((depth[need] for need in topic.needs), default=-1)
     return depth
 

@@ -1,4 +1,4 @@
-"""The figure on the welcome page: one query among five keys, and the attention weights of exactly these.
+"""The figure on the welcome page: one query among five keys, and its attention weights.
 
 The server draws the first state; static/compass.js draws every later one with the same arithmetic.
 """
@@ -14,7 +14,7 @@ CENTRE = (200.0, 165.0)
 
 @dataclass(frozen=True)
 class Key:
-    """One key as drawn: its place, its weight, and the step of the weight scale that is nearest."""
+    """One key as drawn: its place, its weight, and the nearest step of the weight scale."""
 
     name: str
     x: float

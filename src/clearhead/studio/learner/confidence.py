@@ -7,13 +7,13 @@ from math import sqrt
 from clearhead.course import Calibration
 from clearhead.studio.text.translation import _, mark
 
-FEWEST = 5  # answers below which a share says nothing
+FEWEST = 5  # with fewer answers, a share means nothing
 NEAR = 0.1  # how far the share of right answers may be from the stated chance
 
 
 @dataclass(frozen=True)
 class Level:
-    """One of the words, and the chance of being right that it stands for."""
+    """One of the words, and the chance of being right that it expresses."""
 
     id: str
     name: str
@@ -39,12 +39,12 @@ class LevelOutcome:
 
     @property
     def share(self) -> float:
-        """The share of them that were right; 0 where there are none."""
+        """The share of them that were right; 0 if there are none."""
         return self.right / self.count if self.count else 0.0
 
     @property
     def verdict(self) -> str:
-        """Whether the stated chance matches the share of right answers, as a sentence."""
+        """A sentence that says whether the stated chance matches the share of right answers."""
         if self.count < FEWEST:
             return _("too few to tell") if self.count else _("not used yet")
         off = self.share - self.level.stated
@@ -54,7 +54,7 @@ class LevelOutcome:
 
 
 def chance_of(word: object) -> float | None:
-    """Return the chance that a form's word stands for; None where none was chosen.
+    """Return the chance that a form's word expresses; None if none was chosen.
 
     >>> chance_of("sure"), chance_of(None)
     (0.9, None)
@@ -68,7 +68,7 @@ def nearest_level(chance: float | None) -> Level | None:
 
 
 def level_outcomes(calibration: Calibration) -> Sequence[LevelOutcome]:
-    """Return the outcome of every level, the least sure first."""
+    """Return the outcome of every level, least sure first."""
     outcomes = []
     for level in LEVELS:
         bins = [(share, count) for chance, share, count in calibration.bins if nearest_level(chance) == level]

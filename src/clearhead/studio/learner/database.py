@@ -1,4 +1,4 @@
-"""Where attempts are kept: one SQLite file in the data folder, or a PostgreSQL database by its URL."""
+"""The database of attempts: an SQLite file in the data folder, or a PostgreSQL database given by its URL."""
 
 import json
 import math
@@ -29,16 +29,16 @@ IDLE = 1.0  # seconds after which a connection is checked before it is used: its
 
 
 class Database:
-    """An open database, its layout brought up to date.
+    """An open database, migrated to the newest layout.
 
     Args:
         folder: for the SQLite file, and for the copies made before each migration.
         url: `postgresql://user@host/name`; None keeps the attempts in `folder`.
 
     Raises:
-        StoreError: it cannot be read or is damaged; it is left as it was.
-        OptionError: the URL is of another kind.
-        ExtraError: the driver for it is missing.
+        StoreError: it cannot be read or is damaged; it is left unchanged.
+        OptionError: the URL is not one of PostgreSQL.
+        ExtraError: the driver is missing.
 
     Attributes:
         where: the file, or the URL without its password.
@@ -79,7 +79,7 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A connection whose changes are on disk, all of them, when the block ends well; none of them otherwise."""
+        """A transaction: when the block ends without an exception, all changes are on disk; otherwise none are made."""
         with self._explained(), self._writer.begin() as connection:
             yield connection
 
@@ -113,10 +113,10 @@ class Database:
 
 
 def private_folder(folder: Path) -> None:
-    """Make the folder readable by its owner alone, whatever the umask.
+    """Create the folder, readable only by its owner, whatever the umask.
 
-    An existing folder keeps its mode, since others may use it (`--data /tmp`), unless it is the default folder. The
-    files in it are private either way.
+    An existing folder keeps its mode, because others may use it (`--data /tmp`), unless it is the default folder. The
+    files in it are private in both cases.
     """
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -126,9 +126,9 @@ def private_folder(folder: Path) -> None:
 
 
 def _check_owners(folder: Path) -> None:
-    """Raise StoreError where others may write in the folder and one of them made what the studio keeps there.
+    """Raise StoreError if another user, who may write in the folder, made a file that the studio keeps there.
 
-    The one who made its secret can sign in as anybody, and the one who made its proofs can change the answers.
+    Anybody who made the secret can log in as any user, and anybody who made the proofs can change the answers.
     """
     if not stat.S_IMODE(folder.stat().st_mode) & 0o022:
         return
@@ -146,7 +146,7 @@ def _check_owners(folder: Path) -> None:
 
 
 def private_file(path: Path) -> None:
-    """Make the file if it is not there; nobody but its owner may read it, whatever the umask."""
+    """Create the file if it does not exist, readable only by its owner, whatever the umask."""
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600))
     path.chmod(0o600)
 
@@ -160,7 +160,7 @@ def postgresql_url(url: str) -> URL:
     try:
         place = make_url(url)
     except (ArgumentError, ValueError) as problem:
-        raise OptionError(f"the database {url!r} is no URL. Write postgresql://USER@HOST/NAME") from problem
+        raise OptionError(f"the database {url!r} is not a URL. Write postgresql://USER@HOST/NAME") from problem
     if place.drivername not in ("postgres", "postgresql", POSTGRESQL):
         raise OptionError(
             f"the database is {place.drivername!r}, expected postgresql://USER@HOST/NAME. Without --database the "
@@ -175,7 +175,7 @@ def _of_server(place: URL) -> Engine:
     engine = create_engine(
         place,
         isolation_level="AUTOCOMMIT",
-        pool_reset_on_return=None,  # a transaction is ended where it was begun
+        pool_reset_on_return=None,  # every transaction is ended by the code that began it
         json_serializer=json.dumps,
         connect_args={"connect_timeout": 10},
     )
@@ -192,7 +192,7 @@ def _of_server(place: URL) -> Engine:
             try:
                 connection.execute("")
             except connection_error as problem:
-                raise InvalidatePoolError from problem  # has the pool open connections again
+                raise InvalidatePoolError from problem  # makes the pool reopen its connections
 
     return engine
 
@@ -205,7 +205,7 @@ def _of_file(path: Path) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # sqlite3 begins no transaction before DDL; `begin` below does
-        # WAL: a reader never waits for a writer. FULL: an attempt is on the disk before the page says so.
+        # WAL: a reader never waits for a writer. FULL: an attempt is on disk before the page confirms it.
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 

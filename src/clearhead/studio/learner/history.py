@@ -1,4 +1,4 @@
-"""A learner's history and progress, brought up to date when there are new attempts."""
+"""A learner's history and progress, updated when there are new attempts."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class History:
     days: Counter[date] = field(default_factory=Counter)
 
     def followed_by(self, attempts: Sequence[Attempt]) -> "History":
-        """Return the history of all these attempts; where they continue this history, only the new ones are read."""
+        """Return the history of all these attempts. If they continue this history, only the new ones are read."""
         old = len(self.attempts)
         if tuple(attempts[:old]) != self.attempts:
             return History().followed_by(attempts)
@@ -46,7 +46,7 @@ class History:
 
 
 class State(NamedTuple):
-    """Which attempts a learner's store held at one moment: the number of the newest, and up to which none counts."""
+    """The state of a learner's store: the number of the newest attempt, and the number up to which none counts."""
 
     newest: int
     set_aside: int
@@ -76,7 +76,7 @@ class Learner:
         """Return schedule, mastery and history as of the newest attempt in the store, whichever process wrote it.
 
         Args:
-            state: what the store held at the start of this request, so that it is not asked again for nothing.
+            state: the store's state at the start of this request, which saves another query.
         """
         with self._lock:
             if state and self._known and state.newest <= self._newest and state.set_aside == self.set_aside:

@@ -1,7 +1,7 @@
-"""Migrates a database to the newest layout: a backup first, then every step in one transaction.
+"""Migrate a database to the newest layout: first a backup, then every step in one transaction.
 
-If the process is killed at any moment, the database has the old or the new layout. The backup of an SQLite file is a
-file; that of a PostgreSQL database is every row as a line of JSON, which needs no tool of the server's version.
+If the process is killed at any moment, the database has either the old or the new layout. The backup of an SQLite file
+is a file. The backup of a PostgreSQL database is a line of JSON per row, which needs no tool of the server's version.
 """
 
 import json
@@ -22,11 +22,11 @@ ONE_AT_A_TIME = 0x636C6561  # the advisory lock of PostgreSQL that a migration h
 
 
 def upgrade(engine: Engine, where: str, folder: Path) -> None:
-    """Run every migration that the database has not had. An up-to-date database is not touched.
+    """Run every migration that the database lacks. An up-to-date database is not touched.
 
     Args:
         where: the database's name in messages.
-        folder: the backup goes into its folder `backups`.
+        folder: the backup goes into its subfolder `backups`.
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
@@ -38,7 +38,7 @@ def upgrade(engine: Engine, where: str, folder: Path) -> None:
     with engine.execution_options(begin="BEGIN IMMEDIATE").begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(select(func.pg_advisory_xact_lock(ONE_AT_A_TIME)))
-        current = _revision(connection, scripts, where)  # another studio may have been first
+        current = _revision(connection, scripts, where)  # another studio may have migrated it first
         if current == scripts.get_current_head():
             return
         if current is not None:

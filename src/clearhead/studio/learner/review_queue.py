@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 
 from clearhead.course import Item, ItemProgress, Progress
 
-# An item answered wrong a moment ago is due in minutes; when nothing else is left, it is asked now rather than making
-# the learner wait.
+# An item that was just answered wrong is due in minutes. If nothing else is left, it is asked now instead of making the
+# learner wait.
 AHEAD = timedelta(minutes=20)
 SECONDS = {
     "card": 12,

@@ -1,7 +1,7 @@
-"""A review session: a short row of due and new questions, which Home offers and Review asks.
+"""A review session: a short list of due and new questions, which Home offers and Review asks.
 
-Wrong answers that were given as "sure" come first, then what is overdue. New questions fill the session up, a few a
-day, and none while more is due than one session holds. The rest waits for the next session.
+Wrong answers that were given as "sure" come first, then what is overdue. New questions fill up the session, a few a
+day, and none while more is due than a session holds. The rest waits for the next session.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from clearhead.studio.learner import review_queue
 SESSION_LENGTH = 15  # questions
 NEW_PER_SESSION, NEW_PER_DAY = 5, 10
 LONGEST = 4 * 60 * 60  # seconds after which an abandoned session has ended
-SLOW = ("code", "explain")  # kinds that take long: new ones are asked only in their topic
+SLOW = ("code", "explain")  # kinds that take long; new items of these kinds are asked only in their topic
 
 
 @dataclass(frozen=True)

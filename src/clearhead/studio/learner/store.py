@@ -1,4 +1,4 @@
-"""A learner's attempts, in a table that is only appended to, and the learner's settings and notes.
+"""Store a learner's attempts, in an append-only table, and the learner's settings and notes.
 
 Nothing derived is stored: schedule and mastery are rebuilt from the attempts (docs/decisions/0009). An attempt gets its
 id when its question is shown, so a form that is sent twice, or from two tabs, counts once.
@@ -15,12 +15,12 @@ from clearhead.studio.learner.database import Database
 from clearhead.studio.learner.tables import LOCAL, attempts, kept
 
 START_AFTER: Final = "start-after"  # the key of the number up to which attempts do not count
-_FIELDS = frozenset(column.name for column in attempts.c) - {"number", "learner", "at"}  # as an Attempt names them
+_FIELDS = frozenset(column.name for column in attempts.c) - {"number", "learner", "at"}  # the fields of an Attempt
 # Built once: building a statement takes longer than running it. Each is about one learner.
 _MINE = attempts.c.learner == bindparam("learner")
 _AFTER = select(attempts).where(_MINE, attempts.c.number > bindparam("after")).order_by(attempts.c.number)
 _START = select(kept.c.value).where(kept.c.learner == bindparam("learner"), kept.c.key == START_AFTER)
-_BEGIN = select(_START.scalar_subquery().label("start")).subquery()  # a row, also where there are no new attempts
+_BEGIN = select(_START.scalar_subquery().label("start")).subquery()  # one row even if there are no new attempts
 _NEWS = (
     select(_BEGIN.c.start, attempts)
     .select_from(_BEGIN.outerjoin(attempts, and_(_MINE, attempts.c.number > bindparam("after"))))
@@ -42,9 +42,8 @@ _VALUES: dict[str, Any] = {
     column.name: bindparam(column.name, type_=column.type) for column in attempts.c if column.name != "number"
 }
 _ADD = sqlite.insert(attempts).values(_VALUES).on_conflict_do_nothing().returning(attempts.c.number)
-# One writer of a learner at a time, as SQLite has it: so numbers are in the order in which attempts can be read, and
-# `attempts(after=…)` never passes one over. The lock is taken before the row gets its number, and held until it is
-# on the disk.
+# One writer per learner at a time, as in SQLite. Then attempts become readable in the order of their numbers, and
+# `attempts(after=…)` never skips one. The lock is taken before the row gets its number, and held until it is on disk.
 _QUEUED = select(func.pg_advisory_xact_lock(bindparam("learner"))).subquery("queued")
 _RECORD = (
     postgresql.insert(attempts)
@@ -56,7 +55,7 @@ _RECORD = (
 
 
 def _keep(insert: Any) -> Any:
-    """Return the statement that replaces a setting, in the dialect that this `insert` is of."""
+    """Return the statement that replaces a setting, in the dialect of this `insert`."""
     setting = insert(kept).values({name: bindparam(name) for name in ("learner", "key", "value")})
     return setting.on_conflict_do_update(index_elements=["learner", "key"], set_={"value": setting.excluded.value})
 
@@ -77,10 +76,10 @@ class Store:
         self._keep = _KEEP_POSTGRESQL if database.is_postgresql else _KEEP_SQLITE
 
     def record(self, attempt: Attempt, *, drop: str = "") -> bool:
-        """Add an attempt, on disk when this returns. False where it was already there, and then it is left as it is.
+        """Add an attempt; it is on disk when this returns. Return False if it exists already, and leave it unchanged.
 
         Args:
-            drop: a key to forget in the same transaction.
+            drop: a key to delete in the same transaction.
         """
         row = {
             "learner": self.learner,
@@ -98,7 +97,7 @@ class Store:
             "undoes": attempt.undoes,
         }
         if self.database.is_postgresql:
-            # A transaction of three statements is five round trips, which cost more than the statements.
+            # A transaction of three statements takes five round trips, which cost more than the statements.
             with self.database.autocommit() as connection:
                 new = connection.execute(_RECORD, row | {"key": _text(drop)}).first() is not None
         else:
@@ -138,18 +137,18 @@ class Store:
         return self.attempt_now(attempt_id)[1]
 
     def keep(self, key: str, value: str) -> None:
-        """Keep a setting or a note under this key, replacing what was kept there."""
+        """Store a setting or a note under this key, replacing the old value."""
         with self.database.autocommit() as connection:
             connection.execute(self._keep, self._mine(key=_text(key), value=_text(value)))
 
     def kept(self, key: str, default: str = "") -> str:
-        """Return what was kept under this key."""
+        """Return the value stored under this key."""
         with self.database.autocommit() as connection:
             value = connection.execute(_KEPT, self._mine(key=_text(key))).scalar_one_or_none()
         return default if value is None else str(value)
 
     def drop(self, key: str) -> None:
-        """Forget what was kept under this key."""
+        """Delete the value stored under this key."""
         with self.database.autocommit() as connection:
             connection.execute(_DROP, self._mine(key=_text(key)))
 
@@ -183,5 +182,5 @@ def _attempt(row: Any) -> Attempt:
 
 
 def _text(text: str) -> str:
-    """Return the text without what a database cannot store: NUL, and halves of surrogate pairs."""
+    """Return the text without what a database cannot store: NUL, and lone surrogates."""
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

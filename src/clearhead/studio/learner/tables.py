@@ -1,4 +1,4 @@
-"""The layout of the database, the newest one; `migrations/` says how older ones become it."""
+"""The newest layout of the database. `migrations/` brings older ones up to it."""
 
 from typing import Final
 
@@ -41,7 +41,7 @@ learners = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("name", String(60), nullable=False, unique=True),
-    Column("password", Text, nullable=False),  # a hash; empty until the invitation is taken
+    Column("password", Text, nullable=False),  # a hash; empty until the invitation is accepted
 )
 
 waits = Table(

@@ -1,4 +1,4 @@
-"""What the Lens is asked for: one text or picture through one model, and how it is shown."""
+"""A request to the Lens: one text or picture through one model, and how to show it."""
 
 import hashlib
 from dataclasses import astuple, dataclass, replace
@@ -13,13 +13,13 @@ class Asked:
     """One text or one picture through one model.
 
     Attributes:
-        text: the text; not looked at where there is a picture.
+        text: the text; ignored if there is a picture.
         model: a folder or a cached name; None for the demo model.
         picture: the key of an uploaded picture, or "".
         rollout: all layers as one map.
         second: another model to compare with, named as `model` is; "" for none.
-        target: what the decoder of an encoder-decoder reads; "" for none.
-        units: between what weights are shown: "tokens", "words" or "lines".
+        target: the decoder's input of an encoder-decoder; "" for none.
+        units: whether weights are shown between "tokens", "words" or "lines".
     """
 
     text: str
@@ -32,7 +32,7 @@ class Asked:
 
     @property
     def key(self) -> str:
-        """A short name of what is asked, for addresses."""
+        """A short name of the request, for addresses."""
         return digest(repr(astuple(self)).encode())
 
     @property
@@ -42,7 +42,7 @@ class Asked:
 
     @property
     def other(self) -> "Asked":
-        """The same request to the second model alone."""
+        """The same request, to the second model only."""
         return replace(self, model=self.second, second="")
 
 
@@ -58,7 +58,7 @@ def asked(
     """Return the request of a form, checked.
 
     Raises:
-        OptionError: the text holds half a character (a lone surrogate), which no tokenizer reads.
+        OptionError: the text contains a lone surrogate (half a character), which no tokenizer reads.
         TooLong: the text, or a name, is too long.
     """
     fitting("lens", text)
@@ -76,5 +76,5 @@ def asked(
 
 
 def digest(content: bytes) -> str:
-    """A short name of some bytes, for addresses and files."""
+    """Return a short name of some bytes, for addresses and files."""
     return hashlib.sha256(content).hexdigest()[:32]

@@ -1,9 +1,9 @@
-"""The KV caches of texts that were written lately, so that "Go on" and another token run the model on the rest alone.
+"""KV caches of recently written texts, so that "Go on" and another token run the model only on the new tokens.
 
-After 2,150 tokens of SmolLM2 the first new token comes after 0.2 s, not 2.3 (two cores of a Xeon).
+After 2,150 tokens of SmolLM2, the first new token comes after 0.2 s instead of 2.3 s (two cores of a Xeon).
 
-They belong to one browser each: how soon a first token comes would tell another whether somebody has written the same
-text. Their number and memory are bounded, and they are dropped after some minutes.
+A cache belongs to one browser. Otherwise the time of a first token would tell another browser whether somebody has
+written the same text. The number and memory of caches are bounded, and they are dropped after some minutes.
 """
 
 import time
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from clearhead.capture import Loaded
     from clearhead.capture.models.continuation import Continuation
 
-OF_ONE: Final = 2  # texts of one browser: an answer, and beside it the one without some heads
+OF_ONE: Final = 2  # texts of one browser: an answer, and the one without some heads beside it
 OF_ALL: Final = 8
-MOST_BYTES: Final = 1 << 30  # of all together: 2,000 tokens of SmolLM2 take 150 MB with their record
-SECONDS: Final = 600  # that a text is kept after it was last written on
+MOST_BYTES: Final = 1 << 30  # of all texts together: 2,000 tokens of SmolLM2 take 150 MB with their record
+SECONDS: Final = 600  # how long a text is kept after its last token
 
 Head = tuple[int, int]
 
@@ -33,7 +33,7 @@ class _Kept:
 
 
 class Continuations:
-    """What was written lately, the oldest first.
+    """Recently written texts, the oldest first.
 
     Args:
         clock: returns seconds.
@@ -50,7 +50,7 @@ class Continuations:
     def take(
         self, browser: str, loaded: "Loaded", ids: Sequence[int], without: tuple[Head, ...]
     ) -> "Continuation | None":
-        """Return the text of this browser that has most tokens in common with `ids`, and keep it no more."""
+        """Return and remove the text of this browser that has most tokens in common with `ids`."""
         with self._lock:
             self._drop_old()
             mine = [
@@ -68,12 +68,12 @@ class Continuations:
             return best.continuation
 
     def put(self, browser: str, continuation: "Continuation", is_loaded: Callable[["Loaded"], bool]) -> None:
-        """Keep a text; drop the oldest of the browser and of all where there are too many, or too large.
+        """Keep a text. Drop the oldest of this browser or of all if they are too many or too large.
 
         Args:
-            browser: whose it is; "" keeps nothing.
-            continuation: where the text stopped.
-            is_loaded: whether a model is still in use; texts of others are dropped, for they hold its memory.
+            browser: the browser it belongs to; "" keeps nothing.
+            continuation: the state in which the text stopped.
+            is_loaded: whether a model is still in use. Texts of other models are dropped, because they hold memory.
         """
         with self._lock:
             self._kept = [kept for kept in self._kept if is_loaded(kept.continuation.loaded)]
@@ -89,7 +89,7 @@ class Continuations:
             self._wake()
 
     def drop_old(self) -> None:
-        """Drop what was kept for its time."""
+        """Drop texts whose time is over."""
         with self._lock:
             self._timer = None
             self._drop_old()
@@ -100,7 +100,7 @@ class Continuations:
         self._kept = [kept for kept in self._kept if now - kept.since < SECONDS]
 
     def _wake(self) -> None:
-        """Have the oldest dropped when its time comes, also where nobody asks for anything."""
+        """Start a timer that drops the oldest text when its time is over, even without further requests."""
         if self._kept and self._timer is None:
             self._timer = Timer(max(self._kept[0].since + SECONDS - self._clock(), 0) + 1, self.drop_old)
             self._timer.daemon = True

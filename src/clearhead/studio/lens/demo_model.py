@@ -1,4 +1,4 @@
-"""The demo model and the chat model, each loaded once for all pages that use it, and their readings."""
+"""The demo model and the chat model, each loaded once for all pages, and readings through them."""
 
 from functools import lru_cache
 from threading import Lock

@@ -1,6 +1,6 @@
-"""The data of the heads that pages embed, of the demo model over one text.
+"""Data for the heads of the demo model that pages embed.
 
-`/heads.json` is one head; `/look.json` is what one word of the text looks at in it, word by word.
+`/heads.json` is one head over a text; `/look.json` is what one word of the text attends to in it, word by word.
 """
 
 import re
@@ -30,7 +30,7 @@ def head(
     layer: Annotated[int, Query(ge=0)],
     head: Annotated[int, Query(ge=0)],
 ) -> Response:
-    """What `attention.js` draws of one head alone; or, with status 422, `{"error": message}`."""
+    """Return the data with which `attention.js` draws one head; or, with status 422, `{"error": message}`."""
     from dataclasses import replace
 
     from clearhead.capture import Record
@@ -59,9 +59,9 @@ def look(
     layer: Annotated[int, Query(ge=0)],
     head: Annotated[int, Query(ge=0)],
 ) -> Response:
-    """The words of the text with the weight that the row of `token` puts on each; or, with status 422, `{"error": …}`.
+    """Return the words of the text, each with the weight from `token`; or, with status 422, `{"error": …}`.
 
-    A word of several tokens has their sum. `rest` is the weight on the model's own tokens ([CLS], [SEP]).
+    The weight of a word of several tokens is their sum. `rest` is the weight on special tokens ([CLS], [SEP]).
     """
     needs_queue()
     try:
@@ -87,13 +87,13 @@ def look(
 
 
 def words_of(text: str, pieces: Sequence[str], special: Sequence[bool]) -> list[int]:
-    """Return for each token the place of the word that it ends in; -1 for the model's own tokens.
+    """Return the index of the word in which each token ends; -1 for special tokens.
 
     Some words have no token: a tokenizer may drop characters, such as control characters.
 
     Args:
-        text: what was read.
-        pieces: the text of each token with what stands before it.
+        text: the text that was read.
+        pieces: the text of each token with the space before it.
         special: which tokens the model added.
 
     >>> words_of("I didn't", ["", "I", " didn", "'", "t"], [True, False, False, False, False])

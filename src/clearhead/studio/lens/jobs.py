@@ -1,7 +1,7 @@
-"""Long work behind a page: its progress is streamed while it runs, and it is stopped when the connection closes.
+"""Run long work behind a page: stream its progress, and stop it when the connection closes.
 
-The work runs in a thread of the Lens's queue. The browser gets a line of JSON each time the progress changed; the last
-line is the result. When the connection closes, the work stops at its next report of progress.
+The work runs in a thread of the Lens's queue. The browser gets a line of JSON each time the progress changes; the last
+line is the result. When the connection closes, the work stops at its next progress report.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ class Job:
     """One piece of work, which starts as soon as a thread is free.
 
     Args:
-        make: does the work; it is given a function that reports progress.
+        make: does the work; its argument is a function that reports progress.
         threads: the pool that runs it.
-        parts: what `make` appends to while it runs: each is a line of its own, before the answer.
+        parts: a list to which `make` appends while it runs. Each entry is sent as a line before the answer.
 
     Attributes:
         answer: the result as a line of JSON; None while it runs. A ClearheadError becomes its message.
@@ -45,7 +45,7 @@ class Job:
         self._future = threads.submit(copy_context().run, self._run, make)  # in the same language
 
     def stop(self) -> None:
-        """Stop the work at its next report of progress."""
+        """Stop the work at its next progress report."""
         self._stop.set()
         self._future.cancel()
 
@@ -102,6 +102,6 @@ def _line(part: dict[str, Any]) -> str:
 
 
 def error_fields(error: ClearheadError) -> dict[str, Any]:
-    """Return an error for the page: the message, and the model whose own code would have to be allowed, if any."""
+    """Return an error for the page: the message, and the model whose code needs permission to run, if any."""
     consent = bool(getattr(error, "remote_code", False))
     return {"error": explained(error), "consent": consent, "model": getattr(error, "model", None)}

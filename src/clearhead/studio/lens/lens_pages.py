@@ -1,7 +1,7 @@
 """Routes of the Lens: any text or picture through a real model, with every head to look at.
 
-The page is sent at once and its script requests the data, so that loading a model delays nothing. Without JavaScript
-the page redirects to `plain=1`, which shows the same numbers as tables and one picture.
+The page is sent at once and its script requests the data, so loading a model delays nothing. Without JavaScript the
+page redirects to `plain=1`, which shows the same numbers as tables and one picture.
 """
 
 import json
@@ -49,7 +49,7 @@ Kept = Annotated[Readings, Depends(readings_of)]
 
 
 class Wanted(BaseModel):
-    """A request of the page's script for a reading."""
+    """The body of the script's request for a reading."""
 
     text: str = ""
     model: str = ""
@@ -61,7 +61,7 @@ class Wanted(BaseModel):
 
 
 class Consent(BaseModel):
-    """The model whose own code the learner allows to run."""
+    """The model whose code the learner allows to run."""
 
     model: str
 
@@ -84,7 +84,7 @@ def page(
     units: str = "tokens",
     without_script: Annotated[bool, Query(alias="plain")] = False,
 ) -> HTMLResponse:
-    """Show the page; without JavaScript it reads in the Lens's queue, so that a slow model blocks nobody else."""
+    """Show the page. Without JavaScript it reads in the Lens's queue, so that a slow model blocks nobody else."""
     fitting("lens", text)
     shown: dict[str, Any] = {"error": None}
     state = {"text": text.strip(), "model": model.strip(), "layer": layer, "head": head}
@@ -147,7 +147,7 @@ def data(
     target: str = "",
     units: str = "tokens",
 ) -> Response:
-    """Return in one response what `attention.js` draws; or, with status 422, `{"error": message}`."""
+    """Return the data for `attention.js` in one response; or, with status 422, `{"error": message}`."""
     needs_queue()
     try:
         requested = asked(text, model, rollout=rollout, second=second, target=target, units=units)
@@ -170,7 +170,7 @@ def answers(
     target: str = "",
     units: str = "tokens",
 ) -> Response:
-    """Return a tile of one head, a token's links, … of the reading of this key or this text; else status 422."""
+    """Answer a question (a tile, links, …) about the reading with this key or of this text; else status 422."""
     from clearhead.views.page.questions import answer
 
     needs_queue()
@@ -188,7 +188,7 @@ def answers(
     except ClearheadError as error:
         return JSONResponse(error_fields(error), status_code=422)
     except (ValueError, RecursionError):
-        return JSONResponse({"error": _("the question is no JSON. Reload the page.")}, status_code=422)
+        return JSONResponse({"error": _("the question is not JSON. Reload the page.")}, status_code=422)
 
 
 @router.get("/lens/save")
@@ -201,7 +201,7 @@ def save(
     layer: Annotated[int, Query(ge=-1)] = -1,
     head: Annotated[int, Query(ge=-1)] = -1,
 ) -> Response:
-    """Send a picture or the numbers of the reading of this key, of one head or of all, as a file; else status 422."""
+    """Send a picture or the numbers of a head, or of all heads, of this reading as a file; else status 422."""
     from clearhead.views.page.saving import NUMBERS, PICTURES, saved
 
     needs_queue()
@@ -229,7 +229,7 @@ async def picture(request: Request, kept: Kept) -> Response:
 
 @router.post("/lens/trust")
 def trust(kept: Kept, consent: Consent) -> Response:
-    """Allow a model's own code to run until the studio stops. Only a form can do this, never an address alone."""
+    """Allow a model's code to run until the studio stops. Only a form can do this, never an address alone."""
     try:
         kept.trust(consent.model.strip())
     except ClearheadError as error:

@@ -1,4 +1,4 @@
-"""The models that the Lens offers by name, and the chat model, fetched in the background of the first start."""
+"""The models that the Lens offers by name, and the background download of the chat model at the first start."""
 
 import threading
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ _progress: dict[str, Any] = {}  # of the download: doing, done, total; or error
 
 
 class _Stopped(Exception):
-    """The studio is closing: the rest is fetched at the next start."""
+    """The studio is closing; the download resumes at the next start."""
 
 
 def names(shared: bool) -> list[str]:
-    """Return the names of the models that can be read; in a shared studio those of Clearhead alone."""
+    """Return the names of the models that can be used; in a shared studio only Clearhead's own."""
     from clearhead.local_models.chat_model import has_chat_model
     from clearhead.local_models.names import named_models
 
@@ -33,14 +33,14 @@ def names(shared: bool) -> list[str]:
 
 
 def writes_at_first() -> str:
-    """Return the model that writes unless another is chosen: the chat model, once it is here."""
+    """Return the default model for writing: the chat model, once it is downloaded."""
     from clearhead.local_models.chat_model import has_chat_model
 
     return CHAT if has_chat_model() else "induction"
 
 
 def chat_state() -> dict[str, Any]:
-    """Return whether the chat model is `here`, and else how far its download is: `doing`, `done`, `total`, `error`."""
+    """Return whether the chat model is `here`, or the state of its download: `doing`, `done`, `total`, `error`."""
     from clearhead.local_models.chat_model import has_chat_model
 
     return {"here": True} if has_chat_model() else {"here": False, **_progress}
@@ -48,7 +48,7 @@ def chat_state() -> dict[str, Any]:
 
 @contextmanager
 def fetching() -> Iterator[None]:
-    """While open, fetch the chat model in the background, unless it is here or the user refuses it."""
+    """Inside the block, fetch the chat model in the background, unless it is here or the user refuses it."""
     from clearhead.local_models import chat_model
 
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""The readings of the Lens: the last few models, readings and uploaded pictures, in the memory of this process."""
+"""Cache of the Lens: the last few models, readings and uploaded pictures, in the memory of this process."""
 
 import json
 import os
@@ -19,24 +19,24 @@ from clearhead.studio.text.translation import _
 if TYPE_CHECKING:
     from clearhead.capture import Loaded, Reading
 
-# What needs torch is imported where it is used: a studio starts, and teaches, without it.
+# Modules that need torch are imported where they are used: a studio starts, and teaches, without it.
 
-Tell = Callable[[str, int, int], None]  # what is being done, and how far it is: done, total (0: not known)
+Tell = Callable[[str, int, int], None]  # called with the current task and its progress: done, total (0: not known)
 
 MODELS: Final = 2
 LATEST: Final = 6
 PICTURES: Final = 8
-SHARED: Final = 400  # files that several processes keep for one another
+SHARED: Final = 400  # number of files that processes share
 KEY: Final = re.compile(r"[0-9a-f]{32}(\.json)?")
 
 
 class Readings:
-    """Readings by request, made one at a time, so that two first visits do not load a model twice.
+    """Readings by request, computed one at a time, so that two first visits do not load a model twice.
 
     Args:
-        only: the models that may be read, by name; None allows every name and folder. A shared studio reads its own
-            alone, so nobody opens a folder of the server or lets a model's code run on it.
-        folder: where what was asked, and pictures, are kept too, for the other processes of the same studio.
+        only: the names of the models that may be used; None allows every name and folder. A shared studio allows only
+            its own, so that nobody opens a folder of the server or runs a model's code on it.
+        folder: where requests and pictures are stored too, for the other processes of the same studio.
     """
 
     def __init__(self, only: Collection[str] | None = None, folder: Path | None = None) -> None:
@@ -50,10 +50,10 @@ class Readings:
         self._released: set[Asked] = set()  # readings whose model has been dropped
 
     def read(self, wanted: Asked, tell: Tell) -> "Reading":
-        """Return the reading, from memory or made now.
+        """Return the reading, from memory or computed now.
 
         Args:
-            wanted: what to read; its second model plays no part.
+            wanted: the request; its second model is ignored.
             tell: called with the progress; an exception that it raises stops the reading.
         Raises:
             ModelError: the model, the text or the picture cannot be used, or there is no attention in the model.
@@ -73,18 +73,18 @@ class Readings:
             self._turn.release()
 
     def with_models(self, wanted: Asked, tell: Tell) -> "tuple[Reading, Reading | None]":
-        """Return what `both` does, with the models at hand that `A.why` runs once more."""
+        """Return the same as `both`, with the models loaded, which `A.why` runs once more."""
         with self._turn:
             for released in self._released & {wanted.alone, wanted.other}:
                 self._readings.pop(released, None)
         return self.both(wanted, tell)
 
     def both(self, wanted: Asked, tell: Tell) -> "tuple[Reading, Reading | None]":
-        """The reading, and the same through the second model where one is asked for.
+        """Return the reading, and the same through the second model if one is requested.
 
         Raises:
-            ModelError: as of `read`, of either model.
-            OptionError: the two cut the text into other tokens, so their maps do not lie on each other.
+            ModelError: as in `read`, for either model.
+            OptionError: the two models tokenize the text differently, so their maps cannot be compared.
         """
         from clearhead.views.checks import check_same_tokens
 
@@ -99,7 +99,7 @@ class Readings:
         """Return a model, from memory or loaded now.
 
         Raises:
-            ModelError: it cannot be loaded, or this studio reads its own models only.
+            ModelError: it cannot be loaded, or this studio allows only its own models.
         """
         while not self._turn.acquire(timeout=0.1):
             tell("waiting", 0, 0)
@@ -132,10 +132,10 @@ class Readings:
         return key
 
     def trust(self, model: str) -> None:
-        """Allow the code that this model brings to run until the studio stops.
+        """Allow the code that comes with this model to run until the studio stops.
 
         Raises:
-            ModelError: this studio reads its own models only.
+            ModelError: this studio allows only its own models.
         """
         self._refuse_others(model)
         self._trusted.add(model)
@@ -173,20 +173,20 @@ class Readings:
         if (model, trusted) not in self._models:
             tell("loading", 0, 0)
             loaded = capture.load(model, trust_remote_code=trusted)
-            tell("loading", 1, 1)  # a stop asked for while it loaded takes hold here
+            tell("loading", 1, 1)  # a stop requested during loading takes effect here
             _keep(self._models, (model, trusted), loaded, MODELS)
             self._release({name for name, _ in self._models})
         return self._models[model, trusted]
 
     def _release(self, models: set[str | None]) -> None:
-        """Let readings of other models than these go without their model: its memory is needed."""
+        """Drop the models of readings through other models than these, to free memory."""
         for wanted, reading in self._readings.items():
             if wanted.model not in models:
                 reading.record.release_model()
                 self._released.add(wanted)
 
     def _refuse_others(self, model: str | None) -> None:
-        # Decided by the name, before anything is looked for: an answer tells nothing about the server's folders.
+        # Decide by the name before looking for anything, so that the answer says nothing about the server's folders.
         if self._only is not None and model and model not in self._only:
             raise ModelError(_("this studio is shared: the Lens opens its own models only."))
 

@@ -8,14 +8,14 @@ from clearhead.studio.lens.writing import WritingAsked, write
 if TYPE_CHECKING:
     from clearhead.capture import Reading
 
-LINKS = 4  # of a written token
-NAMED = 32  # tokens up to which the map is drawn
+LINKS = 4  # links of a written token
+NAMED = 32  # the map is drawn for at most this many tokens
 
 
 def numbers(reading: "Reading", second: "Reading | None", layer: int, head: int) -> dict[str, Any]:
-    """Return what the template shows of one head, or of the most telling one if there is no such head.
+    """Return the template's values for one head, or for the most telling one if there is no such head.
 
-    With a second model, `kl[layer][head]` is the divergence of the heads in the same place, in nats a query.
+    With a second model, `kl[layer][head]` is the divergence of the heads in the same place, in nats per query.
     """
     from clearhead.views.comparison import divergences
     from clearhead.views.links import first_link
@@ -50,7 +50,7 @@ def numbers(reading: "Reading", second: "Reading | None", layer: int, head: int)
 
 
 def whole_answer(kept: Readings, wanted: WritingAsked) -> dict[str, Any]:
-    """Return what the template shows of a written text: each token, what it looked at, and the other candidates."""
+    """Return the template's values for a written text: each token, what it attended to, and the other candidates."""
     from clearhead.views.page.packing import unpacked
 
     parts: list[dict[str, Any]] = []

@@ -1,8 +1,8 @@
-"""What the Lens writes: a request is checked, and each token is sent as soon as the model has written it.
+"""Write with a model in the Lens: check the request, and send each token as soon as the model has written it.
 
-The browser holds the text: a request carries all of it, so stopping, going on, and going on from another token are one
-and the same request, and any process of a studio can answer it. The process that wrote the text before answers sooner:
-it has kept the model's keys and values, and runs the model on the new tokens alone.
+The browser holds the text, and a request carries all of it. So stopping, continuing, and continuing from another token
+are the same request, and any process of a studio can answer it. The process that wrote the text before answers sooner:
+it has kept the KV cache, and runs the model only on the new tokens.
 """
 
 import time
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from clearhead.capture.models.continuation import Continuation
     from clearhead.capture.models.writing import Writing, WrittenToken
 
-MOST_TOKENS: Final = 256  # written for one request
+MOST_TOKENS: Final = 256  # tokens written for one request
 MOST_TEXT: Final = 4096  # tokens of a text
-MOST_SECONDS: Final = 60  # of one request
+MOST_SECONDS: Final = 60  # duration of one request
 MOST_OFF: Final = 64  # heads switched off
-UNFINISHED: Final = 8  # tokens at the end whose names may change with the next: parts of a character
+UNFINISHED: Final = 8  # last tokens whose names may change with the next one: they may be parts of a character
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -35,10 +35,10 @@ class WritingAsked:
     """A text to continue.
 
     Attributes:
-        prompt: what was typed; with `chat`, a message to a chat model.
+        prompt: the typed text; with `chat`, a message to a chat model.
         model: a folder or a name.
-        written: the tokens that the browser has already, after the prompt.
-        typed: what the learner put after them.
+        written: the tokens after the prompt that the browser already has.
+        typed: what the learner typed after them.
         count: how many tokens to write.
         without: heads that are switched off.
     """
@@ -64,7 +64,7 @@ def writing_asked(
     """Return the request of a form, checked.
 
     Raises:
-        OptionError: a number is out of its bounds, or a text holds half a character.
+        OptionError: a number is out of bounds, or a text contains a lone surrogate.
         TooLong: a text is too long.
     """
     fitting("prompt", prompt)
@@ -89,11 +89,11 @@ def writing_asked(
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text as tokens: the prompt's, and those that follow it.
+    """A text as tokens: those of the prompt, and those after it.
 
     Attributes:
-        prompt: how many tokens the prompt has.
-        sent: how many the browser has, the prompt included.
+        prompt: the number of tokens in the prompt.
+        sent: the number of tokens that the browser has, prompt included.
     """
 
     ids: list[int]
@@ -105,8 +105,8 @@ def text_of(loaded: "Loaded", wanted: WritingAsked) -> Text:
     """Return the tokens of a request.
 
     Raises:
-        ModelError: the model does not write, or the text is longer than it takes.
-        OptionError: the text is longer than the studio allows, or holds no token of this model.
+        ModelError: the model does not write, or the text is longer than its maximum.
+        OptionError: the text is longer than the studio allows, or contains tokens of another model.
     """
     from clearhead.capture.models import writing
 
@@ -130,14 +130,14 @@ def text_of(loaded: "Loaded", wanted: WritingAsked) -> Text:
 
 
 class Before(Protocol):
-    """What was written before."""
+    """Access to texts that were written before."""
 
     def take(self, loaded: "Loaded", ids: Sequence[int], without: tuple[tuple[int, int], ...]) -> "Continuation | None":
-        """Return what a text can go on from, if anything."""
+        """Return the state from which a text can be continued, if there is one."""
         ...
 
     def keep(self, wanted: WritingAsked, writing: "Writing") -> None:
-        """Keep what was written, also where it was stopped."""
+        """Keep what was written, even if it was stopped."""
         ...
 
 
@@ -145,14 +145,14 @@ def write(kept: Readings, wanted: WritingAsked, tell: Tell, send: Send, before: 
     """Write, sending `{"start": …}` and then each token; return `{"end": reason}`.
 
     Args:
-        kept: holds the models.
+        kept: the cache that holds the models.
         wanted: the request.
         tell: called before each token; an exception that it raises stops the writing.
         send: called with each part of the answer.
-        before: what was written before, and keeps what is written now.
+        before: gives access to earlier texts, and keeps this one.
 
     Raises:
-        ModelError, OptionError: as of `text_of`; or a head that is switched off does not exist.
+        ModelError, OptionError: as in `text_of`; or a head that is switched off does not exist.
     """
     from clearhead.capture.models.writing import Writing
 
@@ -173,7 +173,7 @@ def write(kept: Readings, wanted: WritingAsked, tell: Tell, send: Send, before: 
 def _written(
     writing: "Writing", text: Text, wanted: WritingAsked, names: "Names", tell: Tell, send: Send
 ) -> Literal["done", "full", "time", "count"]:
-    """Write and send each token; return why no more come."""
+    """Write and send each token; return why the writing ended."""
     started, place = time.monotonic(), text.sent
     while (written := len(writing.ids) - len(text.ids)) < wanted.count:
         tell("writing", written, wanted.count)
@@ -190,9 +190,9 @@ def _written(
 
 
 class Names:
-    """The tokens of a text that grows, as readable text.
+    """The tokens of a growing text, as readable text.
 
-    A character may take several tokens: the names of the last few change when the next arrives.
+    A character may take several tokens, so the names of the last few change when the next one arrives.
     """
 
     def __init__(self, loaded: "Loaded", ids: Sequence[int]) -> None:
@@ -203,7 +203,7 @@ class Names:
         self.special = set(loaded.tokenizer.all_special_ids)
 
     def put(self, place: int, number: int) -> dict[int, str]:
-        """Put a token in its place; return the names that this changed, its own among them."""
+        """Add a token at its place; return the names that this changed, including its own."""
         del self.ids[place:], self.names[place:]
         self.ids.append(number)
         first = max(0, place - UNFINISHED)
@@ -213,7 +213,7 @@ class Names:
         return {first + i: name for i, name in enumerate(fresh) if i >= len(old) or name != old[i]}
 
     def of(self, number: int) -> str:
-        """Return one token alone as text."""
+        """Return a single token as text."""
         return str(self._letters(self._tokenizer, [number])[0])
 
 

@@ -35,13 +35,13 @@ EXAMPLES: Final = (
     {"prompt": "Why is the sky blue?", "chat": 1},
     {"prompt": "the lighthouse keeper wrote: the ligh", "model": "induction"},
 )
-TOKENS: Final = 48  # written at first
+TOKENS: Final = 48  # default number of tokens to write
 
 Number = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
 class Wanted(BaseModel):
-    """What the page's script sends: the text so far, and what to do with it."""
+    """The body of the script's request: the text so far, and what to do with it."""
 
     prompt: str = ""
     model: str = ""
@@ -52,19 +52,19 @@ class Wanted(BaseModel):
     without: list[tuple[Number, Number]] = []
 
     def asked(self) -> WritingAsked:
-        """Return the request, checked; raises OptionError."""
+        """Return the checked request. Raises OptionError."""
         return writing_asked(self.prompt, self.model, self.chat, self.written, self.typed, self.count, self.without)
 
 
 class WantedRows(Wanted):
-    """Which weights to look at: of one layer, or of one head of it, or the mean over all."""
+    """Which weights to show: those of one layer, of one of its heads, or the mean over all."""
 
     layer: Number | None = None
     head: Number | None = None
 
 
 class WantedWhy(WantedRows):
-    """One link of a written text: the place of the token, and that of the one it was written from."""
+    """One link of a written text: the place of the token, and the place of the token it was written from."""
 
     place: Number
     key: Number
@@ -83,7 +83,7 @@ def page(
     count: Annotated[int, Query(ge=1, le=MOST_TOKENS)] = TOKENS,
     without_script: Annotated[bool, Query(alias="plain")] = False,
 ) -> HTMLResponse:
-    """Show the page; without JavaScript it writes in its queue, so that a slow model blocks nobody else."""
+    """Show the page. Without JavaScript it writes in its queue, so that a slow model blocks nobody else."""
     shown: dict[str, Any] = {"error": None}
     name = model.strip() or model_list.writes_at_first()
     try:
@@ -115,7 +115,7 @@ def models(context: CurrentContext) -> Response:
 
 @router.post("/lens/write")
 async def write_on(request: Request, context: CurrentContext, kept: Kept, wanted: Wanted) -> Response:
-    """Stream the answer, a line of JSON a token; the last line holds `end` or `error`.
+    """Stream the answer, one line of JSON per token; the last line holds `end` or `error`.
 
     Closing the connection stops the writing.
     """
@@ -142,7 +142,7 @@ async def rows(request: Request, context: CurrentContext, kept: Kept, wanted: Wa
 
 @router.post("/lens/write/table")
 async def table(request: Request, context: CurrentContext, kept: Kept, wanted: WantedRows) -> Response:
-    """Stream the progress of writing those weights, with their tokens, into a Parquet file; the last line holds it."""
+    """Stream the progress of writing those weights and tokens to a Parquet file; the last line holds the file."""
     return await _streamed(
         request,
         context,
@@ -153,7 +153,7 @@ async def table(request: Request, context: CurrentContext, kept: Kept, wanted: W
 
 @router.post("/lens/write/why")
 async def why(request: Request, context: CurrentContext, kept: Kept, wanted: WantedWhy) -> Response:
-    """Stream the parts of one link's logit; without a head, the heads that give it most weight."""
+    """Stream the parts of one link's logit, or, without a head, the heads that give it most weight."""
     return await _streamed(
         request,
         context,

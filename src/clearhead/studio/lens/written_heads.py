@@ -1,4 +1,4 @@
-"""The heads behind a written text: the weights of one of them, what each changes, and why one looks where it does."""
+"""The heads behind a written text: their weights, the effect of each, and why a head attends to a token."""
 
 import time
 from contextlib import nullcontext
@@ -14,18 +14,18 @@ from clearhead.studio.text.translation import _
 if TYPE_CHECKING:
     from clearhead.capture import Record
 
-MOST_WEIGHTS: Final = 2_000_000  # rows times keys that one answer holds
+MOST_WEIGHTS: Final = 2_000_000  # rows times keys in one answer
 COLUMNS: Final = ("place", "token", "probability", "key", "key_token", "weight")  # of a table of links
-HEADS_AT_ONCE: Final = 9  # that share a forward pass
-MOST_NAMED: Final = 6  # heads that are named for a link of many
+HEADS_AT_ONCE: Final = 9  # heads that share a forward pass
+MOST_NAMED: Final = 6  # heads that are named for a link, if many heads have it
 MOST_SECONDS: Final = 300  # for switching off every head: 30 passes of SmolLM2 over 200 tokens take one or two minutes
 
 
 def rows(kept: Readings, wanted: WritingAsked, tell: Tell, layer: int | None, head: int | None) -> dict[str, Any]:
-    """Return `rows`, packed (Q, S): what each step after the prompt looked at, and `first`, the token it wrote.
+    """Return `rows`, packed (Q, S), the weights of each step after the prompt, and `first`, the token it wrote.
 
-    They are the weights of the writing itself. Where another process wrote the text it is read once more in one pass,
-    which gives the same weights up to rounding.
+    These are the weights of the writing itself. If another process wrote the text, it is read once more in one pass,
+    which gives the same weights to rounding.
 
     Raises:
         OptionError: there is no such layer or head, or the text is too long for one answer.
@@ -46,7 +46,7 @@ def table(kept: Readings, wanted: WritingAsked, tell: Tell, layer: int | None, h
     """Return `parquet`: every weight of `rows` with its tokens, as a Parquet file in base64.
 
     Raises:
-        OptionError: as of `rows`.
+        OptionError: as in `rows`.
         ExtraError: pyarrow is missing.
     """
     from base64 import b64encode
@@ -73,7 +73,7 @@ def table(kept: Readings, wanted: WritingAsked, tell: Tell, layer: int | None, h
 
 
 def _queries(text: Text) -> range:
-    """The places of the steps that wrote the answer.
+    """Return the places of the steps that wrote the answer.
 
     Raises:
         OptionError: nothing is written yet, or the text is too long for one answer.
@@ -87,7 +87,7 @@ def _queries(text: Text) -> range:
 
 
 def effects(kept: Readings, wanted: WritingAsked, tell: Tell) -> dict[str, Any]:
-    """Switch off each head in turn, and return what that does to the last token of the text.
+    """Switch off each head in turn, and return the effect on the last token of the text.
 
     Returns:
         `effects[layer][head]`: how much the token's log probability changes, in nats; `p`, its probability.
@@ -126,9 +126,9 @@ def effects(kept: Readings, wanted: WritingAsked, tell: Tell) -> dict[str, Any]:
 def why(
     kept: Readings, wanted: WritingAsked, tell: Tell, layer: int | None, head: int | None, place: int, key: int
 ) -> dict[str, Any]:
-    """Return `why`: the parts of the logit by which the step that wrote the token at `place` looked at `key`.
+    """Return `why`: the parts of the logit from the step that wrote the token at `place` to `key`.
 
-    Without a layer or a head return `heads` instead: those that give the link most weight, as [layer, head, weight].
+    Without a layer or a head, return `heads`: those that give the link most weight, as [layer, head, weight].
 
     Raises:
         OptionError: there is no such head or link.
@@ -140,7 +140,7 @@ def why(
     loaded = kept.loaded(wanted.model, tell)
     text = text_of(loaded, wanted)
     if not (text.prompt <= place < len(text.ids) and key < place):
-        raise OptionError(_("this link is not of the text as it stands. Point at a token of the answer again."))
+        raise OptionError(_("this link does not belong to the current text. Point at a token of the answer again."))
     record = record_of(loaded, wanted, text, tell)
     _check_head(record, layer, head)
     if layer is None or head is None:
@@ -155,7 +155,7 @@ def why(
 
 
 def _strongest_heads(record: "Record", layer: int | None, query: int, key: int) -> list[list[float]]:
-    """The heads of a layer, or of all, that give one link most weight: [layer, head, weight], largest first."""
+    """Return the heads, of one layer or of all, that give a link most weight: [layer, head, weight], largest first."""
     links = [
         [number, head, weight]
         for number, matrix in enumerate(record.values())

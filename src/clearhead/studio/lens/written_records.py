@@ -1,4 +1,4 @@
-"""Written texts in this process: their records for the heads that are looked at next, and where they can go on."""
+"""Keep written texts in this process: their records, to show further heads, and their KV caches, to continue them."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from clearhead.capture.models.continuation import Continuation
     from clearhead.capture.models.writing import Writing
 
-LATEST: Final = 4  # texts whose queries and keys are kept, so that another head is there at once
+LATEST: Final = 4  # texts whose queries and keys are kept, so that another head can be shown at once
 
 _records: "OrderedDict[Any, Record | Callable[[], Record]]" = OrderedDict()
 _lock = Lock()
@@ -23,10 +23,10 @@ _lock = Lock()
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What one browser has written.
+    """The texts that one browser has written.
 
     Attributes:
-        kept: holds the models.
+        kept: the cache that holds the models.
         browser: the browser's own secret.
     """
 
@@ -34,11 +34,11 @@ class Written:
     browser: str
 
     def take(self, loaded: "Loaded", ids: Sequence[int], without: tuple[tuple[int, int], ...]) -> "Continuation | None":
-        """Return what a text of this browser can go on from, if anything."""
+        """Return the state from which a text of this browser can be continued, if there is one."""
         return CONTINUATIONS.take(self.browser, loaded, ids, without)
 
     def keep(self, wanted: WritingAsked, writing: "Writing") -> None:
-        """Keep what was observed, whose matrices are made when they are asked for, and where the text can go on."""
+        """Keep the record, whose matrices are computed on demand, and the state from which the text can continue."""
         if writing.is_read:
             _keep((wanted.model, tuple(writing.ids), wanted.without), writing.generated)
         if (after := writing.continuation()) is not None:
@@ -46,7 +46,7 @@ class Written:
 
 
 def record_of(loaded: "Loaded", wanted: WritingAsked, text: Text, tell: Tell) -> "Record":
-    """Return the record of a written text, with one matrix a layer."""
+    """Return the record of a written text, with one matrix per layer."""
     from clearhead.capture.models.progress import layers_run
     from clearhead.capture.models.writing import read_again
 

@@ -1,4 +1,4 @@
-"""The library: the packs that a studio teaches, and what the proof of each item computed."""
+"""The library: the packs that a studio teaches, and the proof of each item."""
 
 import fcntl
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,10 +16,10 @@ from clearhead.studio.library.page_outputs import with_outputs
 
 @dataclass(frozen=True)
 class Library:
-    """Packs and proofs. An item whose proof failed is on no page; `failed` says why.
+    """Packs and proofs. An item whose proof failed appears on no page; `failed` says why.
 
     Attributes:
-        coming: how many items are still to be proved.
+        coming: the number of items still to be proved.
     """
 
     packs: tuple[Pack, ...]
@@ -35,7 +35,7 @@ class Library:
         return replace(self, proved={**self.proved, outcome.item_id: outcome.proved}, coming=self.coming - 1)
 
     def page(self, pack: Pack, topic: Topic, mode: str) -> str | None:
-        """A mode's Markdown, with the outputs of its programs; None where the topic has no such page."""
+        """Return a mode's Markdown, with the outputs of its programs; None if the topic has no such page."""
         page = topic.pages.get(mode)
         return self.pages.get((pack.id, topic.id, mode), page.text) if page else None
 
@@ -51,7 +51,7 @@ class Library:
 
     @cached_property
     def written(self) -> Mapping[str, Item]:
-        """Every item of every pack, proved or not: progress is kept of all of them."""
+        """Every item of every pack, proved or not; progress is kept for all of them."""
         return {id: item for pack in self.packs for id, item in pack.items.items()}
 
     @cached_property
@@ -59,15 +59,15 @@ class Library:
         return {id: pack for pack in self.packs for id in pack.items}
 
     def pack_of(self, item_id: str) -> Pack:
-        """The pack an item is in. Raises KeyError."""
+        """Return the pack of an item. Raises KeyError."""
         return self._pack_of[item_id]
 
     def topic_of(self, item: Item) -> Topic:
-        """The topic an item is in."""
+        """Return the topic of an item."""
         return self.pack_of(item.id).topic(item.topic)
 
     def find(self, pack_id: str, topic_id: str) -> tuple[Pack, Topic] | None:
-        """The topic at this address, or None."""
+        """Return the topic at this address, or None."""
         for pack in self.packs:
             for topic in pack.topics:
                 if (pack.id, topic.id) == (pack_id, topic_id):
@@ -79,7 +79,7 @@ class Library:
         return ((pack, topic) for pack in self.packs for topic in pack.topics)
 
     def items_of(self, pack: Pack, topic: Topic) -> list[Item]:
-        """The proved items of a topic, in order."""
+        """Return the proved items of a topic, in order."""
         return [item for item in pack.items_of(topic.id) if item.id in self.proved]
 
 
@@ -103,8 +103,8 @@ def prove(library: Library, cache: Path, publish: Callable[[Library], None] | No
 
     Args:
         cache: a folder with the proofs of earlier starts, which are not run again.
-        publish: called with the library after each proof, so that one can learn while the rest is proved. An exception
-            that it raises ends the proving.
+        publish: called with the library after each proof, so that learners can begin while the rest is proved. An
+            exception that it raises ends the proving.
 
     Raises:
         SandboxError: this machine cannot confine programs.
@@ -128,7 +128,7 @@ def prove(library: Library, cache: Path, publish: Callable[[Library], None] | No
 
 @contextmanager
 def _alone(cache: Path) -> Iterator[None]:
-    """Let one process at a time use this cache: the others then read its proofs instead of running them again."""
+    """Lock this cache for one process at a time; the others then read its proofs instead of running them again."""
     make_private(cache)
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

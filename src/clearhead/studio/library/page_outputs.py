@@ -1,9 +1,9 @@
-"""A topic's page with the real output under each of its programs.
+"""Render a topic's page with the real output under each of its programs.
 
-The programs of a page share one namespace and run once, confined. What a `python run` printed is set below it; a long
-program is folded. A `python try` becomes a block `live`, with what it printed, and a `python figure` a block `frames`,
-with its pictures: `text/live_program.py` and `text/page_figure.py` make elements of them. `rerun` runs one as the
-reader edited it.
+The programs of a page share one namespace and run once, confined. The output of a `python run` is placed below it; a
+long program is folded. A `python try` becomes a block `live`, with its output, and a `python figure` a block `frames`,
+with its pictures; `text/live_program.py` and `text/page_figure.py` turn these into elements. `rerun` runs a program as
+the reader edited it.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ from clearhead.studio.text.translation import _
 
 FENCE: Final = re.compile(r"^```python (?:run|figure|try)\b[^\n]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 LIMITS: Final = sandbox.Limits(seconds=60)
-LONGEST_OPEN: Final = 20  # lines of a program that stands open in its page
+LONGEST_OPEN: Final = 20  # lines; a longer program is folded
 YOURS: Final = "your program"  # the file that an error of an edited program names
 
 
 def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
-    """Return the page's Markdown, each program followed by its output, or by why it could not run.
+    """Return the page's Markdown, with each program followed by its output, or by the reason why it could not run.
 
     Args:
         cache: a folder with the outputs of earlier starts; used if page and versions are the same.
@@ -42,7 +42,7 @@ def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
     outputs = _kept(place, sum(program.outputs for program in programs))
     if outputs is None:
         outputs, stopped = _run(programs, page, pack)
-        if not stopped:  # what a busy machine cut short is run again at the next start
+        if not stopped:  # an output that a busy machine cut short is computed again at the next start
             _keep(outputs, place)
     left, each = iter(outputs), iter(enumerate(programs))
 
@@ -54,7 +54,7 @@ def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
         if program.edits:
             block_of = {"place": place, "source": program.source, "output": printed[0].rstrip()}
             return f"```live\n{json.dumps(block_of)}\n```"
-        if program.draws:  # it did not finish: its pictures say nothing, the reason does
+        if program.draws:  # it did not finish, so show the reason instead of incomplete pictures
             printed = [text for text in printed if text.strip() and "<svg" not in text][:1] or [""]
         below = f"\n\n~~~output\n{printed[0].rstrip()}\n~~~" if printed[0].strip() else ""
         folded = " folded" if below and len(block[1].splitlines()) > LONGEST_OPEN else ""
@@ -64,7 +64,7 @@ def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
 
 
 def frames(program: PageProgram, pictures: list[str], place: int) -> str:
-    """Return the JSON of the block that a figure becomes: all of its pictures, and the program that drew them."""
+    """Return the JSON of a figure's block: all of its pictures, and the program that drew them."""
     block = {
         "label": program.label, "values": list(program.names or program.values), "start": program.start,
         "frames": pictures, "source": program.source, "place": place,
@@ -77,8 +77,8 @@ class Rerun:
     """The outcome of a page's program as the reader edited it.
 
     Attributes:
-        outputs: what it printed, or its pictures; fewer where it did not finish.
-        problem: why it did not; "" if it did.
+        outputs: what it printed, or its pictures; fewer if it did not finish.
+        problem: why it did not finish; "" if it did.
     """
 
     program: PageProgram
@@ -87,7 +87,7 @@ class Rerun:
 
 
 def rerun(page: Page, pack: Pack, place: int, source: str, limits: sandbox.Limits, owner: str) -> Rerun:
-    """Run the program at this place of the page with another source, after the programs before it as they are.
+    """Run the program at this place of the page with another source, after the unchanged programs before it.
 
     Raises:
         SandboxError: this machine cannot confine programs.
@@ -95,18 +95,18 @@ def rerun(page: Page, pack: Pack, place: int, source: str, limits: sandbox.Limit
     """
     programs = page_programs(page)
     program = programs[place]
-    # A figure before it sets names that it may use; one of its pictures is enough.
+    # An earlier figure may set names that this program uses; one of its pictures is enough.
     before = [replace(earlier, values=earlier.values[earlier.start :][:1]) for earlier in programs[:place]]
     chunks = page_chunks(before, page.file) + page_chunks([replace(program, source=source, line=1)], YOURS)
     outcome = sandbox.run(chunks, limits=limits, preload=pack.preload, owner=owner)
     printed = outcome.stdout.split(END)[len(before) :]
     if not outcome.ok and program.draws:
-        printed = []  # a picture cut short is none
+        printed = []  # drop an incomplete picture
     return Rerun(program, printed[: program.outputs], _problem(outcome, limits))
 
 
 def _problem(outcome: sandbox.Outcome, limits: sandbox.Limits) -> str:
-    """Return why an edited program did not finish, with the line where it is one of its own; "" if it did."""
+    """Return why an edited program did not finish, with the line if it is its own; "" if it did."""
     problem = "" if outcome.ok else formatting.why_ended(outcome, limits) or _("It ended itself.")
     raised = outcome.raised
     return (
@@ -143,7 +143,7 @@ def _run(programs: list[PageProgram], page: Page, pack: Pack) -> tuple[list[str]
         return [f"(not run: {problem})", *[""] * (count - 1)], True
     outputs = outcome.stdout.split(END)[:count]
     if outcome.stopped:
-        # In English: outputs are kept for every learner, in whatever language.
+        # In English, because all learners share the stored outputs, whatever their language.
         why = formatting.STOPPED[outcome.stopped] % {"seconds": f"{LIMITS.seconds:g}"}
         outputs[-1] += f"(stopped: {why})"
     elif outcome.raised:

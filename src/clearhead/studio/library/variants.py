@@ -9,11 +9,11 @@ from threading import Lock
 from clearhead.course import Item, Pack, Proved, prove
 from clearhead.errors import ClearheadError
 
-SEEDS = 6  # different sets of numbers for one item; enough that the last is forgotten when the first comes back
+SEEDS = 6  # sets of numbers for one item; enough that the first is forgotten when it comes back
 
 
 class Variants:
-    """Proofs of items at other seeds than their own."""
+    """Proofs of items at other seeds than their own, computed in the background."""
 
     def __init__(self) -> None:
         self._proved: dict[tuple[str, int], Proved] = {}
@@ -30,7 +30,7 @@ class Variants:
         return self._proved.get((item.id, seed))
 
     def prepare(self, item: Item, pack: Pack, seed: int) -> Future[None]:
-        """Prove the item at this seed in the background; a proof that fails leaves the item's own numbers in use."""
+        """Prove the item at this seed in the background. If the proof fails, the item's own numbers stay in use."""
         key = (item.id, seed)
         with self._lock:
             if key not in self._asked:
@@ -38,7 +38,7 @@ class Variants:
             return self._asked[key]
 
     def wait(self, item: Item, pack: Pack, seed: int) -> Proved | None:
-        """Wait for the proof at this seed: an old answer is shown with the numbers it was given to."""
+        """Wait for the proof at this seed, to show an old answer with the numbers of its question."""
         self.prepare(item, pack, seed).result()
         return self.ready(item, seed)
 

@@ -1,4 +1,4 @@
-"""The page that asks a question, and the address that each mode leads to next."""
+"""The page that asks a question, and the address of the next step in each mode."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -49,7 +49,7 @@ def ask(
 
     Args:
         draft: the question's draft, new or from an earlier request.
-        lacking: what the form lacked when it was sent.
+        lacking: what the sent form lacked.
         filled: what the learner had filled in: field -> values.
         note: a sentence above the answer.
         more: further values for the template.
@@ -73,7 +73,7 @@ def ask(
 def new_draft(context: Context, item: Item, mode: str) -> Draft:
     """Return a draft for asking this item now, adapted to the learner's history with it.
 
-    A worked example asks for more steps after each success. The output of a program is chosen from options at first,
+    A worked example asks for more steps after each success. A program's output is chosen from options the first time,
     and typed when the question comes again.
     """
     before = context.history.by_item.get(item.id, [])
@@ -99,7 +99,7 @@ def asked(context: Context, draft: Draft) -> Question:
 
 
 def answered(context: Context, attempt: Attempt) -> Question | None:
-    """Return the question that an attempt answered; None if its item is no longer in the course."""
+    """Return the question that an attempt answered, or None if its item is no longer in the course."""
     item = context.library.items.get(attempt.item_id)
     if item is None:
         return None
@@ -112,7 +112,7 @@ def answered(context: Context, attempt: Attempt) -> Question | None:
 
 
 def page_of(context: Context, question: Question, *, graded: str = "") -> dict[str, Any]:
-    """Return the values that every page about a question shows."""
+    """Return the template's values for every page about a question."""
     this = context.library.topic_of(question.item)
     mode = question.draft.mode
     return {
@@ -138,7 +138,7 @@ def _steps(context: Context, question: Question) -> list[tuple[Item, bool]]:
 
 
 def once_more(item: str, mode: str, *, focus: str = "", since: int = 0) -> str:
-    """Return the address at which this question is asked again, with the same focus or in the same session."""
+    """Return the address that asks this question again, with the same focus or in the same session."""
     return f"/items/{item}?" + urlencode({"mode": mode, **kept_to(focus, since)})
 
 
@@ -149,7 +149,7 @@ def kept_to(focus: str, since: int) -> dict[str, object]:
 
 def onward(context: Context, item: Item, mode: str, *, graded: str = "", focus: str = "", since: int = 0) -> str:
     """Return the address that "Next" leads to from this item, with the same focus or in the same session."""
-    if mode in ("test", "challenge"):  # an answer that is shown after the assessment has ended
+    if mode in ("test", "challenge"):  # the answer is shown after the end of the assessment
         mode = "practice"
     if mode in SITTINGS:
         base = f"/sittings/{mode}?after={item.id}"
@@ -170,7 +170,7 @@ def onward(context: Context, item: Item, mode: str, *, graded: str = "", focus: 
 def rest(
     context: Context, items: list[Item], here: str, place: object, *, done: int = 0, right: int = 0, waiting: int = 0
 ) -> dict[str, Any]:
-    """Return what the page shows when nothing is left to ask, and what was done in the session."""
+    """Return the template's values when nothing is left to ask: what is next, and what was done in the session."""
     due = review_queue.next_due(items, context.progress)
     fields = {"next_due": due, "now": context.now(), "here": here, "place": place}
     return {**fields, "done": done, "right": right, "waiting": waiting}

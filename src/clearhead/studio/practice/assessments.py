@@ -1,4 +1,4 @@
-"""Routes of Test and Challenge: a row of questions, and the report at the end."""
+"""Routes of Test and Challenge: a series of questions, and the report at the end."""
 
 import json
 import uuid
@@ -179,7 +179,7 @@ class ConceptVerdict:
 
     @property
     def verdict(self) -> str:
-        """One of VERDICTS. "strong" needs a right answer after a day's gap: no single test can give it."""
+        """One of VERDICTS. "strong" needs a right answer after a day's gap, which no single test can give."""
         if self.right < self.asked:
             return "shaky" if self.right else "weak"
         return "strong" if self.mastery.level == "strong" else "good"
@@ -207,7 +207,7 @@ def _by_concept(context: Context, answers: list[Attempt]) -> list[ConceptVerdict
 
 
 def answer_draft(context: Context, item: Item, mode: str, id: str, place: int, back: str, *, tries: int = 0) -> Draft:
-    """Return the draft of one place in an assessment; its clock starts when the place is first shown."""
+    """Return the draft of one place in an assessment. Its clock starts when the place is first shown."""
     draft = new_draft(context, item, mode)
     at = _began(context, id, place, draft.at)
     return Draft(
@@ -225,7 +225,7 @@ def _began(context: Context, id: str, place: int, now: float) -> float:
 
 
 def _chosen(context: Context, pack: Pack, this: Topic, id: str) -> Challenge | None:
-    """Return the author's challenge of this id; None for "", which draws five problems."""
+    """Return the author's challenge with this id; None for "", which draws five problems."""
     if not id:
         return None
     for challenge in assessment.offered(this.challenges, context.library.items_of(pack, this)):

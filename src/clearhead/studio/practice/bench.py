@@ -1,4 +1,4 @@
-"""Routes of Build: keep an unsent program, and run it without its tests, for which no try is counted."""
+"""Routes of Build: store an unsent program, and run it without its tests, which does not count as a try."""
 
 from typing import Annotated
 
@@ -26,7 +26,7 @@ MOST_SHOWN = 4_000  # characters of what a program printed
 
 @router.post("/bench/draft")
 def keep_draft(context: CurrentContext, form: Annotated[FormData, Depends(form_of)]) -> Response:
-    """Keep the program of this form, unsent, for the next time that its question is opened."""
+    """Store the unsent program of this form until its question is opened again."""
     item = context.drafts.read(str(form.get("ticket", ""))).item
     context.store.keep(unsent(item), fitting("program", str(form.get("program", ""))).replace("\r\n", "\n"))
     return Response(status_code=204)
@@ -35,7 +35,7 @@ def keep_draft(context: CurrentContext, form: Annotated[FormData, Depends(form_o
 @router.post("/bench")
 @queued("programs")
 def run(request: Request, context: CurrentContext, form: Annotated[FormData, Depends(form_of)]) -> Response:
-    """Run the program of this form, and ask the question again with the program and what it printed."""
+    """Run the program of this form, and show the question again with the program and its output."""
     draft = context.drafts.read(str(form.get("ticket", "")))
     question = asked(context, draft)
     if question.form != "code":
@@ -51,7 +51,7 @@ def run(request: Request, context: CurrentContext, form: Annotated[FormData, Dep
 
 
 def _output(context: Context, question: Question, program: str) -> str:
-    """Return what the program printed, and how it ended if not well."""
+    """Return what the program printed, and how it ended if it failed."""
     item, limits = question.item, Limits(seconds=question.item.run_limit)
     setup = [Chunk(part.source, item.file, part.line) for part in item.role("setup")]
     chunks = [Chunk(f"seed = {question.proved.receipt.seed}\n", "seed"), *setup, Chunk(program, _("your program"))]

@@ -39,7 +39,7 @@ def feedback(
         raise HTTPException(404, _("There is no such answer, or its question has left the course."))
     try:
         verdict = context.verdict(question, kept.response)
-    except OptionError as other:  # the question was of another kind when it was answered
+    except OptionError as other:  # the question had another kind when it was answered
         raise HTTPException(404, _("The question has changed since, so this answer can no longer be shown.")) from other
     tries = sum(not attempt.correct for attempt in context.history.by_item.get(kept.item_id, ()))
     return render(
@@ -67,7 +67,7 @@ def feedback(
 
 
 def _recorded(context: Context, question: Question, program: object) -> dict[str, object] | None:
-    """Return the inputs of the tests that failed, and the attention maps as pictures; None where nothing can be run."""
+    """Return the inputs of the failed tests, and the attention maps as pictures; None if nothing can be run."""
     try:
         made = context.recorded(question, str(program))
     except SandboxError:

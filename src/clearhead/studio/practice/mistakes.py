@@ -1,4 +1,4 @@
-"""The page of common mistakes of a topic: the learner's own with what disproved each, and the others."""
+"""The page of a topic's common mistakes: the learner's own, each with its counterexample, and the others."""
 
 import json
 from collections.abc import Iterable
@@ -20,23 +20,23 @@ from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.route_marks import linkable
 
 router = APIRouter()
-RUN = ("code", "order")  # kinds whose verdict is run: what it said is kept with the answer, not run again for this page
-LATEST = 20  # wrong answers looked at of each question
+RUN = ("code", "order")  # kinds graded by a run; the verdict is stored with the answer instead of running it again
+LATEST = 20  # wrong answers of each question that are considered
 LINE = 160  # characters of an answer that are shown beside the right one
 SHOWN = 30  # mistakes on the page: first those not put right, the newest first
-MODE = {"code": "build", "explain": "recall"}  # kind -> where its questions are met, if not in Practice
+MODE = {"code": "build", "explain": "recall"}  # kind -> the mode that asks its questions, if not Practice
 
 
 @dataclass
 class Mistake:
-    """A misconception behind wrong answers; or, where no known one explains them, what was wrong with one question.
+    """A misconception behind wrong answers; or, if none is known, what was wrong with one question.
 
     Attributes:
         item: the question of the newest answer.
-        belief: the misconception; "" where none is known.
-        why: what is wrong, in one sentence, where no belief is known.
-        against: what was run against it, Markdown.
-        yours, right: what was answered and what is right, where that fits a line or two each.
+        belief: the misconception; "" if none is known.
+        why: what is wrong, in one sentence, if no belief is known.
+        against: the counterexample that was run, Markdown.
+        yours, right: the answer and the right answer, if each fits a line or two.
         made: the answers, newest first; those of Try have no id.
         since: whether a later answer to the same question was right.
     """
@@ -52,7 +52,7 @@ class Mistake:
 
     @property
     def again(self) -> str:
-        """Where the question is put again."""
+        """The address that asks the question again."""
         return f"/items/{self.item.id}?mode={MODE.get(self.item.kind, 'practice')}"
 
 
@@ -81,14 +81,14 @@ def page(request: Request, context: CurrentContext, pack_id: str, topic_id: str)
 
 
 def made_by(context: Context, items: Iterable[Item]) -> dict[str, Mistake]:
-    """Return the learner's mistakes: by misconception where one explains the answer, else by question."""
+    """Return the learner's mistakes, by misconception if one explains the answer, else by question."""
     mistakes: dict[str, Mistake] = {}
     kept, tried, by_item = context.store.kept_under("told:"), _tried(context), context.history.by_item
     for item in items:
-        if item.kind == "card":  # what was not remembered is not a mistake
+        if item.kind == "card":  # forgetting a card is not a mistake
             continue
         attempts = by_item.get(item.id, ())
-        same: dict[tuple[int, str], dict[str, Mistake]] = {}  # (seed, response): an answer given again is listed once
+        same: dict[tuple[int, str], dict[str, Mistake]] = {}  # (seed, response): a repeated answer is listed once
         for attempt in islice((attempt for attempt in reversed(attempts) if not attempt.correct), LATEST):
             key = (attempt.seed, str(attempt.response))
             if item.kind in RUN:
@@ -117,7 +117,7 @@ def _mistakes_in(context: Context, item: Item, attempt: Attempt) -> dict[str, Mi
     """Return what was wrong with this answer: misconception or question -> the mistake."""
     own = context.library.proved[item.id]
     proved = own if attempt.seed == own.receipt.seed else context.variants.ready(item, attempt.seed)
-    if not proved:  # its numbers are not at hand, and to prove them again takes too long
+    if not proved:  # no proof with its numbers is at hand, and proving takes too long
         return {item.id: Mistake(item)}
     beliefs = [option for option in _wrong(proved, attempt) if option.misconception]
     if beliefs:
@@ -138,7 +138,7 @@ def _mistakes_in(context: Context, item: Item, attempt: Attempt) -> dict[str, Mi
 
 
 def _wrong(proved: Proved, attempt: Attempt) -> list[Option]:
-    """The wrong options of an answer that was chosen."""
+    """Return the wrong options among those chosen."""
     keys = attempt.response if isinstance(attempt.response, list) else [attempt.response]
     options = [proved.option(key) for key in keys if isinstance(key, str)]
     return [option for option in options if option and not option.correct]
@@ -155,7 +155,7 @@ def _pair(question: Question, attempt: Attempt, verdict: Verdict) -> tuple[str, 
 
 
 def remember(context: Context, attempt: Attempt, verdict: Verdict) -> None:
-    """Store what a run showed about a wrong program or order, for the page of mistakes."""
+    """Store the verdict of a run on a wrong program or order, for the page of mistakes."""
     if verdict.correct or context.library.items[attempt.item_id].kind not in RUN:
         return
     chosen = verdict.chosen.misconception if verdict.chosen else None
@@ -175,7 +175,7 @@ def remember_prediction(context: Context, item: Item, response: str, verdict: Ve
 
 
 def _tried(context: Context) -> dict[str, Attempt]:
-    """Return the newest wrong prediction of each program: item -> an unscheduled attempt, right once corrected."""
+    """Return the newest wrong prediction of each program: item -> an unscheduled attempt, right if corrected since."""
     predictions = {}
     for id, text in context.store.kept_under("tried:").items():
         kept = json.loads(text)
@@ -195,7 +195,7 @@ def _from_kept(item: Item, kept: str | None) -> dict[str, Mistake]:
 
 
 def _to_json(text: str) -> Any:
-    """Return a text for JSON: with its pattern if it has one, so that it can be translated later."""
+    """Return a text for JSON, with its pattern if it has one, so that it can be translated later."""
     return [text.pattern, text.values] if isinstance(text, Message) else text
 
 

@@ -29,7 +29,7 @@ def write(
 
 
 def report(question: Question, attempt: Attempt) -> str:
-    """Return the text that lets an author see what the learner saw."""
+    """Return a text that shows the author what the learner saw."""
     receipt = question.proved.receipt
     versions = ", ".join(f"{name} {version}" for name, version in sorted(receipt.versions.items()))
     return (

@@ -1,6 +1,6 @@
 """The studio as an app that works without a network: due cards to download, and their grades to upload later.
 
-The answer of a card is not in the page nor beside its question: it has its own address, opened when the learner turns
+The answer of a card is neither in the page nor with its question: it has its own address, opened when the learner turns
 the card. A grade carries the card's draft, whose id becomes the attempt's, so it counts once however often it is sent.
 """
 
@@ -25,12 +25,12 @@ from clearhead.studio.web.work_queues import queued
 
 router = APIRouter()
 STATIC = Path(__file__).parents[1] / "static"
-AHEAD = timedelta(days=1)  # cards due until then come along
+AHEAD = timedelta(days=1)  # cards due within this time are downloaded too
 MOST = 30
 
 
 class Graded(BaseModel):
-    """A card graded offline: its draft, the grade, and when, in seconds since 1970."""
+    """A card graded offline: its draft, the grade, and the time in seconds since 1970."""
 
     draft: Annotated[str, Field(alias="ticket", max_length=2000)]
     response: Literal["again", "good"]
@@ -57,7 +57,7 @@ def manifest() -> FileResponse:
 @linkable
 @open_to_all
 def page(request: Request) -> HTMLResponse:
-    """Show the page that replaces every page while there is no network; its module fills in the cards."""
+    """Show the page that replaces every page without a network. Its module fills in the cards."""
     return render(request, "practice/offline.html")
 
 
@@ -92,7 +92,7 @@ def back(context: CurrentContext, draft: Annotated[str, Query(alias="ticket")]) 
 @router.post("/offline/attempts")
 @queued("programs")
 def take(context: CurrentContext, graded: Annotated[list[Graded], Body(max_length=1000)]) -> dict[str, list[str]]:
-    """Store grades given offline. Return the drafts that are done: stored now or before, or not this studio's."""
+    """Store grades given offline. Return the drafts that are finished: stored now or before, or from another studio."""
     done = []
     for graded_card in graded:
         done.append(graded_card.draft)

@@ -1,4 +1,4 @@
-"""Routes of the placement test: a few questions that let one skip a topic which others build on."""
+"""Routes of the placement test: a few questions by which a learner can skip a topic that others build on."""
 
 import uuid
 from typing import Any
@@ -30,7 +30,7 @@ def placement(request: Request, context: CurrentContext, pack_id: str, topic_id:
 def sit_placement(
     request: Request, context: CurrentContext, pack_id: str, topic_id: str, id: uuid.UUID
 ) -> HTMLResponse:
-    """Ask the next question; at the end say whether the topic is skipped."""
+    """Ask the next question; at the end, say whether the topic is skipped."""
     pack, this, items = _bank(context, pack_id, topic_id)
     answers = assessment.answers_so_far(str(id), context.store.attempt)
     count = min(PLACEMENT, len(items))

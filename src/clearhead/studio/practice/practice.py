@@ -25,13 +25,13 @@ from clearhead.studio.web.saved_forms import SavedForm
 from clearhead.studio.web.work_queues import queued
 
 router = APIRouter()
-SPACED = timedelta(minutes=3)  # a card that was missed comes again, and not at once: Recall ends
+SPACED = timedelta(minutes=3)  # a missed card does not come again before this, so that Recall ends
 RUN = ("code", "order")  # forms whose answers are graded by running them
-Signed = Annotated[str, Query(alias="ticket")]  # a draft, as the address or the form of its question carries it
+Signed = Annotated[str, Query(alias="ticket")]  # the signed draft in the address or form of a question
 
 
 async def form_of(request: Request) -> FormData:
-    """Return the form as it was sent; its fields depend on the question."""
+    """Return the sent form, whose fields depend on the question."""
     return await request.form()
 
 
@@ -70,9 +70,9 @@ def build(
 
 @router.get("/review", response_class=HTMLResponse)
 def review(request: Request, context: CurrentContext, after: str = "", focus: str = "", since: int = 0) -> HTMLResponse:
-    """Ask the next question of a review session over all topics; or, with a focus, every question on one concept.
+    """Ask the next question of a review session over all topics, or, with a focus, of all questions on one concept.
 
-    `since` is when the session began, which decides when it ends; without it a new session begins.
+    `since` is the start of the session, which decides its end; without it a new session begins.
     """
     everything = home.asked(context)
     items = levels.items_at(focus, everything)
@@ -92,7 +92,7 @@ def review(request: Request, context: CurrentContext, after: str = "", focus: st
 
 
 def _session(context: Context, since: int) -> tuple[list[Attempt], review_session.ReviewSession, str]:
-    """Return a session's answers so far, newest first; what it still asks; and its place in words."""
+    """Return a session's answers so far, newest first; the remaining questions; and its place in words."""
     done = review_session.answers_since(context.history.attempts, since)
     left = home.today(context, review_session.SESSION_LENGTH - len(done))
     return done, left, _("%(place)s of %(all)s", place=len(done) + 1, all=len(done) + len(left.items))
@@ -109,7 +109,7 @@ def item_page(
     focus: str = "",
     since: int = 0,
 ) -> HTMLResponse:
-    """Ask one question, with the focus or in the session it was asked in before, if any."""
+    """Ask one question, with its earlier focus or in its earlier session, if any."""
     item = context.library.items.get(item_id)
     if item is None:
         if context.library.coming and item_id in context.library.written:
@@ -137,12 +137,12 @@ def _on_path(context: Context, item: Item) -> str:
 
 
 def unsent(item_id: str) -> str:
-    """Return where the store keeps the program of this item that was typed and not sent."""
+    """Return the store key of this item's unsent program."""
     return f"program:{item_id}"
 
 
 def _last_program(context: Context, item: Item) -> str:
-    """Return the program to continue with: unsent, or else the last answer."""
+    """Return the program to continue with: the unsent one, or else the last answer."""
     kept = context.store.kept(unsent(item.id))
     if kept:
         return kept
@@ -162,7 +162,7 @@ def reveal(request: Request, context: CurrentContext, draft: Signed) -> HTMLResp
 @router.post("/answer")
 @queued("programs")
 def take(request: Request, context: CurrentContext, form: Annotated[FormData, Depends(form_of)]) -> Response:
-    """Grade a form and store the attempt; a form that is sent again shows the stored attempt."""
+    """Grade a form and store the attempt. A form that is sent again shows the stored attempt."""
     draft = context.drafts.read(str(form.get("ticket", "")))
     question = asked(context, draft)
     if question.form in RUN and (again := _answered_before(context, draft)):
@@ -187,10 +187,10 @@ def take(request: Request, context: CurrentContext, form: Annotated[FormData, De
 
 
 def _answered_before(context: Context, draft: Draft) -> Response | None:
-    """Return where an earlier answer of this draft leads; None if this is the first one.
+    """Return the redirect for a draft that was answered before; None if this is the first answer.
 
-    Most forms are sent once, so only questions whose answers are run ask before they are graded; the others learn it
-    from the store, which records an attempt once.
+    Most forms are sent once, so only questions whose answers are run check this before grading. For the others the
+    store reports it, because it records an attempt once.
     """
     before = context.store.attempt(draft.id)
     return None if before is None else _after(context, draft, before, before=True)
@@ -199,7 +199,7 @@ def _answered_before(context: Context, draft: Draft) -> Response | None:
 @router.get("/question")
 @queued("programs")
 def put_again(request: Request, context: CurrentContext, draft: Signed) -> Response:
-    """Show the question of this draft as it was last sent: filled in, with what it lacked and the hints so far."""
+    """Show this draft's question as it was last sent: filled in, with what was missing and the hints so far."""
     put = context.drafts.read(draft)
     question = asked(context, put)
     if again := _answered_before(context, put):
@@ -214,9 +214,9 @@ def put_again(request: Request, context: CurrentContext, draft: Signed) -> Respo
 @router.post("/help")
 @queued("programs")
 def help_with(context: CurrentContext, form: Annotated[FormData, Depends(form_of)]) -> Response:
-    """Ask the question again with one more hint, or with its options, and with what was filled in.
+    """Ask the question again with one more hint, or with its options, and with the learner's input.
 
-    The draft counts the hints, so a hint counts with and without JavaScript, and none is in the page before it is
+    The draft counts the hints, so a hint counts with and without JavaScript, and no hint is in the page before it is
     requested.
     """
     draft = context.drafts.read(str(form.get("ticket", "")))
@@ -227,13 +227,13 @@ def help_with(context: CurrentContext, form: Annotated[FormData, Depends(form_of
 
 
 def put_form_again(context: Context, draft: Draft, form: SavedForm) -> Response:
-    """Keep the form, and redirect to its question, filled in."""
+    """Save the form, and redirect to its question, filled in."""
     saved_forms.save_form(context, draft, form)
     return RedirectResponse(f"/question?{urlencode({'ticket': context.drafts.sign(draft)})}", 303)
 
 
 def _after(context: Context, draft: Draft, kept: Attempt, *, before: bool = False) -> Response:
-    """Redirect to what follows an answer; `before`: the question had been answered already, and that answer counts."""
+    """Redirect to the page after an answer. `before`: the question was answered already, and that answer counts."""
     if draft.assessment:
         return RedirectResponse(draft.assessment, 303)
     item = context.library.items[draft.item]
@@ -245,7 +245,7 @@ def _after(context: Context, draft: Draft, kept: Attempt, *, before: bool = Fals
 
 
 def filled(form: FormData) -> dict[str, list[str]]:
-    """Return the fields of a form, to fill it in again."""
+    """Return the fields of a form, for filling it in again."""
     return {
         name: [value for value in form.getlist(name) if isinstance(value, str)]
         for name in form
@@ -286,7 +286,7 @@ def _in_topic(
     row = [] if mode == "build" else levels.level_row(everything, progress)
     if (
         assessments.passed(context, pack, this) and not more and mode != "build"
-    ):  # after a passed test nothing new is asked
+    ):  # after a passed test, no new questions are asked
         items = [item for item in items if progress.items[item.id].attempts]
     item = _next(items, context, mode, after, more)
     if item is None:
@@ -310,7 +310,7 @@ def _in_topic(
 
 def _next(items: list[Item], context: Context, mode: str, after: str, more: bool) -> Item | None:
     progress = context.progress
-    if mode == "build":  # steps build on each other: the first that is not done
+    if mode == "build":  # steps build on each other, so ask the first that is not done
         return next(
             (item for item in items if not review_queue.last_was_right(progress.items[item.id])),
             items[-1] if more else None,

@@ -1,7 +1,7 @@
 """Routes of the two short sittings that Home offers: "I have five minutes" and "I have an interview".
 
-The questions of a sitting are chosen when it begins and kept, so that it can be left and gone on with. An answer gets
-its feedback at once; the report is at the end.
+The questions are chosen and stored when a sitting begins, so that it can be interrupted and continued. An answer gets
+its feedback at once; the report comes at the end.
 """
 
 import json
@@ -25,7 +25,7 @@ MINUTES = 5
 
 @router.get("/interview", response_class=HTMLResponse)
 def interview(request: Request, context: CurrentContext) -> HTMLResponse:
-    """Show the sheets to read before the twelve questions, of the topics that those are from."""
+    """Show the sheets to read before the twelve questions, from the topics of these questions."""
     chosen = _telling(context)
     if not chosen:
         raise topic.nothing(context, _("There is no question here yet."))
@@ -47,7 +47,7 @@ def interview(request: Request, context: CurrentContext) -> HTMLResponse:
 
 @router.post("/sittings/{kind}")
 def begin(context: CurrentContext, kind: str, again: Annotated[bool, Form()] = True) -> Response:
-    """Choose the questions of a sitting, or go on with the one that was begun."""
+    """Choose the questions of a sitting, or continue the one in progress."""
     _known(kind)
     if again or not _going(context, kind):
         items = _telling(context) if kind == "interview" else _five_minutes(context)
@@ -58,7 +58,7 @@ def begin(context: CurrentContext, kind: str, again: Annotated[bool, Form()] = T
 
 @router.get("/sittings/{kind}", response_class=HTMLResponse)
 def sit(request: Request, context: CurrentContext, kind: str) -> Response:
-    """Ask the next question of a sitting; at its end, report."""
+    """Ask the next question of a sitting; at the end, show the report."""
     _known(kind)
     items, answers = _state(context, kind)
     left = next((item for item in items if item.id not in answers), None)
@@ -93,7 +93,7 @@ def _state(context: Context, kind: str) -> tuple[list[Item], dict[str, Attempt]]
 
 
 def _going(context: Context, kind: str) -> bool:
-    """Return whether a sitting was begun and not ended."""
+    """Return whether a sitting is in progress."""
     items, answers = _state(context, kind)
     return 0 < len(answers) < len(items)
 
@@ -104,7 +104,7 @@ def _telling(context: Context) -> list[Item]:
 
 
 def _five_minutes(context: Context) -> list[Item]:
-    """Return what fits into five minutes: what is due first, then what comes next on the path."""
+    """Return the questions that fit into five minutes: due ones first, then the next ones on the path."""
     way = path.following(path.ways(context))
     steps = path.steps_of(way.pack, way.topic) if way else []
     fresh = [step.item for step in steps if step.item and not context.progress.items[step.item.id].attempts]

@@ -1,7 +1,7 @@
-"""An assessment, which is a test or a challenge: questions answered in one go. Pure functions without storage.
+"""An assessment (a test or a challenge): questions answered in one go. Pure functions without storage.
 
-The id of each answer follows from the assessment's id and its place, so the stored attempts say how far an assessment
-has come: it survives a restart, and a form sent twice still counts once.
+The id of each answer is computed from the assessment's id and its place. So the stored attempts say how far an
+assessment has come: it survives a restart, and a form sent twice still counts once.
 """
 
 import random
@@ -18,7 +18,7 @@ TEST = GRADED_AT_ONCE  # kinds a test asks
 LENGTH = 10
 EASIEST, HARDEST = 1, 5
 
-# The five problems of a challenge: name, the kinds that fit it where the author chose none, seconds on its clock.
+# The five problems of a challenge: name, the kinds that fit it if the author chose none, seconds on its clock.
 SLOTS: Mapping[str, tuple[str, tuple[str, ...], int]] = {
     "predict": (mark("Predict the output"), ("predict", "worked"), 120),
     "choose": (mark("Choose the model"), ("choice", "match"), 90),
@@ -26,16 +26,16 @@ SLOTS: Mapping[str, tuple[str, tuple[str, ...], int]] = {
     "debug": (mark("Debug"), ("debug", "order"), 120),
     "concept": (mark("Concept"), ("match", "order", "choice"), 150),
 }
-PLACEMENT = 6  # questions of a placement test at most
-MISSED = 1  # wrong answers with which one is still placed
-PASS = 0.9  # share of right answers with which a whole test is passed
+PLACEMENT = 6  # most questions of a placement test
+MISSED = 1  # most wrong answers to pass a placement test
+PASS = 0.9  # least share of right answers to pass a test
 CLOCKS = {"off": 0.0, "1": 1.0, "1.5": 1.5, "2": 2.0}
 
 Look = Callable[[str], Attempt | None]
 
 
 def answer_id(assessment_id: str, place: int, attempt: int = 0) -> str:
-    """Return the id of an answer: of the question at this place, at this try."""
+    """Return the id of an answer, from the question's place and the number of the try."""
     return str(uuid.uuid5(uuid.UUID(assessment_id), f"{place}:{attempt}"))
 
 
@@ -97,7 +97,7 @@ class Problem:
         return self.solved or self.left == 0
 
     def in_time(self, factor: float) -> bool:
-        """Whether the clock had not run out at the last try; always so with the clock off."""
+        """Whether the last try was in time; always true with the clock off."""
         took = self.tries[-1].seconds if self.tries else None
         return not factor or (took is not None and took <= self.seconds * factor)
 
@@ -106,7 +106,7 @@ def problems(items: Sequence[Item], assessment_id: str, look: Look, chosen: Chal
     """Return the problems of a challenge, with the tries so far.
 
     Args:
-        chosen: the author's five; None draws one for each slot, by the id, from the harder items of a fitting kind.
+        chosen: the author's five. None: draw one per slot, by the id, from the harder items of a fitting kind.
     """
     problems = []
     for place, (slot, item) in enumerate(_drawn(items, assessment_id) if chosen is None else _written(items, chosen)):
@@ -154,7 +154,7 @@ def placement_over(answers: Sequence[Attempt], count: int) -> bool:
 
 
 def placed(answers: Sequence[Attempt], count: int) -> bool:
-    """Return whether these answers let one skip the topic: all were given, and at most one was wrong."""
+    """Return whether these answers let the learner skip the topic: all were given, and at most one was wrong."""
     return len(answers) >= count and _wrong(answers) <= MISSED
 
 

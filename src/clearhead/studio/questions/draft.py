@@ -1,7 +1,7 @@
-"""A draft: one question put to the learner and not answered yet.
+"""A draft: a question that was put to the learner and is not answered yet.
 
-A draft is signed, so that a form can carry it, and holds nothing of the answer. Its id becomes the attempt's id, so a
-form sent twice counts once.
+A draft is signed, so that a form can carry it, and contains nothing of the answer. Its id becomes the attempt's id, so
+a form sent twice counts once.
 """
 
 import random
@@ -26,12 +26,12 @@ class Draft:
     Attributes:
         id: becomes the attempt's id.
         at: when it was put, seconds since 1970, UTC.
-        mode: where: "practice", "recall", "review" …
-        hints: how many have been shown.
-        asked: steps of a worked example that are left to the learner.
+        mode: the mode that put it: "practice", "recall", "review" …
+        hints: the number of hints shown so far.
+        asked: number of steps of a worked example that the learner works out.
         assessment: the address of the test or challenge it is part of, if any.
-        typed: the answer is typed, without options to choose from.
-        focus: the level or the concept the learner keeps to, if any.
+        typed: whether the answer is typed instead of chosen from options.
+        focus: the level or the concept that the learner practises, if any.
         clock: seconds it should take; 0 for no clock.
         place: its place among the questions, as shown: "3 of 10".
         since: when the review session began, seconds since 1970; 0 outside one.
@@ -61,7 +61,7 @@ class Draft:
         return max(0.0, now.timestamp() - self.at)
 
     def but(self, **changes: object) -> "Draft":
-        """Return the same question put differently: with one more hint, or with its options shown."""
+        """Return the draft with some fields changed, such as one more hint, or its options shown."""
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
@@ -74,12 +74,12 @@ class Drafts:
     def sign(self, draft: Draft) -> str:
         """Return the draft as text for a form or an address."""
         fields = dict(vars(draft))
-        # Cards that were taken offline carry drafts signed by earlier versions, under this key.
+        # Downloaded cards carry drafts that earlier versions signed with this key.
         fields["sitting"] = fields.pop("assessment")
         return str(self._signer.dumps(fields))
 
     def read(self, text: str) -> Draft:
-        """Return the draft that `sign` was given.
+        """Return the draft from a signed text.
 
         Raises:
             HTTPException: this studio did not sign the text.
@@ -89,12 +89,12 @@ class Drafts:
             return Draft(assessment=fields.pop("sitting", ""), **fields)
         except (BadSignature, TypeError, AttributeError) as problem:
             raise HTTPException(
-                400, _("This question was not put by this studio. Go back and open it again.")
+                400, _("This question does not come from this studio. Go back and open it again.")
             ) from problem
 
 
 def shuffled(items: Sequence[T], draft_id: str) -> list[T]:
-    """Return the items in the order this draft shows them: always the same for one draft, another for another."""
+    """Return the items in the order in which this draft shows them, which depends only on the draft."""
     order = list(items)
     random.Random(draft_id).shuffle(order)  # noqa: S311 — an order to show, not a secret
     return order

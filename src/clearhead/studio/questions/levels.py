@@ -1,4 +1,4 @@
-"""Levels: the learner may keep to easy, medium or hard questions, or to one concept."""
+"""Levels: the learner may practise only easy, medium or hard questions, or one concept."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ ALL = mark("All")
 
 @dataclass(frozen=True)
 class Level:
-    """One level of a topic's questions, and how far the learner is with it. `id` is "" for all of them."""
+    """One level of a topic's questions, and how far the learner is with it. `id` is "" for all levels."""
 
     id: str
     name: str
@@ -35,7 +35,7 @@ def items_at(focus: str, items: Iterable[Item]) -> list[Item]:
 
 
 def level_row(items: list[Item], progress: Progress) -> list[Level]:
-    """Return all, then each level that has items; nothing if there is only one."""
+    """Return "all", then each level that has items; nothing if only one level has."""
     levels = []
     for id, name in {"": ALL, **LEVELS}.items():
         at_level = [item for item in items if not id or level_of(item) == id]

@@ -1,7 +1,7 @@
-"""A question as the learner sees it, and the attempt that an answer to it makes.
+"""A question as the learner sees it, and the attempt that results from an answer.
 
-Options, steps and pairs are shown under letters, in the order of the draft; the course knows them by fixed keys. Only
-this file and `responses.py` convert between the two, so that no letter or place gives the answer away.
+Options, steps and pairs are shown with letters, in the order of the draft; the course uses fixed keys. Only this file
+and `responses.py` convert between the two, so that no letter or place gives the answer away.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from string import ascii_lowercase
 from clearhead.course import Attempt, Item, Option, Pack, Proved, Step, Verdict, grade
 from clearhead.studio.questions.draft import Draft, shuffled
 
-# Kind -> the form it is answered with, which names its templates in practice/answer/ and practice/feedback/.
+# Kind -> the form of its answer, which names its templates in practice/answer/ and practice/feedback/.
 FORMS: Mapping[str, str] = {
     "card": "card",
     "choice": "options",
@@ -26,10 +26,10 @@ FORMS: Mapping[str, str] = {
     "match": "match",
 }
 ASKED = tuple(FORMS)  # the kinds the studio can put to a learner
-LONGEST_TYPED = 48  # characters of an output that one can be asked to type
+LONGEST_TYPED = 48  # characters of the longest output that a learner is asked to type
 CLASS = "class MultiHeadAttention("  # what a program must define to be run in a real model
-HINTS = {"test": 0, "challenge": 1}  # mode -> the most hints it gives; others give all there are
-CHANCE = 3  # characters of a result that two steps may share by chance
+HINTS = {"test": 0, "challenge": 1}  # mode -> number of hints; other modes give all
+CHANCE = 3  # two steps may share a result of up to this many characters by chance
 
 
 def can_type(proved: Proved) -> bool:
@@ -64,7 +64,7 @@ class LetteredStep:
 
 
 def answers(shown: str, asked: str) -> bool:
-    """Return whether a result that is shown is the one that is asked for; a short one may be so by chance.
+    """Return whether a shown result equals the requested one; for a short one that may be chance.
 
     >>> answers("[0.2, 0.8]", "[0.2, 0.8]"), answers("4", "4")
     (True, False)
@@ -121,7 +121,7 @@ class Question:
 
     @property
     def shown_steps(self) -> Sequence[Step]:
-        """The steps of a worked example that are shown with their results, and answer none that is asked."""
+        """The steps of a worked example that are shown with results, none of which answers a requested step."""
         steps = self.proved.steps
         first = max(0, len(steps) - self.draft.asked)
         for place in range(first - 1, -1, -1):
@@ -131,7 +131,7 @@ class Question:
 
     @property
     def asked_steps(self) -> Sequence[Step]:
-        """The steps of a worked example whose results the learner gives."""
+        """The steps of a worked example whose results the learner works out."""
         return self.proved.steps[len(self.shown_steps) :]
 
     @property
@@ -140,7 +140,7 @@ class Question:
         return [lettered for lettered in self.options if lettered.option.correct]
 
     def chosen(self, response: object) -> list[Lettered]:
-        """The options a response names."""
+        """Return the options that a response names."""
         keys = response if isinstance(response, list) else [response]
         return [lettered for lettered in self.options if lettered.option.key in keys]
 
@@ -149,7 +149,7 @@ class Question:
         return grade(self.item, self.proved, response, self.pack, owner=owner)
 
     def attempt(self, response: object, verdict: Verdict, now: datetime, *, confidence: float | None) -> Attempt:
-        """Return the attempt that this response makes."""
+        """Return the attempt for this response."""
         return Attempt(
             id=self.draft.id,
             item_id=self.item.id,

@@ -1,4 +1,4 @@
-"""Reads a form into the response that the course grades: one reader for each form of question."""
+"""Parse a form into the response that the course grades, with one reader for each form of question."""
 
 import ast
 import warnings
@@ -14,14 +14,14 @@ GRADES = ("again", "good")
 
 
 class Incomplete(ValueError):
-    """The form is incomplete or a field is too long; the message says which, and the question is put again."""
+    """The form is incomplete or a field is too long. The message says which, and the question is shown again."""
 
 
 def read(question: Question, form: FormData) -> object:
     """Return the response in this form, as `course.grade` takes it.
 
     Raises:
-        Incomplete: something is missing or too long; nothing is recorded then.
+        Incomplete: something is missing or too long; nothing is recorded.
     """
     return _READERS[question.form](question, form)
 
@@ -80,7 +80,7 @@ def _code(question: Question, form: FormData) -> object:
                 problem=problem.msg,
             )
         ) from problem
-    except (ValueError, RecursionError, MemoryError) as problem:  # a NUL character; nested too deeply to be read
+    except (ValueError, RecursionError, MemoryError) as problem:  # a NUL character, or nested too deeply to parse
         raise Incomplete(_("Python cannot read this program. Nothing was run, and no try was counted.")) from problem
     return program
 

@@ -1,4 +1,4 @@
-"""The questions that tell most about what somebody knows, chosen by computation. Pure functions without storage."""
+"""Choose the questions that tell most about what a learner knows. Pure functions without storage."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -9,11 +9,10 @@ from clearhead.studio.questions.assessment import TEST
 
 
 def discrimination(item: Item, proved: Proved, progress: Progress) -> float:
-    """Return how well an answer tells those who know from those who do not.
+    """Return how well an answer distinguishes learners who know from those who do not.
 
-    An answer whose outcome is open (Fisher information p(1 - p), with p from the Elo ratings) tells more than a sure
-    one, and an item whose wrong answers each stand for another misconception tells more than one whose answer is
-    right or wrong alone.
+    An uncertain outcome tells more than a sure one (Fisher information p(1 - p), with p from the Elo ratings). An item
+    whose wrong answers each reveal a different misconception tells more than one whose answer is only right or wrong.
     """
     p = expected(progress.ability, progress.items[item.id].elo)
     named = {option.misconception for option in proved.options if option.misconception}
@@ -25,7 +24,7 @@ def of_an_interview(
 ) -> list[Item]:
     """Return the most telling question of each subject that a pack's `interview` names, in its order.
 
-    Where no pack names subjects, return the most telling questions of all.
+    If no pack names subjects, return the most telling questions of all.
     """
     packs = list(packs)
     subjects = [[pack.items[name] for name in names if name in proved] for pack in packs for names in pack.interview]
@@ -45,8 +44,8 @@ def most_telling(
 ) -> list[Item]:
     """Return the questions that together cover most of the course, the easy ones first.
 
-    Chosen one by one: each concept weighs as many items as the course has of it, and half as much, a third as much …
-    once it was asked; the gain of an item is the weight of its concepts times its discrimination.
+    They are chosen greedily. A concept's weight is the number of its items in the course, divided by 2, 3 … once it was
+    asked. The gain of an item is the weight of its concepts times its discrimination.
     """
     left = [item for item in items if item.kind in TEST]
     weight = Counter(concept for item in left for concept in item.concepts)

@@ -1,4 +1,4 @@
-"""How many steps of a worked example the learner works out: one more after each success, one fewer after an error."""
+"""Decide how many steps of a worked example a learner works out: one more after a success, one fewer after an error."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,8 +9,8 @@ def steps_to_ask(attempts: Sequence[Attempt], concepts: Iterable[Mastery] = ()) 
     """Return how many of the last steps to ask for; the first ones are shown with their results.
 
     Args:
-        attempts: at this example, oldest first. A success with hints adds no step.
-        concepts: those of the example. A learner who knows them all starts with more steps.
+        attempts: the attempts at this example, oldest first. A success with hints adds no step.
+        concepts: the example's concepts. A learner who knows them all starts with more steps.
     """
     levels = [mastery.level for mastery in concepts]
     known = bool(levels) and all(level in ("good", "strong") for level in levels)

@@ -1,4 +1,4 @@
-// On Home: send the grades given without a network, then take the cards along that are due.
+// On Home: send the grades given offline, then download the cards that are due.
 
 import { fetchCards, send } from "./cards.js";
 

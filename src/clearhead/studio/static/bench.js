@@ -1,4 +1,4 @@
-// Build as a bench: an editor for the program, a run without its tests that stays on the page, and Cancel for both.
+// Build: an editor for the program, a run without its tests that stays on the page, and Cancel for both.
 
 import { edit } from "./edit.js";
 import { _ } from "./words.js";

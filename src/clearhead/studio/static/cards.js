@@ -1,6 +1,6 @@
-// The cards taken along, and the grades that wait for the network. Used by Home, to fetch and send, and by Offline.
+// Downloaded cards, and grades that wait for the network. Used by Home, to fetch and send, and by Offline.
 
-const CARDS = "cards"; // a cache: the list of cards, and the other side of each at an address of its own
+const CARDS = "cards"; // a cache: the list of cards, and the other side of each at its own address
 const LIST = "/offline/cards";
 
 /** @param {string} ticket */
@@ -16,7 +16,7 @@ function database() {
   });
 }
 
-/** Do something with the grades that wait; what it asks for is there when this resolves. */
+/** Run a transaction on the waiting grades; resolves with its result. */
 async function grades(mode, act) {
   const db = await database();
   return new Promise((resolve, reject) => {
@@ -30,13 +30,13 @@ async function grades(mode, act) {
 /** @returns {Promise<{ ticket: string, response: string, at: number }[]>} */
 export const waiting = () => grades("readonly", (store) => store.getAll());
 
-/** Keep a grade until it can be sent; the same card a second time changes nothing. */
+/** Keep a grade until it can be sent. A second grade of the same card changes nothing. */
 export async function keep(ticket, response) {
   if ((await waiting()).some((answer) => answer.ticket === ticket)) return;
   await grades("readwrite", (store) => store.put({ ticket, response, at: Date.now() / 1000 }));
 }
 
-/** Send what waits. What did not arrive stays; what arrived twice counts once. True when nothing waits any more. */
+/** Send the waiting grades. Grades that did not arrive stay; one that arrives twice counts once. True if none is left. */
 export async function send() {
   const all = await waiting();
   if (!all.length) return true;
@@ -51,7 +51,7 @@ export async function send() {
   return true;
 }
 
-/** Take cards off the list: their grades have arrived. */
+/** Remove cards whose grades have arrived. */
 async function forget(tickets) {
   const kept = await caches.match(LIST);
   if (!kept) return;
@@ -59,7 +59,7 @@ async function forget(tickets) {
   await (await caches.open(CARDS)).put(LIST, new Response(JSON.stringify({ cards })));
 }
 
-/** Take the cards along that are due now; those taken before are forgotten. */
+/** Download the cards that are due now; earlier ones are deleted. */
 export async function fetchCards() {
   const answer = await fetch(LIST);
   if (!answer.ok) return;

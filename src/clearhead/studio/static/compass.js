@@ -2,7 +2,7 @@
 
 import { _ } from "./words.js";
 
-/** The five keys, in degrees; compass.py draws the first state from the same list. */
+/** The five keys, in degrees; learn/welcome_figure.py draws the first state from the same list. */
 export const ANGLES = [18, 85, 160, 232, 305];
 const CENTRE = { x: 200, y: 165 };
 const REACH = 18; // pixels of the arrow for one unit of the query's length

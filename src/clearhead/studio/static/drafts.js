@@ -1,5 +1,5 @@
-// What is typed into a form and not sent yet: kept in this browser for this learner, and put back when the form is shown
-// again. A page without this module still keeps it over Back, which is up to the browser.
+// Drafts: text that is typed into a form and not sent yet is kept in this browser for this learner, and restored when the
+// form is shown again. Without this module, only the browser can restore it, on Back.
 
 import { _ } from "./words.js";
 
@@ -60,7 +60,7 @@ const learner = () => document.documentElement.dataset.learner;
 const keyOf = (form) => `${PREFIX}${learner()}:${form.dataset.draft}`;
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
-/** What is done with the browser's store, which may be off or full: then drafts are not kept, and all else works. */
+/** Use the browser's store, which may be off or full. Then drafts are not kept, and everything else works. */
 function stored(act) {
   try {
     return act(globalThis.localStorage);
@@ -75,7 +75,7 @@ const put = (key, draft) => stored((store) => store.setItem(key, JSON.stringify(
 const drop = (key) => stored((store) => store.removeItem(key));
 const keys = () => stored((store) => Object.keys(store).filter((key) => key.startsWith(PREFIX))) ?? [];
 
-/** Keep what a form holds now, where that is not what it was given. */
+/** Keep what a form holds now, if it differs from what the server wrote into it. */
 function keep(form) {
   if (same(held(form), held(form, true))) drop(keyOf(form));
   else put(keyOf(form), { typed: typedInto(form), values: held(form) });
@@ -121,7 +121,7 @@ function arrived() {
 
 const cameBack = () => performance.getEntriesByType("navigation")[0]?.type === "back_forward";
 
-/** Only the learner who is logged in has drafts in this browser. */
+/** Delete the drafts of everybody but the learner who is logged in. */
 function mineAlone() {
   if (Number(learner()) < 0) return; // nobody is logged in yet
   for (const key of keys()) if (!key.startsWith(`${PREFIX}${learner()}:`)) drop(key);

@@ -1,5 +1,5 @@
-// A field with a program becomes an editor, where set-up has built one (editor/ in the repository); the field stays, and
-// holds what is typed. Without the bundle the plain field is used.
+// Turns a field with a program into an editor, if set-up has built one (editor/ in the repository). The field stays and
+// holds the text. Without the bundle, the plain field is used.
 
 import { _ } from "./words.js";
 

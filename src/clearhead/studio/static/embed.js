@@ -1,4 +1,4 @@
-// Figures of the Lens inside a page: fetch what a `data-source` names and draw it where it stands, once it is near.
+// Figures of the Lens inside a page: fetch the data named by `data-source` and draw it in place, once it is near.
 import attention, { plainModel } from "/views/attention.js";
 import { replyFrom } from "./reply.js";
 

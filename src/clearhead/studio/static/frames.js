@@ -1,4 +1,4 @@
-// Figures of a page that hold one picture for each value of a slider: show the one the slider stands at.
+// Figures with one picture for each value of a slider: show the picture of the current value.
 
 /** @param {HTMLElement} figure @param {number} place */
 export function show(figure, place) {

@@ -1,4 +1,4 @@
-// Programs of a page that can be changed: run one where it stands, stop it, and bring it back as it was.
+// Programs of a page that can be edited: run one in place, stop it, and restore it.
 
 import { edit } from "./edit.js";
 import { _ } from "./words.js";

@@ -1,4 +1,4 @@
-// What the studio answers with JSON. Where its queue is full the question is asked again, as its reply says.
+// JSON replies of the studio. If its queue is full, the request is repeated after the time that the reply names.
 
 import { _ } from "./words.js";
 

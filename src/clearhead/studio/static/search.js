@@ -1,4 +1,4 @@
-// Search as one types: the server finds, this shows; arrow keys walk the results.
+// Search while typing: the server searches, this module shows the results; arrow keys move through them.
 
 const field = /** @type {HTMLInputElement} */ (document.getElementById("q"));
 const WAIT = 150; // ms after the last letter

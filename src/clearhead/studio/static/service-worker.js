@@ -1,5 +1,5 @@
-// Without a network: every page becomes the page of cards, and what that page needs comes from the cache.
-// With one, everything comes from the studio, so nothing is ever out of date.
+// Without a network, every page becomes the page of cards, and what that page needs comes from the cache.
+// With a network, everything comes from the studio, so nothing is ever out of date.
 
 const SHELL = "shell";
 const NEEDED = [

@@ -1,4 +1,4 @@
-// Keys, hints and copying. Every page is whole without this file; it only makes the hands faster.
+// Keys, hints and copying. Every page is complete without this file, which only makes it faster to use.
 
 import * as drafts from "./drafts.js";
 import { _ } from "./words.js";
@@ -9,8 +9,8 @@ const NAMED = { Space: " " };
 const TYPED = ["textarea", "input:not([type=radio], [type=checkbox], [type=range], [type=hidden])"].join();
 
 /**
- * On a page that asks for typed words, the first field has the focus: where there are keys, where the address leads to no
- * place in the page, and where nothing else has it. A program's editor does not take the focus.
+ * Focus the first field of a page that asks for typed text, if the device has a keyboard, the address names no place in
+ * the page, and nothing else has the focus. A program's editor does not take the focus.
  */
 function focusTyped() {
   if (!matchMedia("(hover: hover) and (pointer: fine)").matches || location.hash || document.activeElement !== document.body) return;
@@ -19,7 +19,7 @@ function focusTyped() {
 }
 
 /**
- * Whether a key press belongs to what has the focus, so that it is not ours.
+ * Whether a key press belongs to the focused element, so that it is not one of our keys.
  * @param {Element | null} target
  * @param {string} key
  */
@@ -108,7 +108,7 @@ function underway(event) {
   setTimeout(() => (sign.textContent = _("Working on it…")), SOON);
 }
 
-/** Back at a page that was left by a form: it is under way no more. */
+/** After Back to a page that was left by a form: the form is no longer under way. */
 function returned() {
   for (const sign of document.querySelectorAll(".underway")) sign.remove();
 }

@@ -1,5 +1,5 @@
-// A page that waits for proofs asks for itself again until they are there. A page to read then takes over what is new and
-// leaves the rest alone, whatever was guessed, typed, opened or focused in it; any other page is loaded again, once.
+// A page that waits for proofs requests itself again until they are there. A page to read then takes over the new parts and
+// leaves the rest unchanged, with whatever was guessed, typed, opened or focused in it. Any other page is reloaded, once.
 
 import * as drafts from "./drafts.js";
 

@@ -1,5 +1,5 @@
-// Walk: recompute every step as a number is edited, say how the number under the pointer came about, and light up
-// what it was made of. walk.py computes the same on the server; a test holds the two to each other.
+// Walk: recompute every step when a number is edited, explain the number under the pointer, and light up the numbers it
+// was made from. walk.py computes the same on the server, and a test compares the two.
 
 import { _ } from "./words.js";
 
@@ -78,7 +78,7 @@ export function sources(name, i, j, heads, width) {
 }
 
 /**
- * The number somebody typed, with a point or a comma; null where it is none, or too large. As walk.py reads it.
+ * The typed number, with a point or a comma; null if it is not a number, or too large. walk.py does the same.
  * @param {string} text
  */
 export function number(text) {

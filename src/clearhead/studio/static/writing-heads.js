@@ -1,5 +1,5 @@
 // @ts-check
-/** The heads of a model that writes: look through one, switch it off, and see which matter for a token. */
+/** The heads of a model that writes: show the weights of one, switch it off, and see which matter for a token. */
 import { make, scaleBar } from "/views/paint.js";
 import { jsonLines } from "./lines.js";
 import { post } from "./writing-request.js";

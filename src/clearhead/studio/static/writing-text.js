@@ -1,5 +1,5 @@
 // @ts-check
-/** A text that a model writes: its tokens, what each step looked at, and tokens put together into words or lines. */
+/** A text that a model writes: its tokens, the weights of each step, and tokens grouped into words or lines. */
 
 /** @typedef {{id: number, p: number, candidates: [number, string, number][], row: {values: any, scale: number}}} Step */
 

@@ -1,4 +1,4 @@
-"""The figure that a ```` ```lens ```` block of a pack's page becomes: one head of the demo model over one text.
+"""Render a ```` ```lens ```` block of a pack's page: one head of the demo model over one text.
 
 ```` ```lens
 text = "She put the glass on the table and it broke"
@@ -34,7 +34,7 @@ class EmbeddedHead(BaseModel):
 def figure(source: str) -> Markup | None:
     """Return the element that static/embed.js draws into, with a link to the same numbers without JavaScript.
 
-    None where the block does not say what to show.
+    None if the block does not say what to show.
     """
     try:
         block = EmbeddedHead.model_validate(tomllib.loads(source))

@@ -1,4 +1,4 @@
-"""Converts Markdown to plain text for excerpts of one line: without programs and marks, formulas as characters."""
+"""Convert Markdown to plain text for one-line excerpts: no programs, no markup, formulas as characters."""
 
 import re
 
@@ -7,7 +7,7 @@ from clearhead.studio.text.mathml import FUNCTIONS, OPERATORS, SYMBOLS
 _PROGRAM = re.compile(r"```.*?```|~~~.*?~~~", re.DOTALL)
 _FORMULA = re.compile(r"(?<!\$)\$++([^$]++)\$++")
 _MARKS = re.compile(r"[`*#\[\]]|\(/[^()]*\)|^[ \t]*(?:[-+]|\d+\.)\s", re.MULTILINE)
-_LONGEST = 2_000  # characters of a formula that is put into words
+_LONGEST = 2_000  # characters of the longest formula that is converted
 _LINES = re.compile(r"\||:?-{3,}:?")  # of a table
 _ROOT = re.compile(r"\\sqrt\s*(?:\[([^\[\]{}]*)\]\s*)?\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
@@ -27,7 +27,7 @@ def plain_text(text: str) -> str:
 
 
 def around(text: str, place: int, before: int = 50, most: int = 160) -> str:
-    """Return about `most` characters of a text from `before` a place on, in whole words.
+    """Return about `most` characters of a text, in whole words, starting `before` characters before a place.
 
     >>> around("one two three four five", 14, before=7, most=12)
     '… three four …'
@@ -42,7 +42,7 @@ def around(text: str, place: int, before: int = 50, most: int = 160) -> str:
 
 
 def _formula(source: str) -> str:
-    """Return LaTeX as characters: known commands as their sign, others left out."""
+    """Return LaTeX as characters: known commands as their sign, without the others."""
     if len(source) > _LONGEST:
         return ""
     before = ""

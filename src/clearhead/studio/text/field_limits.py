@@ -16,13 +16,13 @@ LONGEST: Final = {
     "prediction": 20_000,  # of what a program prints
     "note": 5_000,
     "search": 200,
-    "lens": 500_000,  # a text to read with a model: 128k tokens fit, and most models take far fewer
-    "prompt": 20_000,  # what a model is to answer or to continue
-    "question": 2_000,  # what the Lens is asked about a reading, as JSON
+    "lens": 500_000,  # a text for a model: 128k tokens fit, and most models take far fewer
+    "prompt": 20_000,  # a prompt for a model
+    "question": 2_000,  # a question about a reading, as JSON
     "name": 500,  # of a model: a folder, at most
 }
 
-DIGITS: Final = 10  # of an index; int() refuses 4,300 of them with a ValueError
+DIGITS: Final = 10  # of an index; int() raises ValueError for 4,300 digits
 
 
 def index_in(count: int, text: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Formats times, numbers, names of concepts and reasons as text for people."""
+"""Format times, numbers, names of concepts and reasons as text for people."""
 
 import hashlib
 import re
@@ -29,7 +29,7 @@ NAMES = (
 
 _HYPHENATED = re.compile(r"((?<!\w)\w+(?:-\w+)+)")
 
-# Why a program was stopped: `Outcome.stopped` -> what it did.
+# `Outcome.stopped` -> what the program did.
 STOPPED = {
     "time": mark("it took more than %(seconds)s seconds"),
     "memory": mark("it asked for too much memory"),
@@ -99,7 +99,7 @@ def within(identifier: str) -> str:
 
 
 def stopped(why: str, limits: Limits) -> str:
-    """Return in words why a program was stopped.
+    """Return why a program was stopped, in words.
 
     >>> stopped("time", Limits(seconds=10))
     'it took more than 10 seconds'

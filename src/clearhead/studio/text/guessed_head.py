@@ -1,4 +1,4 @@
-"""The figure that a ```` ```guess ```` block becomes: a word looks back. Guess at what, look, change a word, look.
+"""Render a ```` ```guess ```` block: guess what a word looks back at, see what a head says, change a word, guess again.
 
 ```` ```guess
 text = "The animal didn't cross the street because it was too tired"
@@ -11,8 +11,8 @@ other = [4, 0]
 otherwise = "A head of a small trained model looks back from *it* to *animal*."
 ``` ````
 
-The weights come from the demo model when somebody has guessed (`/look.json`); where the model is not installed, the
-words of `otherwise` stand for them.
+After a guess, the weights come from the demo model (`/look.json`). If the model is not installed, the text of
+`otherwise` replaces them.
 """
 
 import re
@@ -33,9 +33,9 @@ class GuessedHead(BaseModel):
     """The keys of a block.
 
     Attributes:
-        token: the word that looks. change, to: the word that is exchanged, and by what; "" for no second look.
+        token: the word that looks back. change, to: the word to replace, and its replacement; "" for no second guess.
         other: layer and head of a second head, shown after the change.
-        otherwise: what is said where there is no model, in Markdown.
+        otherwise: the text to show without a model, in Markdown.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -60,16 +60,16 @@ class GuessedHead(BaseModel):
 
 
 def block_in(page: str) -> str:
-    """Return the first block of a page, without its fence; "" where it has none."""
+    """Return the first block of a page, without its fence; "" if it has none."""
     match = FENCE.search(page)
     return match[1] if match else ""
 
 
 def figure(source: str, inline: Any) -> Markup | None:
-    """Return the element that static/guess.js works; None where the block does not say what to show.
+    """Return the element that static/guess.js drives; None if the block does not say what to show.
 
     Args:
-        inline: what makes a line of Markdown HTML.
+        inline: converts a line of Markdown to HTML.
     """
     try:
         block = GuessedHead.model_validate(tomllib.loads(source))

@@ -1,7 +1,7 @@
-"""A program of a page that can be edited and run in place: what a `live` block becomes, and the editor of a figure.
+"""Render a `live` block, a program that can be edited and run in place, and the editor of a figure.
 
-`library/page_outputs.py` writes the block, as JSON; static/live.js runs the program without leaving the page. Fields
-and buttons belong to the form `page-programs` of templates/learn/read.html, so that they work without JavaScript too.
+`library/page_outputs.py` writes the block as JSON; static/live.js runs the program without leaving the page. Fields and
+buttons belong to the form `page-programs` of templates/learn/read.html, so that they work without JavaScript too.
 """
 
 import json
@@ -30,7 +30,7 @@ class Live(BaseModel):
 
 
 def program(block: str) -> Markup | None:
-    """Return the element; None where the block is not well-formed."""
+    """Return the element; None if the block is not well-formed."""
     try:
         live = Live.model_validate(json.loads(block))
     except (ValueError, ValidationError, RecursionError):
@@ -42,14 +42,14 @@ def program(block: str) -> Markup | None:
 
 
 def printed(output: str) -> Markup:
-    """Return what a program printed, as an element; "" where that is nothing."""
+    """Return what a program printed, as an element; "" if it printed nothing."""
     if not output.strip():
         return Markup("")
     return Markup(f'<pre class="{role(output)}" tabindex="0">{escape(output.rstrip())}</pre>')  # noqa: S704 — escaped
 
 
 def role(output: str) -> str:
-    """Return the classes of an output's element: one with columns keeps its lines whole, others wrap on a phone.
+    """Return the classes of an output's element. An output with columns keeps its lines whole; others wrap on a phone.
 
     >>> role("seed 1: one head ends at 0.466"), role("heads  loss\\n    1  0.51")
     ('output', 'output columns')
@@ -58,7 +58,7 @@ def role(output: str) -> str:
 
 
 def editor(place: int, source: str) -> Markup:
-    """Return the field with the program, and the buttons that run it, stop it and bring it back."""
+    """Return the field with the program, and the buttons that run it, stop it and restore it."""
     rows = sum(max(1, -(-len(line) // COLUMNS)) for line in source.rstrip().split("\n"))  # long lines wrap
     label, run = escape(_("Program, which you can change")), escape(_("Run"))
     return Markup(  # noqa: S704 — every value is escaped

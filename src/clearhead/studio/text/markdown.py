@@ -1,4 +1,4 @@
-"""Converts Markdown to HTML: formulas to MathML, programs highlighted, HTML of the author escaped."""
+"""Convert Markdown to HTML: formulas to MathML, programs highlighted, the author's HTML escaped."""
 
 from functools import lru_cache
 from html import escape
@@ -21,7 +21,7 @@ _LEXERS = {"python": PythonLexer(), "py": PythonLexer(), "pytb": PythonTraceback
 
 @lru_cache(maxsize=4096)
 def code(source: str, kind: str = "python") -> Markup:
-    """A program, highlighted, in a `<pre>` one can scroll with the keyboard."""
+    """Return a highlighted program in a `<pre>` that can be scrolled with the keyboard."""
     lexer = _LEXERS.get(kind)
     inner = highlight(source, lexer, _FORMATTER) if lexer else escape(source)
     if lexer:  # each line wraps, hanging; breaks between lines are outside, so that a copied text has them once
@@ -43,11 +43,11 @@ def _html(text: str, _words: object) -> Markup:
 
 @lru_cache(maxsize=4096)
 def inline(text: str) -> Markup:
-    """One line of Markdown as HTML without a paragraph around it."""
+    """Return one line of Markdown as HTML, without a paragraph around it."""
     return Markup(_MARKDOWN.renderInline(text))  # noqa: S704 — as above
 
 
-LONG = 40  # characters of a formula in a line of text that may be wider than a phone
+LONG = 40  # an inline formula with more characters may be wider than a phone
 
 
 def _math(source: str, *, block: bool) -> str:
@@ -83,7 +83,7 @@ def _fence(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
 
 
 def _folded(program: Markup, source: str) -> Markup:
-    """A long program behind a line that opens it, so that what it shows is near what was said before."""
+    """Fold a long program behind a line that opens it, so that its output stays near the text before it."""
     says = many("The program: %(count)s line", "The program: %(count)s lines", len(source.splitlines()))
     return Markup('<details class="folded"><summary>{}</summary>{}</details>\n').format(says, program)
 

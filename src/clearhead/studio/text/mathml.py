@@ -1,4 +1,4 @@
-"""Converts the part of LaTeX that attention needs to MathML, which browsers draw without a library or a network.
+"""Convert the part of LaTeX that attention needs to MathML, which browsers draw without a library or a network.
 
 An unknown command or a formula that does not parse raises ValueError, and the page shows the source; nothing is
 guessed. A test converts every formula of the shipped packs. Why not latex2mathml: docs/decisions/0016.
@@ -24,7 +24,7 @@ from clearhead.studio.text.mathml_symbols import (
 
 TOKEN: Final = re.compile(r"\\[A-Za-z]+|\\.|[0-9]+(?:\.[0-9]+)?|\s+|.", re.S)
 WORDS: Final = ("mathrm", "operatorname", "text", "textrm", "mathtt", "texttt", "textit", "textbf")
-DEEPEST: Final = 60  # groups within one another
+DEEPEST: Final = 60  # nested groups
 LENGTH: Final = re.compile(r"\s*-?(?:\d+(?:\.\d+)?|\.\d+)\s*(?:pt|em|ex|mm|cm|in|mu)\s*")
 IN_TEXT: Final = re.compile(r"\\[A-Za-z]+|\\.|[{}~_^&%#$]|\s+|[^\\{}~_^&%#$\s]+|\\", re.S)
 ESCAPED: Final = {**{f"\\{char}": char for char in "_%#$&{}"}, "\\ ": "\xa0", "\\,": "\u2009", "\\;": "\xa0"}
@@ -54,7 +54,7 @@ class _Reader:
         self.source = source
         self.at = self.depth = 0
         self.style = ""  # the alphabet of the letters, such as mathbf
-        self.limits = False  # whether the atom read last takes its scripts above and below
+        self.limits = False  # whether the last atom has its scripts above and below
 
     def wrong(self, problem: str) -> ValueError:
         shown = self.source if len(self.source) <= 60 else f"{self.source[:60]}…"
@@ -79,7 +79,7 @@ class _Reader:
         return parts
 
     def group(self) -> str:
-        """Return one argument as one element: `{…}` or a single token; of a number its first digit."""
+        """Return one argument as one element: `{…}` or a single token, which is the first digit of a number."""
         token = self.peek()
         if token.isascii() and token[:1].isdigit() and len(token) > 1:
             self.tokens[self.at] = token[1:]
@@ -193,7 +193,7 @@ class _Reader:
         return f"<{kind}>{body}{self.group()}</{kind}>"
 
     def raw(self) -> str:
-        """Return an argument as it is written, including spaces."""
+        """Return an argument verbatim, including spaces."""
         if self.peek() != "{":
             return self.take()
         self.take("{")
@@ -263,7 +263,7 @@ class _Reader:
         return _row([*fence[:1], f"<mtable>{body}</mtable>", *fence[1:]])
 
     def gap(self) -> None:
-        r"""The space that `\\[2pt]` asks for between rows: read, and left to the browser."""
+        r"""Read and ignore the space between rows, as in `\\[2pt]`: the browser decides it."""
         end = self.starts[self.at - 1] + 2
         if self.peek() == "[" and self.starts[self.at] == end:
             close = self.source.find("]", end)

@@ -1,4 +1,4 @@
-"""What the LaTeX commands that `mathml` knows are drawn as."""
+"""Tables from LaTeX commands to the characters that `mathml` draws."""
 
 from typing import Final
 
@@ -26,7 +26,7 @@ OPERATORS: Final = {
     "sum": "∑", "prod": "∏", "int": "∫", "lt": "<", "gt": ">", "Vert": "‖", "vert": "|", "lvert": "|", "rvert": "|",
     "lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈", "rceil": "⌉", "%": "%", "_": "_", "#": "#", "$": "$", "&": "&",
 }  # fmt: skip
-# What may stand after \left, \middle and \right.
+# Delimiters after \left, \middle and \right.
 DELIMITERS: Final = {
     **{char: char for char in "()[]|/"}, "<": "⟨", ">": "⟩", ".": "",
     **{f"\\{name}": OPERATORS[name] for name in (
@@ -59,7 +59,7 @@ STYLES: Final = {
     "mathbf": "𝐀𝐚𝟎", "boldsymbol": "𝐀𝐚𝟎", "mathbb": "𝔸𝕒𝟘", "mathcal": "𝒜𝒶", "mathit": "𝐴𝑎", "textbf": "𝐀𝐚𝟎",
     "textit": "𝐴𝑎",
 }  # fmt: skip
-# Letters whose styled form was in Unicode before the others' block, which has a hole there.
+# Letters whose styled form is elsewhere in Unicode: their alphabet's block has a gap there.
 HOLES: Final = {"𝔺": "ℂ", "𝔿": "ℍ", "𝕅": "ℕ", "𝕇": "ℙ", "𝕈": "ℚ", "𝕉": "ℝ", "𝕑": "ℤ", "𝑕": "ℎ", "𝒺": "ℯ", "𝒼": "ℊ",
                 "𝓄": "ℴ", "𝒝": "ℬ", "𝒠": "ℰ", "𝒡": "ℱ", "𝒣": "ℋ", "𝒤": "ℐ", "𝒧": "ℒ", "𝒨": "ℳ", "𝒭": "ℛ"}  # fmt: skip
 _BOLD_GREEK: Final = {
@@ -70,7 +70,7 @@ _BOLD_GREEK: Final = {
 
 
 def styled(char: str, style: str) -> str:
-    """A letter or digit in the alphabet of a command; "" where the alphabet lacks it."""
+    """Return a letter or digit in the alphabet of a command; "" if the alphabet lacks it."""
     upper, lower, *digits = map(ord, STYLES[style])
     if "A" <= char <= "Z":
         drawn = chr(upper + ord(char) - 65)

@@ -1,7 +1,7 @@
-"""The figure that a `frames` block of a page becomes: pictures drawn by a program, one shown at a time by a slider.
+"""Render a `frames` block of a page: pictures drawn by a program, of which a slider shows one at a time.
 
-`library/page_outputs.py` writes the block, as JSON; static/frames.js moves between the pictures. Without JavaScript
-the first one is there, with the program that drew it, which can be edited and run (`live_program.py`).
+`library/page_outputs.py` writes the block as JSON; static/frames.js moves between the pictures. Without JavaScript the
+page shows the first one, with the program that drew it, which can be edited and run (`live_program.py`).
 """
 
 import hashlib
@@ -29,14 +29,14 @@ class Frames(BaseModel):
     start: int = Field(ge=0)
     frames: list[str] = Field(min_length=1)
     source: str
-    place: int | None = Field(default=None, ge=0)  # among the programs of the page; None: it cannot be run again
+    place: int | None = Field(default=None, ge=0)  # index among the page's programs; None: cannot run again
 
 
 def figure(block: str, code: Callable[[str], Markup]) -> Markup | None:
-    """Return the element; None where the block is not well-formed or one of its pictures must not be shown in a page.
+    """Return the element; None if the block is not well-formed or one of its pictures is unsafe in a page.
 
     Args:
-        code: what shows a program.
+        code: renders a program.
     """
     try:
         shown = Frames.model_validate(json.loads(block))
@@ -56,7 +56,7 @@ def figure(block: str, code: Callable[[str], Markup]) -> Markup | None:
 
 
 def pictures(shown: Frames) -> Markup:
-    """Return every picture as an element, one of them visible; "" where one of them must not be shown in a page."""
+    """Return every picture as an element, one of them visible; "" if one of them is unsafe in a page."""
     prefix = f"f{hashlib.sha256(shown.model_dump_json().encode()).hexdigest()[:8]}"
     name = shown.label or _("Figure")
     drawn = [
@@ -72,7 +72,7 @@ def pictures(shown: Frames) -> Markup:
 
 
 def _slider(shown: Frames) -> str:
-    """What moves between the pictures; "" where there is one alone."""
+    """Return the slider that moves between the pictures; "" if there is only one."""
     if not shown.values:
         return f"<figcaption>{escape(shown.label)}</figcaption>" if shown.label else ""
     value = escape(shown.values[shown.start])

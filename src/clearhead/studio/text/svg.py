@@ -1,6 +1,6 @@
-"""Puts SVG figures that a pack's programs drew into a page, in the page's own colours, light and dark.
+"""Embed SVG figures that a pack's programs drew into a page, in the page's own colours, light and dark.
 
-Only listed shapes and attributes are copied; everything else is left out, including `<style>`. Black becomes the page's
+Only listed shapes and attributes are copied; everything else is dropped, including `<style>`. Black becomes the page's
 text colour, white its background, greys are mapped between them, and matplotlib's first colours to the page's.
 """
 
@@ -31,7 +31,7 @@ ATTRIBUTES = PAINTS | frozenset(
 NAMED = {"black": "#000000", "white": "#ffffff", "gray": "#808080", "grey": "#808080", "lightgray": "#d3d3d3",
          "lightgrey": "#d3d3d3", "darkgray": "#a9a9a9", "darkgrey": "#a9a9a9", "dimgray": "#696969"}  # fmt: skip
 OURS = {"#1f77b4": "var(--accent)", "#ff7f0e": "var(--query)", "#2ca02c": "var(--key)", "#d62728": "var(--wrong)"}
-INK, MUTED, HAIRLINE = 0x50, 0x99, 0xEC  # the lightest grey that is drawn as each; what is lighter is paper
+INK, MUTED, HAIRLINE = 0x50, 0x99, 0xEC  # the lightest grey that is drawn as each; lighter greys become the paper
 
 
 @lru_cache(maxsize=512)
@@ -39,7 +39,7 @@ def figure(svg: str, label: str, prefix: str = "") -> Markup:
     """Return the figure as an element of a page; "" if there is none or it is unsafe.
 
     Args:
-        svg: what the program drew, as the proof keeps it.
+        svg: the drawing, as stored in the proof.
         label: the text for screen readers; the figure's own title is added.
         prefix: put before its ids, so that two figures in a page do not share ids.
     """

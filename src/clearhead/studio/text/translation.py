@@ -31,7 +31,7 @@ def _(text: str, **values: Any) -> str:
 
 
 def mark(text: str) -> str:
-    """Return the text unchanged: marks it for the catalogs, to be translated later."""
+    """Mark a text for the catalogs, to be translated later; returns it unchanged."""
     return text
 
 
@@ -45,7 +45,7 @@ def many(singular: str, plural: str, count: int, **values: Any) -> str:
 
 
 def translate(text: str) -> str:
-    """Return a message in the language of this request: by its pattern, with the messages among its values.
+    """Return a message in the language of this request. Its pattern is translated, and so are messages in its values.
 
     A text that a proof stored is translated paragraph by paragraph.
 
@@ -83,12 +83,12 @@ def lookup_many(singular: str, plural: str, count: int) -> str:
 
 
 def use_language(language: str | gettext.NullTranslations) -> None:
-    """Use this language for the rest of the request; an unknown one is English."""
+    """Use this language for the rest of the request; English if it is unknown."""
     _spoken.set(catalog(language) if isinstance(language, str) else language)
 
 
 def current_catalog() -> gettext.NullTranslations:
-    """Return the catalog of this request; cached texts have it in their keys."""
+    """Return the catalog of this request, which is part of the key of cached texts."""
     return _spoken.get() or _ENGLISH
 
 

@@ -1,4 +1,4 @@
-"""The address of a request, and which addresses a redirect may lead to."""
+"""The address of a request, and the addresses to which a redirect may lead."""
 
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -6,14 +6,14 @@ from fastapi import Request
 
 
 def address_of(request: Request, *, without: str = "") -> str:
-    """Return the path and query of this request, leaving out the parameter `without`."""
+    """Return the path and query of this request, without the parameter `without`."""
     query = urlencode([(name, value) for name, value in request.query_params.multi_items() if name != without])
     path: str = request.scope["path"]
     return f"{path}?{query}" if query else path
 
 
 def as_link(request: Request) -> str:
-    """Return the path and query of this request, quoted to be the target of a link on our own page."""
+    """Return the path and query of this request, quoted as the target of a link on our own page."""
     path = quote(request.scope["path"], safe="/~:@!$&'()*+,;=")
     query = request.scope.get("query_string", b"").decode("latin-1")
     return f"/{path.lstrip('/')}" + (f"?{query}" if query else "")
@@ -26,7 +26,7 @@ def safe(address: str) -> str:
 
 
 def referring_page(request: Request) -> str:
-    """Return the page of this studio whose form was sent; the home page where that is not known."""
+    """Return the page of this studio whose form was sent; the home page if that is not known."""
     try:
         came = urlsplit(request.headers.get("referer", ""))
     except ValueError:  # as of "http://[::1"

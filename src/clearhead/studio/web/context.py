@@ -1,4 +1,4 @@
-"""The request context of every route: the learner's store and history, the library, the queues, the clock."""
+"""The request context of a route: the learner's store and history, the library, the queues, the clock."""
 
 import os
 import secrets
@@ -29,17 +29,17 @@ from clearhead.studio.web.security import Csrf
 from clearhead.studio.web.settings import Settings
 from clearhead.studio.web.work_queues import WorkQueue, needs_queue
 
-REMEMBERED = 100  # verdicts on programs
+REMEMBERED = 100  # cached verdicts on programs
 LENSES = 4  # Lens requests that run at once
-WRITERS = 2  # of the Lens that writes
+WRITERS = 2  # writing requests of the Lens that run at once
 LEARNERS = 300  # learners whose progress is held in memory
 GUEST = -1  # a visitor who has not logged in: nothing is stored under this number
-SETTING = "setting:"  # under which the store keeps them
+SETTING = "setting:"  # prefix of settings in the store
 SETTINGS = {"theme": "system", "clock": "1", "language": "en", "keys": "on"}
 
 
 def now_utc() -> datetime:
-    """Return the time, aware. Tests replace the clock of the context."""
+    """Return the current time, timezone-aware. Tests replace the clock of the context."""
     return datetime.now(UTC)
 
 
@@ -49,7 +49,7 @@ async def _nobody_left() -> bool:
 
 @dataclass
 class Context:
-    """What a route needs: of the whole studio, and after `at` or `for_request` of one learner and one request."""
+    """The state that a route needs: of the studio and, after `at` or `for_request`, of a learner and a request."""
 
     settings: Settings
     store: Store
@@ -64,7 +64,7 @@ class Context:
     queues: Mapping[str, WorkQueue] = field(init=False)
     _others: OrderedDict[int, tuple[Store, Learner]] = field(default_factory=OrderedDict, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
-    left: Callable[[], Awaitable[bool]] = field(default=_nobody_left, init=False)  # whether the browser has gone
+    left: Callable[[], Awaitable[bool]] = field(default=_nobody_left, init=False)  # whether the browser has hung up
     _remembers: bool = field(default=False, init=False)
     _settings: dict[str, str] | None = field(default=None, init=False)
     _seen: tuple[int, tuple[Progress, History]] | None = field(default=None, init=False)
@@ -78,7 +78,7 @@ class Context:
         self.learner = Learner(self.store, self.library.written)
         programs = self.settings.programs
         locks = Locks(self.settings.data / "locks") if self.settings.processes > 1 else None
-        # One experiment at once: a measured time means nothing while another is measured.
+        # One experiment at a time: a measured time means nothing while another one runs.
         at_once = {"programs": programs, "experiments": 1, "lens": LENSES, "writing": WRITERS}
         self.queues = {name: WorkQueue(name, count, locks) for name, count in at_once.items()}
 
@@ -90,11 +90,11 @@ class Context:
         self.store.close()
 
     def set_library(self, library: Library) -> None:
-        """Teach from this library from now on: the same packs with more of them proved."""
+        """Use this library from now on: the same packs with more items proved."""
         self.library = library
 
     def proved(self, item: Item, seed: int) -> Proved:
-        """Return the item's proof at this seed; at its own seed where there is no other."""
+        """Return the item's proof at this seed, or else at its own seed."""
         own = self.library.proved[item.id]
         if seed == own.receipt.seed or not item.variants:
             return own
@@ -103,7 +103,7 @@ class Context:
         return self.variants.wait(item, self.library.pack_of(item.id), seed) or own
 
     def next_seed(self, item: Item) -> int:
-        """Return the seed to put this item with now: other numbers each time, once they are proved."""
+        """Return the seed with which to put this item now: other numbers each time, once they are proved."""
         seed = self.variants.seed(item, len(self.history.by_item.get(item.id, ())))
         return seed if self.variants.ready(item, seed) else self.library.proved[item.id].receipt.seed
 
@@ -120,7 +120,7 @@ class Context:
 
     @property
     def history(self) -> History:
-        """What was answered, as of the newest attempt."""
+        """The learner's answers, as of the newest attempt."""
         return self._known()[1]
 
     def attempt_now(self, attempt_id: str) -> tuple[Attempt | None, bool]:
@@ -135,7 +135,7 @@ class Context:
 
         Args:
             chosen: the learner's settings; a guest has none.
-            state: of the learner's attempts; None reads it when it is needed.
+            state: the state of the learner's attempts; None: read it when needed.
         """
         mine = self.for_request()
         mine.who, mine._settings = name, chosen if learner != GUEST else {}
@@ -144,7 +144,7 @@ class Context:
         return mine
 
     def _kept_of(self, learner: int) -> tuple[Store, Learner]:
-        """Return what is kept in memory of a learner; the least recently active learner is dropped and read again."""
+        """Return the cached state of a learner. The least recently active learner is dropped and read again later."""
         with self._lock:
             held = self._others.get(learner)
         if held is None:
@@ -159,11 +159,11 @@ class Context:
 
     @property
     def owner(self) -> str:
-        """The owner of this learner's programs: the sandbox alternates between owners."""
+        """The owner of this learner's programs in the sandbox, which alternates between owners."""
         return f"learner {self.store.learner}"
 
     def for_request(self) -> "Context":
-        """Return the context of one request, which reads new attempts once and again after each of its own writes."""
+        """Return the context of one request, which reads new attempts once, and again after each of its own writes."""
         mine = copy(self)
         mine._remembers, mine._seen, mine._settings = True, None, None
         return mine
@@ -176,7 +176,7 @@ class Context:
         return self._seen[1]
 
     def verdict(self, question: Question, response: object) -> Verdict:
-        """Grade a response; the verdict on a program is remembered, so that it is not run again."""
+        """Grade a response. The verdict on a program is cached, so that it does not run again."""
         if question.form not in ("code", "order"):
             return question.verdict(response, self.owner)
         key = f"{question.draft.id} {response}"
@@ -188,7 +188,7 @@ class Context:
         return self._verdicts[key]
 
     def recorded(self, question: Question, program: str) -> Recorded:
-        """Return what a program did in its tests; remembered, as a verdict is."""
+        """Return what a program did in its tests; cached like a verdict."""
         key = f"{question.draft.id} {program}"
         if key not in self._recorded:
             needs_queue()
@@ -215,7 +215,7 @@ def context_of(request: Request) -> Context:
 
 
 async def _current_context(request: Request) -> Context:
-    """As a dependency: a coroutine, for FastAPI sends a plain function to another thread."""
+    """The context as a dependency. It is a coroutine, because FastAPI runs a plain function in another thread."""
     context = context_of(request)
     context.left = request.is_disconnected
     return context
@@ -225,13 +225,13 @@ CurrentContext = Annotated[Context, Depends(_current_context)]
 
 
 def secret_in(folder: Path) -> str:
-    """Return this studio's secret, made on the first start; forms opened before a restart stay valid after it."""
+    """Return this studio's secret, created at the first start, so that open forms stay valid after a restart."""
     file = folder / "secret"
     if not file.exists():
         whole = folder / f"secret.{secrets.token_hex(4)}"
         whole.touch(mode=0o600)
         whole.write_text(secrets.token_urlsafe(32))
-        with suppress(FileExistsError):  # another studio over the same folder was first
+        with suppress(FileExistsError):  # another studio with the same folder was faster
             os.link(whole, file)
         whole.unlink()
     try:

@@ -1,6 +1,6 @@
-"""Refuses requests that another site makes: its links may open plain pages, and nothing else.
+"""Refuse requests from other sites: their links may open plain pages, and nothing else.
 
-A browser says where a request comes from in Sec-Fetch-Site, which no page can set. A GET needs no form token, so an
+Browsers report the origin of a request in Sec-Fetch-Site, which no page can set. A GET needs no form token, so an
 image, a frame or a link on any site could otherwise make this machine run a program, open a model or begin a test.
 """
 
@@ -11,15 +11,15 @@ from fastapi import HTTPException, Request
 from clearhead.studio.text.translation import _
 from clearhead.studio.web.route_marks import is_linkable
 
-OURS: Final = ("same-origin", "none")  # a page of the studio; the address bar, a bookmark, or no browser at all
+OURS: Final = ("same-origin", "none")  # a page of the studio; the address bar, a bookmark, or no browser
 
 
 class CrossSite(Exception):
-    """A page on another site requests what only the studio's own pages may request."""
+    """A page on another site made a request that only the studio's own pages may make."""
 
 
 def check_origin(request: Request) -> None:
-    """Check of every route: refuse what another site sends, except a link to a linkable page.
+    """Refuse a request from another site, except a link to a linkable page. Checked on every route.
 
     A form of another origin is refused even with a form token: a server on another port of this host, or on a host of
     the same domain, may ask for a signed one and set it as a cookie.
@@ -39,9 +39,9 @@ def check_origin(request: Request) -> None:
 
 
 def _is_own_origin(request: Request) -> bool:
-    """Return whether the page that sends this is the studio's own: at the host it is asked for, or at its --url.
+    """Return whether the request comes from a page of the studio: at the requested host, or at its --url.
 
-    Browsers send Origin with every form, Sec-Fetch-Site over https and to this machine alone.
+    Browsers send Origin with every form, but Sec-Fetch-Site only over https and to this machine.
     """
     origin, url = request.headers.get("origin"), request.app.state.context.settings.url or ""
     known = {_host(url), request.headers.get("host", "").lower()} - {""}
@@ -49,5 +49,5 @@ def _is_own_origin(request: Request) -> bool:
 
 
 def _host(url: str) -> str:
-    """Return the host and port of an origin or of --url; anything for what is neither."""
+    """Return the host and port of an origin or of --url; undefined for any other text."""
     return url.partition("://")[2].rstrip("/").lower()

@@ -1,7 +1,7 @@
-"""Locks that all processes of one studio share: advisory locks on the bytes of one file.
+"""Locks shared by all processes of one studio: advisory locks on the bytes of one file.
 
-A lock belongs to an open file (F_OFD_SETLK), so the kernel releases it when the process that holds it ends, however it
-ends. Only locks are kept in the file; it stays empty.
+A lock belongs to an open file (F_OFD_SETLK), so the kernel releases it when its process ends, even if it is killed. The
+file stays empty; only its locks are used.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from zlib import crc32
 
 from clearhead.studio.learner.database import private_file
 
-EVERYBODY: Final = -2  # the owner of locks that all learners compete for; a learner's number is -1 or above
+EVERYBODY: Final = -2  # owner of locks that all learners share; a learner's number is -1 or above
 LOOK: Final = 0.02  # seconds between two tries
 
 
@@ -24,7 +24,7 @@ class Locks:
     """Semaphores by kind and owner.
 
     Args:
-        file: made if it is not there, on a local file system.
+        file: created if it does not exist; on a local file system.
     """
 
     def __init__(self, file: Path) -> None:
@@ -32,7 +32,7 @@ class Locks:
         private_file(file)
 
     def take(self, kind: str, owner: int, count: int) -> int | None:
-        """Take one of `count` places; return a file descriptor whose closing releases it, None if all are taken."""
+        """Take one of `count` places. Return a file descriptor that releases it when closed; None if all are taken."""
         descriptor = os.open(self._file, os.O_RDWR)
         for place in range(count):
             byte = (crc32(kind.encode()) & 0xFFFF) << 40 | (owner - EVERYBODY) << 8 | place

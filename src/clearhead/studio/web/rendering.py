@@ -1,4 +1,4 @@
-"""Renders templates: `render(request, "learn/topic.html", topic=…)` returns the response."""
+"""Render templates: `render(request, "learn/topic.html", topic=…)` returns the response."""
 
 from functools import lru_cache
 from gettext import NullTranslations
@@ -23,8 +23,8 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     extensions=["jinja2.ext.i18n"],
-    auto_reload=False,  # whether a file has changed is not asked at each request
-    undefined=StrictUndefined,  # a name that no route gave is a fault, never a silent gap
+    auto_reload=False,  # do not check at each request whether a file has changed
+    undefined=StrictUndefined,  # a missing value is an error, never a silent gap
 )
 _TEMPLATES.policies["ext.i18n.trimmed"] = True
 _TEMPLATES.install_gettext_callables(translation.lookup, translation.lookup_many, newstyle=True)  # type: ignore[attr-defined]
@@ -32,7 +32,7 @@ _TEMPLATES.install_gettext_callables(translation.lookup, translation.lookup_many
 
 @lru_cache(maxsize=4096)
 def _markup(text: str, words: NullTranslations, filled: bool) -> Markup:
-    """The text as the catalog has it; filled: with no values, which leaves one % of two."""
+    """Return the catalog's text, filled with no values, which turns %% into %."""
     markup = Markup(words.gettext(text))  # noqa: S704 — a text of ours
     return markup % {} if filled else markup
 
@@ -60,13 +60,13 @@ _TEMPLATES.filters.update(
 )
 _TEMPLATES.globals.update(longest=LONGEST, version=__version__, marked=formatting.marked, drawn=figure)
 
-EDITOR = Path(__file__).parents[1] / "static" / "codemirror.js"  # built by set-up where there is Node
+EDITOR = Path(__file__).parents[1] / "static" / "codemirror.js"  # built by set-up if Node is installed
 # Theme setting -> the media query of the dark style sheet.
 DARK = {"system": "(prefers-color-scheme: dark)", "dark": "all", "light": "not all"}
 
 
 def render(request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """Return the template as a response, with what base.html needs: the form token, the theme and the address.
+    """Return the template as a response, with the values that base.html needs: form token, theme and address.
 
     A template extends "web/base.html" and fills the blocks `title`, `head` and `main`.
     """
@@ -82,7 +82,7 @@ def render(request: Request, name: str, *, status: int = 200, **values: Any) -> 
 
 
 def render_without_database(request: Request, name: str, *, status: int, **values: Any) -> HTMLResponse:
-    """Return the template as a response without asking the database, for when it is unavailable."""
+    """Return the template as a response without using the database, for when it is unavailable."""
     return _page(request, name, status, "en", theme="system", keys="on", who="", learner=GUEST, **values)
 
 

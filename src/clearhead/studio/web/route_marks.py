@@ -1,7 +1,7 @@
-"""Marks on routes that open them further than the default: to everyone, or to links on other sites.
+"""Decorators that open routes further than the default: to everyone, or to links on other sites.
 
-A route without a mark serves only someone who may use the studio, and only the studio's own pages. The decision is
-made from the route that was matched, never from a URL, which a Host header can shape.
+A route without a mark serves only people who may use the studio, and only requests from its own pages. The decision is
+made from the matched route, never from a URL, which a Host header can shape.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,9 @@
-"""Forms that were sent and not taken yet: every POST redirects (303) to a page that a GET can show again.
+"""Saved forms: every POST redirects (303) to a page that a GET can show again, so sent forms are stored.
 
-The fields of a question that was answered incompletely, asked for a hint or compares an explanation are kept here until
-it is answered; the playground keeps its latest runs; a refused form keeps what was typed. All of it belongs to the
-learner and is forgotten at log-out. Why a request was refused is in the address of its page, signed; why a log-in was
-refused is in a cookie, since it may hold what somebody typed.
+The fields of a question are stored until it is answered, if its form was incomplete, requested a hint or compares an
+explanation. The playground stores its latest runs, and a refused form what was typed. All of this belongs to the
+learner and is deleted at log-out. The reason for a refusal is in the address of its page, signed. The reason why a
+log-in was refused is in a cookie, because it may contain what somebody typed.
 """
 
 import json
@@ -21,10 +21,10 @@ from clearhead.studio.learner.store import Store
 from clearhead.studio.questions.draft import Draft
 from clearhead.studio.web.context import Context
 
-LATEST: Final = 10  # forms and runs that are kept for a learner
-KINDS: Final = {"form": LATEST, "run": LATEST, "refused": 3}  # what was refused may be as long as a request
+LATEST: Final = 10  # forms and runs that are stored for a learner
+KINDS: Final = {"form": LATEST, "run": LATEST, "refused": 3}  # fewer refused forms, which may be as long as a request
 COOKIE: Final = "clearhead-refused"
-LASTS: Final = 60  # seconds between the redirect and the page it leads to, at most
+LASTS: Final = 60  # most seconds between the redirect and the page it leads to
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class SavedForm:
 
     Attributes:
         fields: field -> values, to fill the form in again.
-        lacking: what the form lacked; "" where nothing did.
+        lacking: what the form lacked; "" if it was complete.
         compare: whether an explanation is compared with the criteria next.
     """
 
@@ -48,18 +48,18 @@ def save_form(context: Context, draft: Draft, form: SavedForm) -> None:
 
 
 def saved_form(context: Context, draft: Draft) -> SavedForm:
-    """Return the form as it was last sent with this draft; an empty one where it was not sent."""
+    """Return the form as it was last sent with this draft, or an empty one."""
     kept = get(context, "form", draft.id)
     return SavedForm(kept["fields"], kept["lacking"], kept["compare"]) if kept else SavedForm()
 
 
 def form_key(draft: Draft) -> str:
-    """Where the store keeps the form of this question, until it is answered."""
+    """Return the store key of this question's form."""
     return f"form:{draft.id}"
 
 
 def keep(context: Context, kind: str, id: str, values: Mapping[str, Any]) -> None:
-    """Keep these values under an id, and only the latest of their kind."""
+    """Store these values under an id, and keep only the latest of their kind."""
     context.store.keep(f"{kind}:{id}", json.dumps({"at": context.now().timestamp(), **values}))
     ages = {id: json.loads(value)["at"] for id, value in context.store.kept_under(f"{kind}:").items()}
     for old in sorted(ages, key=lambda id: ages[id])[: -KINDS[kind]]:
@@ -67,25 +67,25 @@ def keep(context: Context, kind: str, id: str, values: Mapping[str, Any]) -> Non
 
 
 def get(context: Context, kind: str, id: str) -> dict[str, Any] | None:
-    """Return what was kept under this id, or None."""
+    """Return the values stored under this id, or None."""
     kept = context.store.kept(f"{kind}:{id}")
     return json.loads(kept) if kept else None
 
 
 def forget_all(store: Store) -> None:
-    """Forget everything that this learner sent and did not answer."""
+    """Delete every saved form of this learner."""
     for kind in KINDS:
         for id in store.kept_under(f"{kind}:"):
             store.drop(f"{kind}:{id}")
 
 
 def is_form_post(request: Request) -> bool:
-    """Return whether a browser sent a form and shows the response as a page; a script reads the response as data."""
+    """Return whether a browser sent a form and will show the response as a page; a script reads it as data."""
     return request.method == "POST" and "text/html" in request.headers.get("accept", "")
 
 
 def to_refusal_page(context: Context, reason: Mapping[str, object], typed: Mapping[str, Any]) -> Response:
-    """Redirect to the page that says why a form was refused and, where something was `typed`, shows it."""
+    """Redirect to the page that says why a form was refused and shows what was `typed`, if anything."""
     id = secrets.token_hex(6) if typed else ""
     if typed:
         keep(context, "refused", id, typed)
@@ -93,24 +93,24 @@ def to_refusal_page(context: Context, reason: Mapping[str, object], typed: Mappi
 
 
 def redirect_back(context: Context, address: str, **reason: object) -> Response:
-    """Redirect to a form, which says once why it was not taken: see `refusal_of`."""
+    """Redirect to a form, which shows the reason for the refusal once: see `refusal_of`."""
     response = RedirectResponse(address, 303)
     response.set_cookie(COOKIE, sign(context, reason), max_age=LASTS, httponly=True, samesite="strict")
     return response
 
 
 def refusal_of(context: Context, request: Request) -> dict[str, Any]:
-    """Return what `redirect_back` was given; {} where it was not called."""
+    """Return the reason that `redirect_back` was given, or {}."""
     return read_signed(context, request.cookies.get(COOKIE, "")) or {}
 
 
 def sign(context: Context, reason: Mapping[str, object]) -> str:
-    """Return why a request was refused as signed text for an address."""
+    """Return the reason for a refusal as signed text for an address."""
     return str(_signer(context).dumps(dict(reason)))
 
 
 def read_signed(context: Context, text: str) -> dict[str, Any] | None:
-    """Return what `sign` was given; None where this studio did not sign the text."""
+    """Return the reason in a signed text; None if this studio did not sign it."""
     try:
         return dict(_signer(context).loads(text))
     except BadSignature:

@@ -21,7 +21,7 @@ from clearhead.studio.text.translation import _
 COOKIE: Final = "clearhead-csrf"
 FIELD: Final = "csrf"
 HEADER: Final = "x-csrf-token"
-MAX_BODY: Final = 2**20  # bytes; the largest thing anybody sends is a page of code or notes
+MAX_BODY: Final = 2**20  # bytes; the largest ordinary request is a page of code or notes
 
 HEADERS: Final = {
     "content-security-policy": (
@@ -88,7 +88,7 @@ def _is_address(name: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware: security headers on every response, and a limit on what a request may carry."""
+    """ASGI middleware: sets security headers on every response, and limits the size of a request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -118,13 +118,13 @@ class Guard:
 
 
 class Csrf:
-    """Double-submit token: a form carries what the cookie carries, and both are signed with this studio's secret."""
+    """Double-submit token: the form and the cookie carry the same value, signed with this studio's secret."""
 
     def __init__(self, secret: str) -> None:
         self._signer = URLSafeSerializer(secret, salt="csrf")
 
     def issue(self, request: Request) -> tuple[str, bool]:
-        """Return the token for this browser's forms, and whether its cookie still has to be set."""
+        """Return the token for this browser's forms, and whether its cookie must still be set."""
         token = request.cookies.get(COOKIE, "")
         if self._ours(token):
             return token, False

@@ -1,4 +1,4 @@
-"""The settings that a studio is started with."""
+"""The settings with which a studio is started."""
 
 import os
 import re
@@ -33,18 +33,18 @@ class Settings:
     """Where the studio listens, what it teaches, and where it keeps the learner's work.
 
     Args:
-        data: folder for the database, its backups, the secret and the proof cache; made when missing.
-        host: the address to listen on. Another than this machine's own makes the studio a shared one, with accounts.
-        port: the first port to try; 0 asks the system for any.
-        accounts: ask who it is on this machine's own address too.
+        data: folder for the database, its backups, the secret and the proof cache; created if missing.
+        host: the address to listen on. Any but this machine's own makes the studio a shared one, with accounts.
+        port: the first port to try; 0 lets the system choose.
+        accounts: require a log-in on this machine's own address too.
         certificate, key: PEM files, to serve https.
-        url: how learners reach a shared studio, where that is not its host and port: behind a proxy, by a name.
-        database: a PostgreSQL URL to keep attempts in; None is an SQLite file in `data`.
-        token: what a browser must show once to use a studio for one person, since other users of this machine reach its
-            address too; None has `serve` make one, "" asks nobody.
-        proxies: addresses or networks of reverse proxies whose X-Forwarded headers are believed; by default nobody's.
-        workers: processes that serve it; None is one a core for a shared studio on PostgreSQL, else one.
-        packs: course packs to teach; None is the shipped ones.
+        url: the address at which learners reach a shared studio, if not its host and port: behind a proxy, by a name.
+        database: a PostgreSQL URL for the attempts; None: an SQLite file in `data`.
+        token: what a browser must show once to use a studio for one person, because other users of this machine can
+            reach its address too; None: `serve` makes one; "": no token is required.
+        proxies: addresses or networks of reverse proxies whose X-Forwarded headers are trusted; none by default.
+        workers: number of serving processes; None: one per core for a shared studio on PostgreSQL, else one.
+        packs: course packs to teach; None: the shipped ones.
     """
 
     data: Path = field(default_factory=lambda: platformdirs.user_data_path("clearhead"))
@@ -78,19 +78,19 @@ class Settings:
 
     @property
     def shared(self) -> bool:
-        """Whether other people use it: then each logs in, and programs must be confined."""
+        """Whether other people use it; then everybody logs in, and programs must be confined."""
         return self.accounts or self.host not in LOCAL
 
     @property
     def processes(self) -> int:
-        """How many processes serve it."""
+        """The number of processes that serve it."""
         if self.workers is not None:
             return self.workers
         return CORES if self.shared and self.database is not None else 1
 
     @property
     def programs(self) -> int:
-        """How many programs of learners run at once, of all processes: two a core, as far as the memory goes.
+        """The number of learners' programs that run at once, over all processes: two per core, if memory allows.
 
         A program that is tested is two confined processes.
         """
@@ -107,12 +107,12 @@ class Settings:
         return names_of_this_machine() | named if self.shared else frozenset({*LOCAL, "::1"}) | named
 
     def address(self, port: int) -> str:
-        """Return its address when it listens on this port."""
+        """Return the studio's address if it listens on this port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return (self.url or f"{'https' if self.certificate else 'http'}://{host}:{port}").rstrip("/")
 
     def opens_at(self, port: int) -> str:
-        """Return the address to open first: with the token, where one is required."""
+        """Return the address to open first, with the token if one is required."""
         address = self.address(port)
         return f"{address}/?token={self.token}" if self.token and not self.shared else address
 
@@ -122,7 +122,7 @@ class Settings:
 
 
 def _check_proxy(proxy: str) -> None:
-    # uvicorn takes "*" for anybody, who may then count as any address, and a name for a proxy that never comes.
+    # For uvicorn, "*" trusts everybody, who could then claim any address, and a name matches no proxy.
     try:
         ip_network(proxy)
     except ValueError as problem:

@@ -1,8 +1,8 @@
 """Queues for slow work, so that no learner waits for another and no page waits for a program.
 
-Pages run in the server's own threads. Programs and models run in separate threads: one piece of work of each learner
-runs at a time, a few more wait, and the rest are refused. A learner has at most one in the shared queue, so learners
-alternate there. With several processes the limits hold for all of them together.
+Pages run in the server's own threads. Programs and models run in separate threads: one job per learner runs at a time,
+a few more wait, and the rest is refused. A learner has at most one job in the shared queue, so learners alternate
+there. With several processes, the limits hold for all of them together.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from clearhead.studio.web.locks import Locks
 
 P = ParamSpec("P")
 R = TypeVar("R")
-WAITING: Final = 3  # of one learner, besides the one that runs
-LOOK: Final = 0.2  # seconds between looks whether the browser still waits
+WAITING: Final = 3  # waiting jobs of one learner, besides the one that runs
+LOOK: Final = 0.2  # seconds between checks whether the browser still waits
 SECONDS: Final = 2  # after which a refused learner may try again
 _on_page: ContextVar[bool] = ContextVar("on_page", default=False)
 
@@ -38,7 +38,7 @@ class Busy(Exception):
 
 
 class NeedsQueue(Exception):
-    """A route in a page thread reached slow work: it is called again in its queue."""
+    """A route in a page thread reached slow work, and is called again in its queue."""
 
 
 @dataclass
@@ -53,9 +53,9 @@ class WorkQueue:
     """A queue for one kind of slow work.
 
     Args:
-        name: of its threads.
-        at_once: how many pieces of work run at once, of all learners together.
-        locks: shared with the other processes of this studio; None where there is only one.
+        name: the name of its threads.
+        at_once: how many jobs run at once, over all learners.
+        locks: shared with the other processes of this studio; None if there is only one.
     """
 
     def __init__(self, name: str, at_once: int, locks: Locks | None = None) -> None:
@@ -63,16 +63,16 @@ class WorkQueue:
         self.threads = ThreadPoolExecutor(at_once, thread_name_prefix=name)
         self._places: dict[int, _Pending] = {}
         self._locks = locks
-        self._first = asyncio.Lock()  # of those in this process that wait for the other processes, one asks, in order
+        self._first = asyncio.Lock()  # held by the one job that polls for the other processes
 
     @asynccontextmanager
     async def slot(self, learner: int) -> AsyncIterator[None]:
-        """Wait until no other work of this learner runs, and no more work of all learners than may run at once.
+        """Wait until no other job of this learner runs, and fewer jobs of all learners than may run at once.
 
-        The work itself goes to `threads`.
+        The work itself runs in `threads`.
 
         Raises:
-            Busy: too much of it waits already, so this is not queued.
+            Busy: too many jobs of this learner wait already, so this one is not queued.
         """
         place = self._places.setdefault(learner, _Pending())
         if place.count > WAITING:
@@ -137,10 +137,10 @@ def needs_queue() -> None:
 
 
 def queued(kind: str) -> Callable[[Callable[P, R]], Callable[P, Awaitable[R]]]:
-    """Decorate a route that may do slow work of this kind; it has the parameter `context`.
+    """Decorate a route that may do slow work of this kind. The route has a parameter `context`.
 
-    The route starts in a page thread. When it announces slow work (`needs_queue`), it is called again from the start
-    in the queue of its kind, so the code before that must change nothing.
+    The route starts in a page thread. When it announces slow work (`needs_queue`), it is called again from the start in
+    the queue of its kind, so the code before that call must change nothing.
     """
 
     def decorate(route: Callable[P, R]) -> Callable[P, Awaitable[R]]:
@@ -151,7 +151,7 @@ def queued(kind: str) -> Callable[[Callable[P, R]], Callable[P, Awaitable[R]]]:
             except NeedsQueue:
                 context: Any = given["context"]
                 queues: Mapping[str, WorkQueue] = context.queues
-                left = Event()  # set when the browser has gone: Cancel in a page closes the connection
+                left = Event()  # set when the browser closes the connection, as Cancel in a page does
                 work = asyncio.ensure_future(
                     queues[kind].run(context.store.learner, partial(_cancellable, left, route, *args, **given))
                 )

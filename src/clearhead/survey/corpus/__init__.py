@@ -1,1 +1,1 @@
-"""Where the texts come from: files of lines, JSON lines, Parquet, Arrow, and Hugging Face datasets on disk."""
+"""Read texts from plain files, JSON lines, Parquet, Arrow, and Hugging Face datasets on disk."""

@@ -1,4 +1,4 @@
-"""Hugging Face datasets on disk, as `Dataset.save_to_disk` writes them, read without the library `datasets`."""
+"""Find the files of Hugging Face datasets written by `Dataset.save_to_disk`, without the library `datasets`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def arrow_files(folder: Path, split: str | None) -> list[Path]:
 
     Raises:
         OptionError: there are several splits and none was named, or there is no such split.
-        ModelError: the folder is damaged, or the dataset is a selection whose rows are listed apart.
+        ModelError: the folder is damaged, or the dataset is a selection whose rows are listed in a separate file.
     """
     if (folder / SPLITS).is_file():
         splits = [str(name) for name in _json(folder / SPLITS).get("splits", [])]

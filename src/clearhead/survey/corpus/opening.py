@@ -1,4 +1,4 @@
-"""open_corpus(): the texts of a file or a folder, by what its name and content say it is."""
+"""open_corpus(): open the texts of a file or a folder; its name and content decide the format."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def open_corpus(
 ) -> Corpus:
     """Return the texts of a file, of all files of one kind in a folder, or of a Hugging Face dataset on disk.
 
-    The files are read through once, for the number of texts and a digest of their content.
+    Each file is read once in full, to count its texts and compute a digest of its content.
 
     Args:
         path: Parquet (.parquet), Arrow (.arrow), JSON lines (.jsonl), or any other file, which is plain text; a folder
             of such files, taken in the order of their names; or a folder that `Dataset.save_to_disk` wrote.
-        column: of tables and JSON lines, what holds the text.
-        texts: of plain text, whether each line is a text or each paragraph, which ends at a blank line.
-        split: of a dataset with several.
+        column: the column of a table, or the key of JSON lines, that holds the text.
+        texts: for plain text, whether a text is a line or a paragraph, which ends at a blank line.
+        split: which split of a dataset that has several.
         progress: called with (bytes read, bytes in all).
 
     Raises:
-        ModelError: nothing there can be read as texts, or there is none; the message says what was expected.
-        OptionError: texts or split is not as above.
+        ModelError: the path does not exist, cannot be read as texts, or holds none; the message says what was expected.
+        OptionError: `texts` or `split` is not as above.
     """
     place = expanded(Path(path))
     if texts not in ("line", "paragraph"):
@@ -77,7 +77,7 @@ def _opened(path: Path, form: str, column: str, texts: Texts, tell: Callable[[in
 
 
 def _files(place: Path, split: str | None) -> tuple[str, list[Path]]:
-    """The form of the files a path names, and the files."""
+    """Return the format of the files that a path names, and the files."""
     if place.is_dir() and is_dataset(place):
         files = arrow_files(place, split)
         if lost := [file for file in files if not file.is_file()]:

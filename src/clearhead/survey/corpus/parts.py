@@ -1,4 +1,4 @@
-"""A corpus as numbered texts, and the parts it is surveyed in."""
+"""A corpus as a list of numbered texts, and the parts in which it is surveyed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Part:
 
 
 class TextFile(Protocol):
-    """One file of texts. It is opened for each reading, so that it can be sent to another process.
+    """One file of texts. Every read opens the file again, so the object can be sent to another process.
 
     Attributes:
         path: where it is.
@@ -37,7 +37,7 @@ class TextFile(Protocol):
     def digest(self) -> str: ...
 
     def read(self, first: int, count: int) -> list[str | None]:
-        """Some neighbouring texts; None for a row that has none."""
+        """Return `count` consecutive texts from number `first` on; None for a row without text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Corpus:
 
     Attributes:
         path: what the user named.
-        kind: what the files are, for people.
+        kind: what the files are, for display.
         files: the files, in order.
     """
 
@@ -68,7 +68,7 @@ class Corpus:
         return [Part(number, first, min(size, total - first)) for number, first in enumerate(range(0, total, size))]
 
     def read(self, part: Part) -> list[str | None]:
-        """The texts of a part.
+        """Return the texts of a part.
 
         Raises:
             ModelError: a file has changed since it was opened.
@@ -87,7 +87,7 @@ class Corpus:
         return texts
 
     def at(self, numbers: Sequence[int], size: int) -> dict[int, str]:
-        """Single texts by their numbers; those of one part of `size` texts are read together."""
+        """Return single texts by number. Texts in the same part of `size` texts are read together."""
         texts: dict[int, str] = {}
         parts = self.parts(size)
         for number in sorted({number // size for number in numbers}):

@@ -1,4 +1,4 @@
-"""Parquet and Arrow files: one column of text, read a few rows at a time."""
+"""Read a text column of Parquet and Arrow files, a few rows at a time."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class TableFile:
     """A column of a Parquet or an Arrow file.
 
     Attributes:
-        path, texts, digest: as of `parts.TextFile`.
-        form: how it is stored.
-        column: which column holds the text.
+        path, texts, digest: as in `parts.TextFile`.
+        form: the file format.
+        column: the column that holds the text.
     """
 
     path: str
@@ -39,10 +39,10 @@ class TableFile:
         column: str,
         progress: Callable[[int], None] = lambda _bytes: None,
     ) -> TableFile:
-        """Look at a file and compute its digest.
+        """Open a file and compute its digest.
 
         Args:
-            progress: called now and then with the number of bytes that were read since.
+            progress: called now and then with the number of bytes read since the last call.
 
         Raises:
             ModelError: it cannot be read, or has no such column of text; the message lists its columns.
@@ -62,7 +62,7 @@ class TableFile:
         return cls(str(path), form, column, rows, made.hexdigest())
 
     def read(self, first: int, count: int) -> list[str | None]:
-        """Some neighbouring texts; None for null."""
+        """Return `count` consecutive texts from number `first` on; None for null."""
         try:
             if self.form == "arrow":
                 return _strings(_arrow(Path(self.path)).column(self.column).slice(first, count))
@@ -114,7 +114,7 @@ def _parquet(path: Path) -> Any:
 
 
 def _arrow(path: Path) -> Any:
-    """The table of an Arrow file, a stream or a file with a footer; its memory is the file's own."""
+    """Return the table of an Arrow stream, or of an Arrow file with a footer. It is mapped, not copied."""
     with needs("survey", "reading Arrow files"):
         import pyarrow
     source = pyarrow.memory_map(str(path))

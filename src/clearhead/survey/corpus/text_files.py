@@ -1,9 +1,10 @@
-"""Plain text and JSON lines: read through once for their number, their digest and where every 64th text begins."""
+"""Read plain text and JSON lines. Opening scans the file for its digest and the offset of every 64th text."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,19 +17,20 @@ from numpy.typing import NDArray
 from clearhead.errors import ModelError
 from clearhead.files import unreadable
 
-STRIDE = 64  # texts between two places that are remembered
-Raw = tuple[int, int, bytes]  # where a text begins, its first line from 1, its bytes
+STRIDE = 64  # texts between two remembered offsets
+Raw = tuple[int, int, bytes]  # offset of a text, number of its first line from 1, its bytes
 BOM = b"\xef\xbb\xbf"
+HALF = re.compile("[\ud800-\udfff]")  # JSON can escape half of a surrogate pair, which no tokenizer takes
 
 
 @dataclass(frozen=True, slots=True)
 class LineFile:
-    """A file of texts, each a line, a paragraph or a JSON object on a line. Blank lines hold no text.
+    """A file of texts, each a line, a paragraph or a JSON object on a line. Blank lines are not texts.
 
     Attributes:
-        path, texts, digest: as of `parts.TextFile`.
+        path, texts, digest: as in `parts.TextFile`.
         form: what a text is.
-        column: of JSON objects, the key of the text.
+        column: the key of the text in JSON objects.
         starts: (ceil(texts / STRIDE),), the byte at which each STRIDE-th text begins.
     """
 
@@ -47,13 +49,13 @@ class LineFile:
         column: str,
         progress: Callable[[int], None] = lambda _bytes: None,
     ) -> LineFile:
-        """Read a file through.
+        """Scan a file.
 
         Args:
-            progress: called now and then with the number of bytes that were read since.
+            progress: called now and then with the number of bytes read since the last call.
 
         Raises:
-            ModelError: it cannot be read, or a line is not text in UTF-8 or not such an object; the message says which.
+            ModelError: it cannot be read, or a line is not UTF-8 or not a JSON object with text; the message names it.
         """
         made, starts, texts, reported = hashlib.blake2b(digest_size=16), [], 0, 0
         with _reading(path) as file:
@@ -72,7 +74,7 @@ class LineFile:
         return cls(str(path), form, column, texts, made.hexdigest(), np.array(starts, dtype=np.int64))
 
     def read(self, first: int, count: int) -> list[str | None]:
-        """Some neighbouring texts."""
+        """Return `count` consecutive texts from number `first` on."""
         with _reading(Path(self.path)) as file:
             file.seek(int(self.starts[first // STRIDE]))
             raws = islice(_texts(file, self.form, 1), first % STRIDE, first % STRIDE + count)
@@ -87,7 +89,7 @@ def _reading(path: Path) -> IO[bytes]:
 
 
 def _texts(file: IO[bytes], form: str, line: int) -> Iterator[Raw]:
-    """Each text of a file, from where it stands."""
+    """Yield each text of a file, from its current position."""
     start, begin = file.tell(), 0
     parts: list[bytes] = []
     for raw in file:
@@ -109,10 +111,10 @@ def _texts(file: IO[bytes], form: str, line: int) -> Iterator[Raw]:
 
 
 def _decoded(raw: bytes, form: str, column: str, path: Path, line: int) -> str | None:
-    """The text that some bytes hold; None for a JSON null.
+    """Return the text in some bytes; None for a JSON null.
 
     Raises:
-        ModelError: they hold none.
+        ModelError: the bytes are not UTF-8, or not a JSON object with text.
     """
     try:
         text = raw.decode()
@@ -124,7 +126,7 @@ def _decoded(raw: bytes, form: str, column: str, path: Path, line: int) -> str |
         row: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ModelError(
-            f"{path}, line {line}, is not JSON ({error}). Give a file with one JSON object on each line."
+            f"{path}, line {line}, is not JSON ({_fault(error)}). Give a file with one JSON object on each line."
         ) from error
     if not isinstance(row, dict):
         raise ModelError(
@@ -141,4 +143,14 @@ def _decoded(raw: bytes, form: str, column: str, path: Path, line: int) -> str |
         raise ModelError(
             f"{path}, line {line}: {column!r} holds a {type(value).__name__}, not text. Name another: --column."
         )
+    if value is not None and (half := HALF.search(value)):
+        raise ModelError(
+            f"{path}, line {line}: {column!r} has half of a character in it (\\u{ord(half[0]):x}, half of a surrogate "
+            "pair). Replace it, for example by \\ufffd."
+        )
     return value
+
+
+def _fault(error: ValueError | RecursionError) -> str:
+    """What is wrong with a line of JSON; the parser counts columns from 1 and calls each of our lines line 1."""
+    return f"column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)

@@ -1,1 +1,1 @@
-"""From texts to numbers: batches by length, the weights of every head, statistics of each text."""
+"""Measure texts: batch them by length, sum the weights of every head, compute the statistics of each text."""

@@ -1,4 +1,4 @@
-"""What a model loses without each head, text by text."""
+"""Measure how much a model's loss grows without each head, text by text."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ TOGETHER = 12  # heads that share a forward pass
 
 
 def loss_name(loaded: Loaded) -> str:
-    """Return what the effect of an ablation is measured in."""
+    """Return the name of the loss, and its unit."""
     if loaded.writer is not None:
         return "nats of next-token loss"
     return "1 - cosine of the text's mean hidden state with and without the head"
 
 
 def effects(loaded: Loaded, row: Tokens, layers: dict[str, int]) -> Tensor | None:
-    """Return (layers, H), float64: what the loss of one text gains without each head; None for a text too short.
+    """Return (layers, H), float64: how much the loss of one text grows without each head. None for a text too short.
 
     Args:
-        row: the text.
-        layers: name -> how many heads it has, of the layers of the survey.
+        row: the tokens of the text.
+        layers: name -> number of heads, for the layers of the survey.
     """
     writer = loaded.writer
     if writer is not None and len(row.ids) < 2:
         return None
     model = loaded.model if writer is None else writer
     given = {"input_ids": torch.tensor([row.ids])}
-    whole: list[Tensor] = []  # the first call is with all heads
+    whole: list[Tensor] = []  # filled by the first call, which has all heads
 
     def metric(output: Any) -> float:
         if writer is not None:

@@ -1,4 +1,4 @@
-"""Texts as batches of token ids: of nearly equal lengths, so that few positions are padding."""
+"""Batch texts as token ids, with nearly equal lengths in a batch, so that few positions are padding."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from clearhead.capture import Loaded
 from clearhead.errors import ModelError
 
-PADDING = 1 / 8  # of the positions of a batch: with more, it is closed …
-SMALLEST = 1 / 8  # … once it has this share of the tokens it may have
+PADDING = 1 / 8  # close a batch when padding exceeds this share of its positions …
+SMALLEST = 1 / 8  # … and it holds at least this share of the tokens that it may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,8 @@ class Tokens:
     """The tokens of one text.
 
     Attributes:
-        text: its place among the texts of its part.
-        ids, special: the token ids, and whether each is the tokenizer's own.
+        text: its index in its part.
+        ids, special: the token ids, and whether each is a special token.
         cut: whether the text was longer than the model takes, and cut.
     """
 
@@ -37,9 +37,9 @@ class Batch:
     """Some texts as tensors, padded on the right to the longest.
 
     Attributes:
-        texts: the place of each among the texts of its part.
-        lengths: (B,), tokens of each.
-        ids: (B, L); `special` and `mask`, (B, L), say which are the tokenizer's own, and which are no padding.
+        texts: the index of each text in its part.
+        lengths: (B,), tokens of each text.
+        ids: (B, L). special, mask: (B, L), True for special tokens, and for tokens that are not padding.
     """
 
     texts: list[int]
@@ -54,7 +54,7 @@ class Batch:
 
 
 def tokenize(loaded: Loaded, texts: Sequence[str], max_length: int) -> list[Tokens]:
-    """Return the tokens of each text, cut to `max_length`; a text of no token is left out."""
+    """Return the tokens of each text, cut to `max_length`. Texts without tokens are left out."""
     if not texts:
         return []
     encoded = loaded.tokenizer(list(texts), return_special_tokens_mask=True, verbose=False)
@@ -76,12 +76,12 @@ def tokenize(loaded: Loaded, texts: Sequence[str], max_length: int) -> list[Toke
 def batches(rows: Sequence[Tokens], most_tokens: int, pad: int) -> list[Batch]:
     """Sort texts by length and return them as batches of at most `most_tokens` positions, padding included.
 
-    A text that is longer has a batch of its own. The order depends on the texts alone.
+    A longer text has its own batch. The order depends on the texts only.
     """
     ordered = sorted(rows, key=lambda row: (len(row.ids), row.text))
     groups: list[list[Tokens]] = []
-    tokens = 0  # of the last group
-    for row in ordered:  # lengths rise, so this one's is the width of its batch
+    tokens = 0  # tokens in the last group
+    for row in ordered:  # lengths increase, so the last text has the width of the batch
         width = len(row.ids)
         positions = (len(groups[-1]) + 1) * width if groups else 0
         too_many = positions > most_tokens
@@ -108,22 +108,22 @@ def _batch(rows: Sequence[Tokens], pad: int) -> Batch:
 
 
 def inputs(batch: Batch) -> dict[str, Any]:
-    """Return what a model of text is called with: no mask where there is no padding."""
+    """Return the arguments for a text model. Without padding there is no mask."""
     given = {"input_ids": batch.ids}
     return given | {"attention_mask": batch.mask.long()} if batch.has_padding else given
 
 
 def pad_id(loaded: Loaded) -> int:
-    """Return the token that fills up short texts; models see a mask besides, so any will do."""
+    """Return the token that pads short texts. Any token works, because models also get a mask."""
     pad = getattr(loaded.tokenizer, "pad_token_id", None)
     return int(pad) if pad is not None else 0
 
 
 def longest(loaded: Loaded, requested: int | None) -> int:
-    """Return how many tokens of a text are read: what was requested, or what the model takes.
+    """Return how many tokens of a text are read: the requested number, or the model's maximum.
 
     Raises:
-        ModelError: more were requested than the model takes.
+        ModelError: the requested number exceeds the model's maximum.
     """
     if requested is not None and requested > loaded.max_length:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Which layers and heads a model has, as one short text shows them, and a digest of its weights."""
+"""Find the layers and heads of a model by running one short text, and compute a digest of its weights."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from clearhead.errors import CaptureError, ModelError
 from clearhead.survey.measuring.batches import Batch, batches, inputs, pad_id, tokenize
 
 PROBE = "One word after another, and each looks back."
-SAMPLED = 64  # entries of a parameter that count in the digest
+SAMPLED = 64  # entries of each parameter that enter the digest
 NAMED = 3  # layers that a message names
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The layers whose attention is recorded, in the model's order, and what is not.
+    """The layers whose attention is recorded, in the model's order, and those that are not.
 
     Attributes:
         layers: their names.
-        heads: how many each has.
+        heads: the number of heads of each.
         missed: (name, reason) of attention modules that are not surveyed.
     """
 
@@ -38,21 +38,21 @@ class Layout:
 
     @property
     def total(self) -> int:
-        """How many heads all layers have."""
+        """The number of heads in all layers."""
         return sum(self.heads)
 
     def span(self, layer: int) -> slice:
-        """Where a layer's heads are among all heads, layer after layer."""
+        """Return the slice of a layer's heads among all heads, which are numbered layer after layer."""
         start = sum(self.heads[:layer])
         return slice(start, start + self.heads[layer])
 
     @classmethod
     def of(cls, loaded: Loaded) -> Layout:
-        """The layout of a model.
+        """Return the layout of a model.
 
         Raises:
             ModelError: it does not read text.
-            CaptureError: none of its attention can be surveyed; the message has the reasons.
+            CaptureError: none of its attention can be surveyed; the message gives the reasons.
         """
         if loaded.reads != "text":
             raise ModelError(f"{loaded.name} reads pictures, and a survey reads texts. Choose a model of text.")
@@ -83,10 +83,10 @@ def why_not(record: Record, name: str, batch: Batch) -> str | None:
 
 
 def observed(loaded: Loaded, batch: Batch, *, check: bool = True) -> Record:
-    """Run a batch through a model, of an encoder-decoder through its encoder, and return its record.
+    """Run a batch through a model (through the encoder of an encoder-decoder) and return its record.
 
     Args:
-        check: compare rows of each layer's output with the model's own, as `observe` does, for 4% of the time.
+        check: compare rows of each layer's output with the model's own, as `observe` does; takes 4% of the time.
     """
     model: Any = loaded.model
     module = model.get_encoder() if loaded.has_decoder else model
@@ -100,7 +100,7 @@ def observed(loaded: Loaded, batch: Batch, *, check: bool = True) -> Record:
 
 
 def digest(loaded: Loaded) -> str:
-    """Return a digest of a model: its parameters' names and shapes, and some entries of each; and its vocabulary."""
+    """Return a digest of a model: names, shapes and some entries of its parameters, and its vocabulary."""
     made = hashlib.blake2b(digest_size=16)
     for name, tensor in loaded.model.state_dict().items():
         made.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -1,4 +1,4 @@
-"""Count, mean and variance of many texts, part by part: merged in the order of the parts, the same bit for bit."""
+"""Count, mean and variance over many texts. Merging parts in their order gives the same result bit for bit."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-BINS = 20  # of the histogram of a statistic between 0 and 1
+BINS = 20  # bins of the histogram of a statistic between 0 and 1
 EXAMPLES = 3
-SHORTEST_EXAMPLE = 8  # tokens; in a text of three, much is large by chance
+SHORTEST_EXAMPLE = 8  # tokens; in a text of three tokens, many values are large by chance
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -18,12 +18,12 @@ Counts = NDArray[np.int64]
 
 @dataclass(slots=True)
 class Moments:
-    """One statistic of every head over some texts; N heads of all layers in a row.
+    """The moments of one statistic over some texts, for the N heads of all layers.
 
     Attributes:
-        count, mean, squares: (N,), texts that have a value, their mean, and Σ(value - mean)².
+        count, mean, squares: (N,), the number of texts with a value, their mean, and Σ(value - mean)².
         least, most: (N,), NaN where the count is 0.
-        above: (N,), how many values reach the threshold.
+        above: (N,), the number of values that reach the threshold.
         histogram: (N, BINS), of values from 0 to 1.
         example_values, example_texts: (N, EXAMPLES), the largest values and their texts, NaN and -1 where there are
             fewer.
@@ -41,12 +41,12 @@ class Moments:
 
     @classmethod
     def of(cls, values: Floats, texts: Counts, lengths: Counts, threshold: float | None, *, bounded: bool) -> Moments:
-        """The moments of a table.
+        """Return the moments of a table.
 
         Args:
             values: (T, N), NaN where a text has no value.
-            texts, lengths: (T,), the number and the tokens of each text, numbers rising.
-            threshold: from which value a text counts as above; None for no text.
+            texts, lengths: (T,), the number of each text, increasing, and its length in tokens.
+            threshold: the value from which a text counts in `above`; None: no text counts.
             bounded: whether values are between 0 and 1.
         """
         known = ~np.isnan(values)
@@ -63,7 +63,7 @@ class Moments:
         return cls(count, mean, squares, least, most, above, histogram, *examples)
 
     def merged(self, later: Moments) -> Moments:
-        """The moments of both. Source: Chan, Golub & LeVeque 1979, "Updating Formulae and a Pairwise Algorithm"."""
+        """Return the moments of both. Source: Chan, Golub & LeVeque 1979, "Updating Formulae and a Pairwise …"."""
         count = self.count + later.count
         share = later.count / np.maximum(count, 1)
         difference = later.mean - self.mean
@@ -82,11 +82,11 @@ class Moments:
         )
 
     def rows(self, heads: NDArray[np.intp]) -> Moments:
-        """The same of some heads."""
+        """Return the moments of some heads."""
         return Moments(*(getattr(self, name)[heads] for name in self.__slots__))
 
     def columns(self) -> dict[str, Any]:
-        """The moments as columns of a table, a row a head."""
+        """Return the moments as columns of a table with one row per head."""
         return {name: _listed(getattr(self, name)) for name in self.__slots__}
 
 
@@ -95,7 +95,7 @@ def _listed(values: NDArray[Any]) -> Any:
 
 
 def _largest(values: Floats, texts: Counts) -> tuple[Floats, Counts]:
-    """(N, EXAMPLES): the largest of (T, N) values and their texts, (T,) or (T, N); of equal ones the earliest."""
+    """Return the largest of (T, N) values and their texts, each (N, EXAMPLES). Of equal values, the earliest text."""
     values = values.copy()
     heads = np.arange(values.shape[1])
     shape = (values.shape[1], EXAMPLES)
@@ -111,7 +111,7 @@ def _largest(values: Floats, texts: Counts) -> tuple[Floats, Counts]:
 
 
 def _histogram(values: Floats, known: NDArray[np.bool_]) -> Counts:
-    """(N, BINS): how many of the (T, N) values are in each twentieth from 0 to 1; 1 is in the last."""
+    """Return (N, BINS): how many of the (T, N) values are in each twentieth from 0 to 1. The last bin includes 1."""
     bins = np.clip((values * BINS).astype(np.int64), 0, BINS - 1)
     heads = np.broadcast_to(np.arange(values.shape[1]), values.shape)
     flat = (heads * BINS + bins)[known]

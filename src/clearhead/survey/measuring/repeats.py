@@ -1,4 +1,4 @@
-"""Where the tokens of a text occur again: tokens of about as many occurrences together, as tensors."""
+"""Find where the tokens of a text occur again, as tensors that group tokens by their number of occurrences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clearhead.survey.measuring.batches import Batch
 
-PAIRS = 2**18  # pairs of queries and keys at a time, all heads: 1 MiB of float32
+PAIRS = 2**18  # pairs of queries and keys in a block, over all heads: 1 MiB of float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +18,9 @@ class Repeats:
     """Tokens that occur more than once in their texts, N of them.
 
     Attributes:
-        text: (N,), the text that a token is in.
-        places: (N, M), its positions, rising; the last one again where it occurs fewer than M times.
-        count: (N,), how often it occurs.
+        text: (N,), the text of the token.
+        places: (N, M), its positions, increasing; padded with the last one if it occurs fewer than M times.
+        count: (N,), the number of occurrences.
     """
 
     text: Tensor
@@ -28,7 +28,7 @@ class Repeats:
     count: Tensor
 
     def blocks(self, heads: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Walk the pairs of occurrences, PAIRS at a time.
+        """Iterate over the pairs of occurrences in blocks of PAIRS.
 
         Yields:
             text (n,); positions of queries (n, R) and of keys (n, M); and (n, R, M), float32, 1 where the key is an
@@ -49,7 +49,7 @@ class Repeats:
 
 
 def repeated(batch: Batch) -> list[Repeats]:
-    """Return where tokens occur again: those of 2 to 4 occurrences, of 5 to 8, of 9 to 16, and so on."""
+    """Return the repeated tokens, grouped by occurrences: 2 to 4, 5 to 8, 9 to 16, and so on."""
     length = batch.ids.shape[1]
     text, place = batch.mask.nonzero().unbind(1)
     token = batch.ids[text, place]

@@ -1,4 +1,4 @@
-"""The statistics of every head of one layer, for each text of a batch: means over the text's queries."""
+"""Compute the statistics of every head of one layer for each text of a batch: means over the text's queries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clearhead.survey.measuring.repeats import Repeats, repeated
 from clearhead.survey.measuring.token_kinds import NUMBER, PUNCTUATION, WORD
 from clearhead.survey.measuring.weights import Rows
 
-NEAR = 4  # positions: farther keys are "far"
+NEAR = 4  # keys more than this many positions away are "far"
 DISTANCES = {"previous_token": (-1,), "on_self": (0,), "on_next": (1,), "on_near": (-4, -3, -2, 2, 3, 4)}  # key - query
 KINDS = {"on_punctuation": PUNCTUATION, "on_number": NUMBER, "on_word": WORD}
 COLUMNS = ("first", "separator", "on_special", *KINDS, "all")  # kinds of keys
@@ -23,12 +23,12 @@ COLUMNS = ("first", "separator", "on_special", *KINDS, "all")  # kinds of keys
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """What does not change from layer to layer: which keys are of a kind, which queries count.
+    """The inputs that all layers share: which keys are of which kind, and which queries count.
 
     Attributes:
         batch: the texts.
         columns: (B, S, COLUMNS), float32, 1 where a key is of the kind.
-        counted: (B, 2, L), float64, 1 for each query that is no padding; then the same without each text's first.
+        counted: (B, 2, L), float64, 1 for each query that is not padding; then the same without each text's first.
         repeats: where tokens occur more than once in a text.
     """
 
@@ -39,7 +39,7 @@ class Positions:
 
     @classmethod
     def of(cls, batch: Batch, kinds: Tensor) -> Positions:
-        """Args: kinds: (B, S), as `token_kinds.KindTable` gives them."""
+        """Return the positions of a batch. `kinds`: (B, S), from `token_kinds.KindTable`."""
         place = torch.arange(batch.ids.shape[1])
         special = batch.special & batch.mask
         words = batch.mask & ~special
@@ -54,8 +54,8 @@ def measure(matrix: AttentionMatrix, positions: Positions, wanted: Iterable[str]
     """Return name -> (B, H), float64: the statistics of each text and head of one layer.
 
     Args:
-        matrix: (B, H, L, L): queries and keys are the tokens of the batch.
-        positions: of that batch.
+        matrix: (B, H, L, L); queries and keys are the tokens of the batch.
+        positions: the positions of that batch.
         wanted: names of `asks.STATISTICS`, ablation aside.
 
     Memory: O(B·H·L); the weights are never stored.
@@ -75,13 +75,13 @@ def measure(matrix: AttentionMatrix, positions: Positions, wanted: Iterable[str]
 
 
 def _sums(table: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
-    """(B, H, L, N) summed over each text's queries, and over those after the first: each (B, H, N), float64."""
+    """Sum (B, H, L, N) over each text's queries, and over those after the first: each (B, H, N), float64."""
     every, later = torch.matmul(positions.counted[:, None], table.double()).unbind(2)
     return every, later
 
 
 def _by_row(rows: Rows, positions: Positions) -> dict[str, Tensor]:
-    """Means over the queries of what `Rows` holds."""
+    """Return the means over the queries of the numbers in `Rows`."""
     table = torch.cat([rows.masses, rows.entropy[..., None], rows.maximum[..., None]], -1)
     every, later = _sums(table, positions)
     lengths = positions.batch.lengths.double()[:, None]
@@ -97,7 +97,7 @@ def _by_row(rows: Rows, positions: Positions) -> dict[str, Tensor]:
 
 
 def _by_distance(rows: Rows, all_keys: Tensor, positions: Positions) -> dict[str, Tensor]:
-    """Means of the weight at some distances. `all_keys`: (B, H), the mean of all weights of a query."""
+    """Return the mean weight at some distances. `all_keys`: (B, H), the mean of all weights of a query."""
     near = _sums(rows.near(NEAR), positions)[0]
     lengths = positions.batch.lengths.double()[:, None]
     sums = {name: near[..., [NEAR + place for place in places]].sum(-1) for name, places in DISTANCES.items()}
@@ -108,7 +108,7 @@ def _by_distance(rows: Rows, all_keys: Tensor, positions: Positions) -> dict[str
 
 
 def _by_repetition(rows: Rows, positions: Positions) -> dict[str, Tensor]:
-    """Means over queries whose token came before of what they give to these places, and to the tokens that followed."""
+    """For queries whose token occurred before: the mean weight on those places, and on the tokens after them."""
     texts, heads, length, _ = rows.logits.shape
     sums = torch.zeros(texts, heads, 2, dtype=torch.double)
     for repeats in positions.repeats:
@@ -124,15 +124,15 @@ def _by_repetition(rows: Rows, positions: Positions) -> dict[str, Tensor]:
 
 
 def _breadth(matrix: AttentionMatrix, entropy: Tensor, positions: Positions) -> Tensor:
-    """(B, H): entropy as a share of the most there could be. `entropy`: (B, H), its mean."""
+    """Return (B, H): entropy as a share of its maximum. `entropy`: (B, H), the mean entropy."""
     visible = matrix.visible()
-    visible = visible[:, :1] if visible.stride(1) == 0 else visible  # all heads are masked alike
+    visible = visible[:, :1] if visible.stride(1) == 0 else visible  # all heads have the same mask
     most = _sums(visible.clamp_min(1).double().log()[..., None], positions)[0][..., 0]
     return entropy * positions.batch.lengths[:, None] / _or_nan(most)
 
 
 def _commonest_offset(best: Tensor, positions: Positions) -> Tensor:
-    """(B, H): how many queries of each text have their largest weight at the head's commonest distance."""
+    """Return (B, H): how many queries of each text have their largest weight at the head's commonest distance."""
     texts, heads, length = best.shape
     offset = best - torch.arange(length) + length - 1
     counts = torch.zeros(texts, heads, 2 * length - 1, dtype=torch.long)
@@ -141,5 +141,5 @@ def _commonest_offset(best: Tensor, positions: Positions) -> Tensor:
 
 
 def _or_nan(counts: Tensor) -> Tensor:
-    """Counts with NaN instead of 0 and less."""
+    """Return counts with NaN for values of 0 or less."""
     return counts.masked_fill(counts <= 0, math.nan)

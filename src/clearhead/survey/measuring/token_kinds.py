@@ -1,4 +1,4 @@
-"""Which tokens are punctuation, numbers or words: a table over the vocabulary, made once."""
+"""Classify tokens as punctuation, numbers or words, in a table over the vocabulary that is built once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORD, PUNCTUATION, NUMBER = range(3)
 def token_kinds(tokenizer: Any, ids: Tensor) -> dict[int, int]:
     """Return the kind of each token that occurs among some ids."""
     present = sorted(set(ids.flatten().tolist()))
-    # One at a time: among neighbours, the bytes of two tokens may make one character.
+    # Decode one at a time: together, the bytes of two tokens may form one character.
     return {number: kind_of(letters(tokenizer, [number])[0]) for number in present}
 
 
@@ -42,7 +42,7 @@ class KindTable:
         self._known: dict[int, int] = {}
 
     def __call__(self, ids: Tensor) -> Tensor:
-        """(B, L): the kind of each token."""
+        """Return (B, L): the kind of each token."""
         flat = ids.flatten().tolist()
         new = [number for number in set(flat) if number not in self._known]
         if new:

@@ -1,4 +1,4 @@
-"""What the weights of a layer are asked, for every text, head and query at once; the weights are never stored."""
+"""Sums and single entries of a layer's weights, for all texts, heads and queries. The weights are never stored."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from clearhead.matrix import AttentionMatrix, products
 from clearhead.matrix.logits import Logits, finite
 from clearhead.spec import repeat_heads
 
-STRIP = 16  # queries whose neighbours are multiplied together: of 8 to 32 the fastest (width 32, AVX-512)
+STRIP = 16  # queries multiplied with their neighbours at once; the fastest of 8 to 32 (width 32, AVX-512)
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Numbers about each row of the weights, found in one forward pass.
+    """Numbers about each row of the weights, computed in one forward pass.
 
     Attributes:
-        logits: of the matrix, in float32 or wider.
+        logits: the logits of the matrix, in float32 or wider.
         lse: (B, H, L), the normaliser of each row, sinks included; 0 in an empty row, whose weights are exp(-inf - 0).
-        masses: (B, H, L, W): the weight of each row on the keys of each column.
+        masses: (B, H, L, W), the weight of each row on the keys of each column.
         entropy: (B, H, L), nats: -Σ a·log a.
         maximum: (B, H, L), the largest weight of each row.
-        best: (B, H, L), int64, its key, the first of equal ones.
+        best: (B, H, L), int64, the key of the largest weight; the first of equal ones.
     """
 
     logits: Logits
@@ -39,7 +39,7 @@ class Rows:
 
     @classmethod
     def of(cls, matrix: AttentionMatrix, columns: Tensor) -> Rows:
-        """The numbers of a matrix.
+        """Return the numbers of a matrix.
 
         Args:
             matrix: (B, H, L, L).
@@ -61,7 +61,7 @@ class Rows:
         return cls(logits, finite(matrix.lse), masses, matrix.entropy(), largest[..., 0], keys[..., 0])
 
     def near(self, distance: int) -> Tensor:
-        """(B, H, L, 2·distance + 1): what each row gives to the keys from `distance` before it to as far after it."""
+        """Return (B, H, L, 2·distance + 1): the weights from each row to the keys within `distance` of it."""
         batch, heads, length, _ = self.logits.shape
         row = torch.arange(length)[:, None]
         key = row + torch.arange(-distance, distance + 1)
@@ -70,7 +70,7 @@ class Rows:
         return weights.masked_fill_((key < 0) | (key >= length), 0.0)
 
     def between(self, text: Tensor, row: Tensor, key: Tensor) -> Tensor:
-        """(N, H, R, K): the weights from some rows to some keys of a text, N times.
+        """Return (N, H, R, K): the weights from R rows to K keys of a text, for N texts.
 
         Args:
             text: (N,).
@@ -82,18 +82,18 @@ class Rows:
         return self._weights(torch.matmul(query, keys.mT), lse, text, row[:, None, :, None], key[:, None, None])
 
     def _weights(self, dots: Tensor, lse: Tensor, text: Tensor, row: Tensor, key: Tensor) -> Tensor:
-        """The weights of some q·k, (N, H, R, K), in the memory of `dots`.
+        """Turn some q·k, (N, H, R, K), into weights, in place in `dots`.
 
         Args:
-            lse: (N, H, R), of the rows, finite.
+            lse: (N, H, R), the normalisers of the rows, finite.
             text: (N,).
-            row, key: which query and key, broadcastable to (N, 1, R, K).
+            row, key: positions of the query and the key, broadcastable to (N, 1, R, K).
         """
         _, heads, length, _ = self.logits.shape
         own, text, head = self.logits.attention, text[:, None, None, None], torch.arange(heads)[:, None, None]
 
         def taken(table: Tensor) -> Tensor:
-            """A mask or bias at these queries and keys; of one head where all have the same."""
+            """Return a mask or bias at these queries and keys; of one head if all heads share it."""
             table = spec.four_axes(table)
             of, which = text if table.shape[0] > 1 else torch.zeros_like(text), head[: table.shape[1]]
             return table.expand(-1, -1, length, length)[of, which, row, key]
@@ -103,25 +103,25 @@ class Rows:
         for added in (own.bias, own.key_bias):
             if added is not None:
                 logits = logits.add_(taken(added))
-        if own.allow is not None:  # to add -inf takes a seventh of the time that masked_fill does
+        if own.allow is not None:  # adding -inf takes a seventh of the time of masked_fill
             allow = taken(own.allow)
             logits = logits.add_(allow.new_zeros(allow.shape, dtype=logits.dtype).masked_fill_(~allow, -torch.inf))
         return logits.sub_(lse[..., None]).exp_()
 
 
 def _gathered(table: Tensor, text: Tensor, place: Tensor) -> Tensor:
-    """(N, H, n, W): rows of (B, H, L, W) at some places of a text, N times."""
+    """Return (N, H, n, W): rows of (B, H, L, W) at n positions of a text, for N texts."""
     _, heads, length, width = table.shape
-    first = (text[:, None] * heads + torch.arange(heads)) * length  # (N, H): where a head of a text begins
+    first = (text[:, None] * heads + torch.arange(heads)) * length  # (N, H): the first row of each text's head
     flat = first[:, :, None] + place[:, None]
     return table.reshape(-1, width).index_select(0, flat.view(-1)).view(*flat.shape, width)
 
 
 def _near_products(logits: Logits, distance: int) -> Tensor:
-    """(B·H·L, 2·distance + 1): q·k of each query and the keys around its place; anything where there is no such key.
+    """Return (B·H·L, 2·distance + 1): q·k of each query and the keys around it; undefined where there is no such key.
 
-    The queries of all texts and heads in a row are cut into strips, each of which is multiplied by the keys around it.
-    Of these products those of the diagonals are kept: 9 of each 24, for a tenth of the time of one diagonal at a time.
+    The queries of all texts and heads are cut into strips, and each strip is multiplied by the keys around it. Only the
+    products on the diagonals are kept, 9 of every 24. This takes a tenth of the time of one diagonal at a time.
     """
     query, key = logits.query, repeat_heads(logits.key, logits.shape[1])
     width = query.shape[3]

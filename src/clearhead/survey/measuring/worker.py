@@ -1,4 +1,4 @@
-"""Worker: a model that surveys one part of the texts after another. Each process or thread has one of its own."""
+"""Worker: surveys one part of the texts after another with a model. Each process or thread has its own."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from clearhead.survey.settings import Settings
 
 
 class StoppedError(Exception):
-    """Somebody asked the worker to stop."""
+    """The worker was asked to stop."""
 
 
 @dataclass(slots=True)
 class Measured:
-    """What a part gives.
+    """The measurements of a part.
 
     Attributes:
-        part: which.
-        moments: statistic -> of all heads.
-        counts: "texts" that were measured, "empty", "cut", "tokens", "positions" with padding, "batches", "ablated".
+        part: the part.
+        moments: statistic -> moments of all heads.
+        counts: measured "texts", "empty", "cut", "tokens", "positions" with padding, "batches", "ablated".
         missed: (layer, reason) -> how many texts of the part.
-        texts, lengths: the number and the tokens of each text measured.
-        values: statistic -> (T, N), where the numbers of each text are kept; else none.
+        texts, lengths: the number of each measured text, and its length in tokens.
+        values: statistic -> (T, N), if the numbers of each text are kept; else empty.
     """
 
     part: Part
@@ -51,11 +51,11 @@ class Worker:
     """Surveys parts with one model.
 
     Args:
-        loaded: the model; nobody else may run it meanwhile.
+        loaded: the model; nothing else may run it at the same time.
         settings: what to ask.
-        layout: of the model.
-        total: texts of the survey.
-        check: called between two batches; what it raises stops the part.
+        layout: the layout of the model.
+        total: number of texts in the survey.
+        check: called between two batches; an exception that it raises stops the part.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Worker:
         self._names = [statistic.name for statistic in self._statistics if statistic.name != "ablation"]
 
     def measure(self, part: Part, texts: Sequence[str | None]) -> Measured:
-        """Measure the texts of a part; an empty one (None or blank) is counted and left out."""
+        """Measure the texts of a part. Empty ones (None or blank) are counted and left out."""
         places = [place for place, text in enumerate(texts) if text is not None and text.strip()]
         rows = tokenize(self._loaded, [texts[place] or "" for place in places], self._length)
         rows = [replace(row, text=places[row.text]) for row in rows]
@@ -135,7 +135,7 @@ class Worker:
 
 
 def own_copy(loaded: Loaded) -> Loaded:
-    """Return a model for another thread: modules and tokenizer of its own, and the same weights in memory."""
+    """Return a model for another thread: its own modules and tokenizer, sharing the weights in memory."""
     memo: dict[int, object] = {}
     models = [model for model in (loaded.model, loaded.writer) if model is not None]
     for model in models:

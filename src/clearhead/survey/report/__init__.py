@@ -1,1 +1,1 @@
-"""A survey as one page, and as data."""
+"""Report a survey as one HTML page, or as data."""

@@ -1,4 +1,4 @@
-"""All heads as a grid, layers down and heads across, each in the colour of its mean; and a histogram as small bars."""
+"""Draw all heads as a grid, layers down and heads across, coloured by their mean; draw histograms as small bars."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from clearhead.survey.report.words import NOTHING, number, percent, title
 
 Rows = dict[str, list[dict[str, Any]]]
-STEPS = 8  # of the colour scale --w0 … --w8
+STEPS = 8  # steps of the colour scale --w0 … --w8
 
 
 def grid(statistic: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     """Return the grid of a statistic, as a table whose cells link to their heads.
 
-    The scale goes from 0 to 1 where the statistic does, else from 0 to the largest mean; below 0 it is diverging.
+    The scale goes from 0 to 1 if the statistic does, else from 0 to the largest mean. With negative means it diverges.
     """
     by_place = {(row["layer"], row["head"]): row for row in rows}
     layers = sorted({layer for layer, _ in by_place})
@@ -50,7 +50,7 @@ def _cell(row: dict[str, Any] | None, top: float) -> str:
 
 
 def _compact(mean: float) -> str:
-    """A mean in as few characters as a cell holds: ".74", "2.7", "-.01"."""
+    """Return a mean in few characters, to fit a cell: ".74", "2.7", "-.01"."""
     text = f"{mean:.2f}" if abs(mean) < 0.995 else f"{mean:.1f}"
     text = text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
     return "0" if text.strip("-.0") == "" else text
@@ -71,7 +71,7 @@ def _scale(top: float, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def spread(histogram: Sequence[int]) -> str:
-    """Return a histogram as an SVG of one line's height, with its numbers in words for who cannot see it."""
+    """Return a histogram as an SVG of one line's height, with a text description for screen readers."""
     if not histogram:
         return NOTHING
     most, total, bins = max(histogram), sum(histogram), len(histogram)

@@ -1,4 +1,4 @@
-"""listing(): a survey that is done, as data: what the page shows and `--json` prints."""
+"""listing(): a finished survey as data, which the page shows and `--json` prints."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ FORMAT = "clearhead.survey/1"
 
 
 def listing(path: str | Path) -> dict[str, Any]:
-    """Return what a survey found.
+    """Return the results of a survey as data.
 
     Returns:
-        "model", "data", "settings" as they were; "layers" with their "heads"; "counts" of texts and tokens; "missed"
-        layers; "statistics", each with what it says; "rows", one a head and statistic; "examples", number -> text.
+        "model", "data", "settings" of the survey; "layers" with their "heads"; "counts" of texts and tokens; "missed"
+        layers; "statistics" with their meaning; "rows", one per head and statistic; "examples", number -> text.
 
     Raises:
-        ModelError: the folder holds no survey, or one that is not done.
+        ModelError: the folder holds no survey, or an unfinished one.
     """
     folder = SurveyFolder.at(path)
     manifest = folder.manifest
@@ -57,6 +57,6 @@ def listing(path: str | Path) -> dict[str, Any]:
 
 
 def _does(row: dict[str, Any]) -> bool:
-    """Whether a head does on average what its statistic names: the mean reaches the threshold."""
+    """Whether a head has, on average, the role that its statistic names: the mean reaches the threshold."""
     threshold = BY_NAME[row["statistic"]].threshold
     return threshold is not None and row["mean"] is not None and row["mean"] >= threshold

@@ -1,4 +1,4 @@
-"""page(): a survey as one self-contained HTML page: which heads do what, over what share of texts, with examples."""
+"""page(): a survey as one self-contained HTML page: which heads do what, on what share of texts, with examples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def page(data: dict[str, Any], *, studio: str = "http://127.0.0.1:8765") -> str:
 
     Args:
         data: from `listing`.
-        studio: the address of the studio, in whose Lens the examples open.
+        studio: the address of the studio whose Lens opens the examples.
 
     Returns:
         HTML that needs no script and makes no request.
@@ -58,7 +58,7 @@ def _opening(name: str, data: dict[str, Any]) -> str:
 
 
 def _roles(data: dict[str, Any], rows: Rows) -> str:
-    """Which heads do what: a line for each role that some head has on average."""
+    """Return a table of roles: a row for each role that some head has on average."""
     lines = []
     for statistic in data["statistics"]:
         doing = sorted((row for row in rows[statistic["name"]] if row["does"]), key=lambda row: -row["mean"])
@@ -77,7 +77,7 @@ def _roles(data: dict[str, Any], rows: Rows) -> str:
 
 
 def _section(statistic: dict[str, Any], rows: list[dict[str, Any]], data: dict[str, Any], studio: str) -> str:
-    """One statistic: every head in a grid, and the strongest in a table with their examples."""
+    """Return the section of one statistic: every head in a grid, and the strongest in a table with examples."""
     known = [row for row in rows if row["mean"] is not None]
     heading = f'<h2 id="{statistic["name"]}">{escape(title(statistic["name"]))}</h2>'
     about = f"<p>{escape(_about(statistic, data))}</p>"
@@ -118,7 +118,7 @@ def _row(row: dict[str, Any], statistic: dict[str, Any], data: dict[str, Any], s
 
 
 def _example(row: dict[str, Any], text: int, value: float, data: dict[str, Any], studio: str) -> str:
-    """A text in which a head shows most, as a link that opens it in the Lens at that head."""
+    """Return a text with a large value, as a link that opens it in the Lens at this head."""
     content = " ".join(data["examples"][str(text)].split())
     shown = escape(content if len(content) <= CUT else content[: CUT - 1] + "…")
     address = lens_address(content, data["given"], layer=row["layer"], head=row["head"])
@@ -132,7 +132,7 @@ def _head_link(row: dict[str, Any]) -> str:
 
 
 def _each_head(data: dict[str, Any]) -> str:
-    """Every head with all its numbers, a table a head that opens."""
+    """Return all numbers of every head, one collapsible table per head."""
     by_head: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for row in data["rows"]:
         by_head.setdefault((row["layer"], row["head"]), []).append(row)
@@ -150,7 +150,7 @@ def _each_head(data: dict[str, Any]) -> str:
             f"<th scope=col>deviation</th><th scope=col>share</th><th scope=col>95% interval</th>"
             f"<th scope=col>how it spreads</th></tr></thead><tbody>{lines}</tbody></table></div></details>"
         )
-    return f"<section><h2>Each head</h2>{''.join(parts)}</section>"
+    return f'<section class="each"><h2>Each head</h2>{"".join(parts)}</section>'
 
 
 def _numbers(row: dict[str, Any]) -> str:
@@ -174,8 +174,8 @@ def _method(data: dict[str, Any]) -> str:
     positions, tokens = data["counts"]["positions"], data["counts"]["tokens"]
     return (
         "<section><h2>How this was computed</h2><p>Each number is a mean over the tokens of one text, and then over "
-        "texts, each of which counts once. The interval of a mean is the mean ± 1.96 standard errors; that of a share "
-        "is Wilson’s. Both treat the texts as drawn independently. Neighbouring lines of one document are alike, so "
+        "texts, each of which counts once. The 95% interval of a mean is Student’s, that of a share Wilson’s. Both "
+        "treat the texts as drawn independently. Neighbouring lines of one document are alike, so "
         "the real intervals are wider. An example is a text of at least eight tokens.</p>"
         f"<p>{count(data['counts']['batches'], 'batch', 'batches')} of texts of similar lengths; "
         f"{percent(1 - tokens / max(positions, 1))} of the positions were padding. {escape(versions)}.</p>"

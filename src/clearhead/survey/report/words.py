@@ -1,4 +1,4 @@
-"""Numbers of a survey as people read them."""
+"""Format the numbers of a survey for people."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def title(name: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a number with three digits that count.
+    """Return a number with three significant digits.
 
     >>> number(0.99871), number(0.0), number(-0.00013), number(2.7301), number(None)
     ('0.999', '0', '-0.00013', '2.73', '–')

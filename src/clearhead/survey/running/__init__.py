@@ -1,1 +1,1 @@
-"""Who computes the parts: threads of this process, or actors on Ray."""
+"""Runners that compute the parts: threads of this process, or actors on Ray."""

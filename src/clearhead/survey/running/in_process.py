@@ -1,4 +1,4 @@
-"""Parts computed by threads of this process. The weights of the model are in memory once."""
+"""Compute parts in threads of this process, which share the weights of the model."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def run(job: Job, parts: list[Part], workers: int, loaded: Loaded) -> Iterator[F
 
     Args:
         job: the survey.
-        parts: what is to be computed.
-        workers: how many threads, each with `settings.threads` threads of torch's.
-        loaded: the model; nobody else may run it meanwhile.
+        parts: the parts to compute.
+        workers: number of threads, each with `settings.threads` torch threads.
+        loaded: the model; nothing else may run it at the same time.
     """
     stop = threading.Event()
 
@@ -56,12 +56,12 @@ def run(job: Job, parts: list[Part], workers: int, loaded: Loaded) -> Iterator[F
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield future.result()
-        finally:  # Ctrl-C and errors: the other threads end after the batch they are at
+        finally:  # after Ctrl-C or an error, the other threads end after their current batch
             stop.set()
 
 
 def read_again(job: Job, part: Part) -> list[str | None]:
-    """Read the texts of a part; an error of the machine, as of a network drive, is tried again."""
+    """Read the texts of a part; try again after an OSError, such as that of a network drive."""
     for attempt in range(RETRIES + 1):
         try:
             return job.corpus.read(part)
@@ -74,7 +74,7 @@ def read_again(job: Job, part: Part) -> list[str | None]:
 
 @contextmanager
 def _torch_threads(count: int) -> Iterator[None]:
-    """While open, torch computes with so many threads in each thread."""
+    """Set the number of torch threads per thread inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

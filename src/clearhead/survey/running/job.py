@@ -1,4 +1,4 @@
-"""What a runner is given, in this process or on Ray."""
+"""The input of a runner, in this process or on Ray."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from clearhead.survey.corpus.parts import Corpus, Part
 from clearhead.survey.measuring.layout import Layout
 from clearhead.survey.settings import Settings
 
-RETRIES = 3  # times a part is tried again after an error of the machine
+RETRIES = 3  # how often reading a part is retried after an OSError
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A survey, as workers need it; it can be sent to another process.
+    """A survey as workers need it. It can be sent to another process.
 
     Attributes:
-        model: what `capture.load` is given.
-        trust: whether the code that the model brings is run.
-        model_digest: of the model that the survey began with.
-        corpus, settings, layout: what is read, asked, and of which heads.
-        digest: of the survey's settings, for the files.
+        model: the argument of `capture.load`.
+        trust: whether code that comes with the model may run.
+        model_digest: the digest of the model that the survey began with.
+        corpus, settings, layout: the texts, what to ask, and the heads.
+        digest: the digest of the survey's settings, for the files.
     """
 
     model: str | None
@@ -35,7 +35,7 @@ class Job:
 
     @property
     def total(self) -> int:
-        """How many texts are surveyed."""
+        """The number of texts in the survey."""
         limit = self.settings.limit
         return self.corpus.texts if limit is None else min(limit, self.corpus.texts)
 
@@ -44,6 +44,6 @@ Files = dict[str, bytes]
 
 
 class Runner(Protocol):
-    """Computes parts and gives each one's files, in any order."""
+    """Computes parts and yields the files of each, in any order."""
 
     def __call__(self, job: Job, parts: list[Part], workers: int, tell: Callable[[int], None]) -> Iterator[Files]: ...

@@ -1,8 +1,8 @@
-"""Parts computed by actors on Ray Data, each with a model of its own: on this machine, or on a cluster.
+"""Compute parts in Ray Data actors, each with its own model, on this machine or on a cluster.
 
-A part is one row of a dataset that streams through a pool of actors. An actor reads the part's texts where it runs, so
-the corpus and the model are at the same path on every machine; the files of the part come back and are written here.
-Ray Data replaces an actor that died and computes its part again.
+A part is one row of a dataset that streams through a pool of actors. An actor reads the part's texts on its machine, so
+the corpus and the model must have the same path on every machine. It returns the files of the part, which are written
+here. Ray Data replaces an actor that died and computes its part again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ QUIET = {
 class PartActor:
     """Surveys parts with a model that it loads once.
 
-    An error of ours is returned and not raised: what Ray raises for it in the other process has lost it.
+    Errors of Clearhead are returned, not raised: Ray would replace the exception by its own in the other process.
     """
 
     def __init__(self, job: Job) -> None:
@@ -52,7 +52,7 @@ class PartActor:
         return {name: [row[name] for row in made] for name in ("names", "files", "error")}
 
     def _compute(self, part: Part) -> dict[str, list[Any]]:
-        """The files of a part by name, or the error: its class and its sentence."""
+        """Return the files of a part by name, or the error as its class and message."""
         from clearhead.survey.part_files import contents
         from clearhead.survey.running.in_process import read_again
 
@@ -69,10 +69,10 @@ class PartActor:
 
 
 def _worker(job: Job) -> Worker:
-    """The worker of an actor, with the model that the survey began with.
+    """Return the worker of an actor, with the model that the survey began with.
 
     Raises:
-        ModelError: on this machine the name stands for another model.
+        ModelError: on this machine the name refers to another model.
     """
     import torch
 
@@ -95,9 +95,9 @@ def run(job: Job, parts: list[Part], workers: int, address: str | None) -> Itera
 
     Args:
         job: the survey.
-        parts: what is to be computed.
-        workers: how many actors, each with `settings.threads` CPUs.
-        address: of a Ray cluster; None takes one that is connected to, or that RAY_ADDRESS names, or starts one here.
+        parts: the parts to compute.
+        workers: number of actors, each with `settings.threads` CPUs.
+        address: the address of a Ray cluster; None: the connected cluster, or RAY_ADDRESS, or a new one here.
 
     Raises:
         ExtraError: Ray Data is not installed.
@@ -130,7 +130,7 @@ def run(job: Job, parts: list[Part], workers: int, address: str | None) -> Itera
 
 @contextmanager
 def _connected(cpus: int, address: str | None) -> Iterator[None]:
-    """Connect to a cluster, or start Ray on this machine, and leave as it was."""
+    """Connect to a cluster, or start Ray on this machine; on leaving, disconnect or stop it again."""
     import ray
 
     _quiet()
@@ -145,7 +145,7 @@ def _connected(cpus: int, address: str | None) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
-    except Exception as error:  # a node that takes too long to start is one without a class
+    except Exception as error:  # a node that starts too slowly raises a bare Exception
         raise _unreachable(str(error).partition("\n")[0]) from error
     try:
         yield
@@ -154,13 +154,13 @@ def _connected(cpus: int, address: str | None) -> Iterator[None]:
 
 
 def _check_listening(address: str) -> None:
-    """Check that something listens at a cluster's address; Ray itself tries for minutes.
+    """Check that something listens at a cluster's address, because Ray itself tries for minutes.
 
     Raises:
-        OptionError: nothing does.
+        OptionError: nothing listens there.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():  # "auto", "local": Ray finds it
+    if not port.isdigit():  # "auto" and "local" are for Ray to resolve
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
@@ -175,7 +175,7 @@ def _unreachable(reason: str) -> OptionError:
 
 
 def _quiet() -> None:
-    """Keep what Ray tells of itself off the terminal, where the survey shows its own progress."""
+    """Silence Ray's own messages, because the survey shows its progress on the terminal."""
     from ray.data import DataContext
 
     for name, value in QUIET.items():

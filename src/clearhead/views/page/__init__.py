@@ -1,4 +1,4 @@
-"""The page of a reading: its data, its answers, and the HTML file."""
+"""The page of a reading: its data, answers to its questions, and the HTML file."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

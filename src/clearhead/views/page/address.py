@@ -1,9 +1,9 @@
-"""The address of the Lens page that shows what a command shows."""
+"""The address of the Lens page that shows the same as a command."""
 
 from pathlib import Path
 from urllib.parse import urlencode
 
-LONGEST = 2000  # characters of an address that a terminal still shows well
+LONGEST = 2000  # characters; a terminal still shows an address of this length well
 
 
 def lens_address(

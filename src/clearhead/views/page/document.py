@@ -1,4 +1,4 @@
-"""document(): a whole HTML page around its content, in the colours of the views, for a file that makes no request."""
+"""document(): an HTML page around its content, in the colours of the views, for a file that makes no request."""
 
 from html import escape
 
@@ -31,9 +31,9 @@ def document(title: str, content: str, *, style: str, scripts: str = "") -> str:
     """Return a page as one HTML file.
 
     Args:
-        title: what the window is called, as plain text.
-        content: HTML of its main part.
-        style: CSS after that of the views.
+        title: the title of the window, as plain text.
+        content: HTML of the main part.
+        style: CSS to add after that of the views.
         scripts: HTML of the script elements, which come last.
     """
     return DOCUMENT.format(

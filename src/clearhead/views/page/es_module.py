@@ -1,7 +1,7 @@
-"""The ES module that draws, as one file, for the places that take one: a saved page and a notebook widget.
+"""Join the ES modules that draw into one file, for a saved page and a notebook widget.
 
-The source is seven small files that a browser can import as they are (the studio serves them). Joining removes the
-imports between them and each `export`, so names at the top level differ from file to file.
+The sources are small files that a browser can import as they are (the studio serves them). Joining removes the imports
+between them and each `export`, so names at the top level must differ between files.
 """
 
 import re
@@ -16,21 +16,21 @@ PARTS = (
     "why.js",
     "head.js",
     "attention.js",
-)  # a part comes after all it imports
+)  # a part comes after all that it imports
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./[a-z]+\.js";\n', re.M)
 EXPORT = re.compile(r"^export (?!default\b)", re.M)
 
 
 def one_module() -> str:
-    """The parts as one module, whose default export is `{ render }`, the anywidget contract."""
+    """Return the parts as one module whose default export is `{ render }`, the anywidget contract."""
     return "\n".join(EXPORT.sub("", IMPORT.sub("", static(name))) for name in PARTS)
 
 
 def style() -> str:
-    """How it looks, with colours for a page that has none of its own."""
+    """Return the style sheet, with colours for a page that has none of its own."""
     return static("attention.css")
 
 
 def static(name: str) -> str:
-    """The text of a file that ships with the views."""
+    """Return the text of a file in `views/static`."""
     return files("clearhead.views").joinpath("static", name).read_text(encoding="utf-8")

@@ -46,17 +46,17 @@ def page(
 
     Args:
         reading: one text through one model.
-        text: the text as typed, from which a picture says how to repeat it.
-        heading: the heading; the text or the tokens, joined, where there is none.
-        model: what the model was loaded by; None for the demo model.
-        target: what the decoder of an encoder-decoder was given, as typed.
-        layer, head: the head that is open at first; the first that is worth it if not given.
-        second: another model over as many tokens, to show heads less its own.
-        notes: sentences on the page about what else it leaves out.
-        progress: called after each layer: (how many are done, of how many).
+        text: the text as typed, so that the page can say how to repeat a picture.
+        heading: the heading; by default the text, or the joined tokens.
+        model: the argument with which the model was loaded; None for the demo model.
+        target: the decoder's input of an encoder-decoder, as typed.
+        layer, head: the head that is open at first; by default the one with the most telling link.
+        second: a reading of another model with the same number of tokens, to show differences.
+        notes: sentences for the page about what else it leaves out.
+        progress: called after each layer with (layers done, layers in all).
     Returns:
-        The page: no request leaves it, and it stays under about 5 MB whatever the length of the text. What was
-        left out to keep it so is said on the page.
+        The page, which makes no request. It stays under about 5 MB whatever the length of the text, and says what was
+        left out for that.
     """
     data = payload(reading, text=text, model=model, target=target, second=second, notes=notes, progress=progress)
     opening = dict(data["first"])
@@ -93,7 +93,7 @@ def save(
 
 
 def _not_drawn(record: "Record") -> list[str]:
-    """Notes of what a page does not show of a record, besides `missed`: all but the first entry of a batch."""
+    """Return notes about what a page does not show of a record, besides `missed`: later entries of a batch."""
     batch = max(matrix.shape[0] for matrix in record.values())
     return [f"the first of a batch of {batch} is drawn"] if batch > 1 else []
 
@@ -103,12 +103,12 @@ def _joined(tokens: Sequence[str]) -> str:
 
 
 def _named(source: str, opening: dict[str, int]) -> str:
-    """The module's default export under a name, so that one script holds both it and the page's own line."""
+    """Turn the module's default export into a named constant, so that one script holds it and the page's own code."""
     return f"const opening = {json.dumps(opening)};\n" + source.replace("export default {", "const attention = {")
 
 
 def _script_safe(data: dict[str, Any]) -> str:
-    """JSON that is safe inside a script element, whatever the tokens hold."""
+    """Return JSON that is safe inside a script element, whatever the tokens contain."""
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 

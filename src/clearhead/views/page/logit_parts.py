@@ -1,4 +1,4 @@
-"""What a page shows of one link of one head: its logit, split by the parts of the residual stream."""
+"""The data that a page shows for one link of a head: its logit, split by the parts of the residual stream."""
 
 from typing import Any
 
@@ -6,18 +6,18 @@ from clearhead.errors import OptionError
 from clearhead.messages import message
 from clearhead.views.grouping import GroupedMatrix
 
-PAIRS = 3  # of a query part and a key part, that are named
+PAIRS = 3  # number of (query part, key part) pairs that are named
 
 
 def logit_parts(matrix: Any, head: int, query: int, key: int) -> dict[str, Any]:
     """Split one logit as `A.why` does.
 
     Args:
-        matrix: of a reading's record.
-        head, query, key: which logit, as places in the matrix.
+        matrix: a matrix of a reading's record.
+        head, query, key: the indices of the logit in the matrix.
     Returns:
-        `logit`; `weight`; `names` of the parts; `query` and `key`, what each part gives on that side, two lists which
-        both sum to the logit; `pairs`, the strongest [query part, key part, logit].
+        `logit`; `weight`; `names` of the parts; `query` and `key`, the contribution of each part on that side, two
+        lists that both sum to the logit; `pairs`, the strongest [query part, key part, logit].
     Raises:
         OptionError: there is no such token, the map is a rollout, or the record does not know its model.
         CaptureError: the model's residual stream is not known.

@@ -1,4 +1,4 @@
-"""Long texts: an outline at once, from a few queries of each cell, then the exact map in parts.
+"""Long texts: first an outline from a few queries of each cell, then the exact map in parts.
 
 Every answer takes some tenths of a second, and parts that the page no longer needs are not computed.
 """
@@ -17,11 +17,11 @@ from clearhead.views.links import LINKS, StrongestLinks
 from clearhead.views.maps import Array, numbers
 
 WORK = 2**28  # weights computed for one answer: some tenths of a second
-LONG = 4 * WORK  # weights of all heads together from which a first picture is an outline
+LONG = 4 * WORK  # with more weights than this, in all heads, the first picture is an outline
 SIDE = 192  # cells a side of an outline, at most
 PARTS = tuple(count for count in range(1, SIDE + 1) if SIDE % count == 0)
 CACHED_PIECES = 2 * SIDE  # pieces of one head, each with the normalisers of its rows: views of its queries and keys
-CACHED_HEADS = 4  # each a copy of its queries and keys
+CACHED_HEADS = 4  # single heads, each with a copy of its queries and keys
 
 Cache = WeakKeyDictionary[AttentionMatrix, OrderedDict[Any, AttentionMatrix]]
 _heads: Cache = WeakKeyDictionary()
@@ -30,13 +30,13 @@ _pieces: Cache = WeakKeyDictionary()
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """One layer, from a few queries of each cell.
+    """The outline of one layer, from a few queries of each cell.
 
     Attributes:
         map: (H, side, side), the mean weight of those queries.
-        kept: the strongest links of one query a cell.
+        kept: the strongest links of one query per cell.
         breadth: (H,), how evenly those queries attend.
-        few, stride: each cell is from `few` of its `stride` queries.
+        few, stride: each cell uses `few` of its `stride` queries.
     """
 
     map: Array
@@ -47,7 +47,7 @@ class Outline:
 
 
 def is_long(matrices: list[Any]) -> bool:
-    """Whether describing all of these takes long enough for an outline to come first."""
+    """Whether these matrices are so large that an outline must come first."""
     whole = sum(prod(matrix.shape[1:]) for matrix in matrices)
     return whole > LONG and all(isinstance(matrix, AttentionMatrix) for matrix in matrices)
 
@@ -56,9 +56,9 @@ def outline(matrix: AttentionMatrix, side: int, share: float) -> Outline:
     """Describe one layer from a few queries of each cell.
 
     Args:
-        matrix: (B, H, L, S), the first of its batch is described.
+        matrix: (B, H, L, S); the first entry of the batch is described.
         side: cells a side, at most isqrt(L).
-        share: which share of the work of an outline is this layer's, 0..1.
+        share: this layer's share of the work of an outline, 0..1.
     """
     _, heads, length, keys = matrix.shape
     stride = -(-length // side)
@@ -80,12 +80,12 @@ def outline(matrix: AttentionMatrix, side: int, share: float) -> Outline:
 
 
 def sides(matrices: list[Any]) -> int:
-    """How many cells a side the outline of each of these may have."""
+    """Return how many cells a side the outline of each of these may have."""
     return max(1, min(SIDE, *(isqrt(min(matrix.shape[2:])) for matrix in matrices)))
 
 
 def parts(matrix: Any, rows: int) -> int:
-    """Into how many parts a question about that many queries of one head is cut; 1: answer it at once."""
+    """Return into how many parts to cut a question about this many queries of one head; 1: answer it at once."""
     if not isinstance(matrix, AttentionMatrix):
         return 1
     work = rows * matrix.shape[3]
@@ -93,7 +93,7 @@ def parts(matrix: Any, rows: int) -> int:
 
 
 def span(rows: slice, part: tuple[int, int]) -> slice:
-    """The queries of one part: (which, of how many).
+    """Return the queries of one part, given as (which, of how many).
 
     >>> span(slice(100, 110), (1, 3))
     slice(103, 106, None)
@@ -104,7 +104,7 @@ def span(rows: slice, part: tuple[int, int]) -> slice:
 
 
 def piece(matrix: AttentionMatrix, head: int, rows: slice) -> AttentionMatrix:
-    """Some queries of one head, (B, 1, rows, S); cached, so that their normalisers are computed once."""
+    """Return some queries of one head, (B, 1, rows, S), cached so that their normalisers are computed once."""
     single_head = single(matrix, head)
     return _cached(
         _pieces, single_head, (rows.start, rows.stop), lambda: single_head.rows(rows.start, rows.stop), CACHED_PIECES
@@ -112,14 +112,14 @@ def piece(matrix: AttentionMatrix, head: int, rows: slice) -> AttentionMatrix:
 
 
 def single(matrix: AttentionMatrix, head: int) -> AttentionMatrix:
-    """One head, (B, 1, L, S), cached; of a matrix of one head, itself."""
+    """Return one head, (B, 1, L, S), cached; a matrix with one head is returned as it is."""
     return matrix if matrix.shape[1] == 1 else _cached(_heads, matrix, head, lambda: matrix.heads([head]), CACHED_HEADS)
 
 
 def _cached(
     kept: Cache, of: AttentionMatrix, name: Any, make: Callable[[], AttentionMatrix], most: int
 ) -> AttentionMatrix:
-    """The cached matrix of that name, or a new one; the last `most` are kept."""
+    """Return the cached matrix of that name, or a new one. The last `most` are kept."""
     known = kept.setdefault(of, OrderedDict())
     if name not in known:
         known[name] = make()
@@ -130,7 +130,7 @@ def _cached(
 
 
 def sketch(matrix: AttentionMatrix, head: int, rows: slice, cols: slice, cells: tuple[int, int]) -> tuple[Array, int]:
-    """A map of a region, (1, down, across), from a few queries of each row of cells, and how many of each."""
+    """Return a map of a region, (1, down, across), from a few queries of each row of cells, and how many."""
     down, across = cells
     size = rows.stop - rows.start
     few = max(1, min(size // down, WORK // (down * matrix.shape[3])))
@@ -143,7 +143,7 @@ def sketch(matrix: AttentionMatrix, head: int, rows: slice, cols: slice, cells: 
 
 
 def _few_queries(matrix: AttentionMatrix, start: int, stop: int) -> AttentionMatrix:
-    """A few queries; `maximum` computes their normalisers in one pass, which later statistics use."""
+    """Return a few queries. `maximum` computes their normalisers in one pass, which later statistics use."""
     sample = matrix.rows(start, stop)
     sample.maximum()
     return sample

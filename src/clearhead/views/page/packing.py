@@ -1,4 +1,4 @@
-"""Arrays as JSON: base64 of little-endian unsigned integers with a scale, and masks as "causal" or bits."""
+"""Pack arrays as JSON: base64 of little-endian unsigned integers with a scale, and masks as "causal" or bits."""
 
 import base64
 from math import prod
@@ -22,7 +22,7 @@ def pack(values: NDArray[Any], kind: str, top: float) -> dict[str, Any]:
 
 
 def unpacked(packed: dict[str, Any]) -> NDArray[np.float32]:
-    """Return the values that `pack` took, to its precision.
+    """Return the values that `pack` was given, to its precision.
 
     >>> unpacked(pack(np.array([[0.0, 1.0]]), "u8", 1.0)).tolist()
     [[0.0, 1.0]]
@@ -39,7 +39,7 @@ def pack_indices(values: NDArray[Any], size: int) -> dict[str, Any]:
 
 
 def pack_bits(values: NDArray[np.bool_]) -> dict[str, Any]:
-    """Pack yes and no, eight a byte, the first in the highest bit.
+    """Pack booleans, eight per byte, the first in the highest bit.
 
     >>> pack_bits(np.array([[True, False, True]]))
     {'type': 'bits', 'shape': [1, 3], 'scale': 1, 'data': 'oA=='}
@@ -48,7 +48,7 @@ def pack_bits(values: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def masked(cells: NDArray[np.bool_]) -> str | dict[str, Any] | None:
-    """Masked cells (H, r, c) in short: None, "causal", or bits, (r, c) where all heads are alike, else (H, r, c)."""
+    """Return masked cells (H, r, c) briefly: None, "causal", or bits, (r, c) if all heads are alike, else (H, r, c)."""
     if not cells.any():
         return None
     first, (rows, cols) = cells[0], cells.shape[1:]
@@ -60,7 +60,7 @@ def masked(cells: NDArray[np.bool_]) -> str | dict[str, Any] | None:
 
 
 def masked_cells(packed: str | dict[str, Any] | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """The cells that `masked` described, True = masked, as an array (H, r, c)."""
+    """Return the cells that `masked` described, as an array (H, r, c), True = masked."""
     if packed is None:
         return np.zeros(shape, dtype=np.bool_)
     if isinstance(packed, str):

@@ -1,8 +1,8 @@
-"""The payload: the JSON data that every web picture draws from, with a note of what it leaves out.
+"""The payload: the JSON data that every web picture draws from, with notes about what it leaves out.
 
-Its size does not grow with L²: maps are dense while they fit, else pooled to tiles; links are kept for every token
-while they fit, else for every n-th. Numbers are base64 of little-endian unsigned integers with a scale (packing.py).
-A live page gets an outline of a very long text first: long_texts.py.
+Its size does not grow with L²: maps are dense if they fit, else pooled to tiles; links are kept for every token if they
+fit, else for every n-th. Numbers are base64 of little-endian unsigned integers with a scale (packing.py). For a very
+long text, a live page first gets an outline: long_texts.py.
 """
 
 import base64
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from clearhead.capture import Reading
 
 FORMAT = "clearhead.attention/1"
-MAP_NUMBERS = 900_000  # all maps together: 2 bytes each, 2.4 MB as base64
-SCORED = 50_000_000  # weights in all up to which every score of every head is worked out at once
-LINK_NUMBERS = 300_000  # all links together: 4 bytes each, 1.6 MB as base64
+MAP_NUMBERS = 900_000  # cells of all maps together: 2 bytes each, 2.4 MB as base64
+SCORED = 50_000_000  # up to this many weights in all, every score of every head is computed at once
+LINK_NUMBERS = 300_000  # numbers of all links together: 4 bytes each, 1.6 MB as base64
 
 
-Progress = Callable[[int, int], None]  # how many layers are described, of how many; may raise, to stop
+Progress = Callable[[int, int], None]  # called with (layers described, layers in all); may raise, to stop
 
 
 def payload(
@@ -53,21 +53,22 @@ def payload(
     """Describe one reading for the ES module `attention.js`.
 
     Args:
-        reading: one text or picture through one model; the first of its batch is described.
-        text: the text as typed, and
-        model: what the model was loaded by, None for the demo model: with both, a picture says how to repeat it.
-        target: what the decoder was given, as typed.
-        second: another model over as many tokens, to show heads less its own.
+        reading: one text or picture through one model; the first entry of its batch is described.
+        text: the text as typed.
+        model: the argument with which the model was loaded, None for the demo model. With `text`, a picture can say how
+            to repeat it.
+        target: the decoder's input, as typed.
+        second: a reading of another model with the same number of tokens, to show differences.
         notes: sentences about what else was left out.
         progress: called after each layer.
-        live: whether the page can ask `questions.answer`: then past about 10⁹ weights this is an outline, in seconds.
+        live: whether the page can ask `questions.answer`. Then, past about 10⁹ weights, this is an outline, in seconds.
     Returns:
         A dict that `json.dumps` takes: `format`, `model`, `text`, `target`, `loaded_by`, `versions`, `tokens`, `axes`
         (the tokens along rows and columns: `sequence`, `tokens` (None for those above), and `start` or `positions`),
-        `note`, `units` (what the tokens are: "tokens", "words" or "lines"), `first` (the link to open first), `layers`
-        (each with `name`, `heads`, `queries` and `keys` (which of the axes), `thumb`, `map`, `links`, `masked`, and
-        `few`: how many queries of each cell an outline looked at, 0 for all), `scores` (name -> what it says and a
-        value a head), `top` (the largest weight kept), `picture` (None for a text), `missed`, `left_out`.
+        `note`, `units` ("tokens", "words" or "lines"), `first` (the link to open first), `layers` (each with `name`,
+        `heads`, `queries` and `keys` (which of the axes), `thumb`, `map`, `links`, `masked`, and `few`: how many
+        queries of each cell an outline used, 0 for all), `scores` (name -> its meaning, and a value per head), `top`
+        (the largest weight kept), `picture` (None for a text), `missed`, `left_out`.
     Raises:
         OptionError: the second reading has another number of tokens.
     Memory: one layer's weights at a time while they are few, else O(tiles); at most about 5 MB as JSON.
@@ -123,7 +124,7 @@ class Axes:
         self.plain: list[dict[str, Any]] = []
 
     def of(self, name: str) -> dict[str, int]:
-        """Which of them the queries and the keys of a layer are."""
+        """Return the indices of the axes that a layer's queries and keys run along."""
         queries, keys = token_axes(self._reading, name)
         return {"queries": self._place(queries), "keys": self._place(keys)}
 
@@ -145,9 +146,10 @@ class Axes:
 
 
 def beside(reading: "Reading", second: "Reading", side: int, stride: int, share: float = 0.0) -> dict[str, Any]:
-    """The second model: `model`, `layers` as of the first, and `kl[layer][head]`, nats a query, None for infinite.
+    """Describe the second model: `model`, `layers` like the first's, and `kl[layer][head]`, nats per query.
 
-    KL divergence is from the first model's head to the one in the same place; undefined is left out.
+    This is the KL divergence of the first model's head from the one in the same place, None if infinite. Undefined
+    values are left out.
     """
     check_same_tokens(reading, second)
     return {
@@ -160,7 +162,7 @@ def beside(reading: "Reading", second: "Reading", side: int, stride: int, share:
 
 
 def picture(reading: "Reading") -> dict[str, Any] | None:
-    """What the model saw: `src` (a data: address), and `rows`, `cols`, `first` of its grid; None for a text."""
+    """Return the picture that the model saw: `src` (a data: address), `rows`, `cols`, `first`; None for a text."""
     grid = reading.grid
     if grid is None:
         return None
@@ -175,7 +177,7 @@ def picture(reading: "Reading") -> dict[str, Any] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """What a layer is drawn from: its map (H, r, c), its strongest links, and the numbers of an outline."""
+    """The data of a drawn layer: its map (H, r, c), its strongest links, and the numbers of an outline."""
 
     map: Array
     kept: StrongestLinks
@@ -184,7 +186,7 @@ class _Drawn:
 
 
 def _drawn(matrix: AttentionMatrix, side: int, stride: int, *, share: float) -> _Drawn:
-    """A layer as it is, or, with a share of the work of an outline, in outline."""
+    """Return the data of a layer, as an outline if it has a share of the outline's work."""
     if not share:
         return _Drawn(tiles(matrix, side, side), strongest_links(matrix, stride))
     outline = long_texts.outline(matrix, side, share)
@@ -217,18 +219,18 @@ def _layer(name: str, matrix: AttentionMatrix, drawn: _Drawn) -> dict[str, Any]:
 
 
 def _budget(matrices: Sequence[AttentionMatrix]) -> tuple[int, int]:
-    """The side maps are pooled to, and of which queries the links are kept (every n-th)."""
+    """Return the side to which maps are pooled, and the stride n if links are kept for every n-th query."""
     heads = sum(matrix.shape[1] for matrix in matrices) or 1
     most = max((max(matrix.shape[-2:]) for matrix in matrices), default=1)
     cells = sum(matrix.shape[1] * matrix.shape[2] * matrix.shape[3] for matrix in matrices)
-    # A whole number of cells of the small map, so that its means are those of the weights.
+    # A multiple of the small map's cells, so that the means of the small map are those of the weights.
     side = most if cells <= MAP_NUMBERS else THUMB * max(1, isqrt(MAP_NUMBERS // heads) // THUMB)
     links = sum(LINKS * matrix.shape[1] * matrix.shape[2] for matrix in matrices)
     return side, max(1, ceil(links / LINK_NUMBERS))
 
 
 def _left_out(matrices: Sequence[AttentionMatrix], side: int, stride: int) -> list[str]:
-    """Notes of what the data leaves out, besides an outline, which each layer marks itself."""
+    """Return notes about what the data leaves out, except for an outline, which each layer marks itself."""
     notes = []
     most = max((max(matrix.shape[-2:]) for matrix in matrices), default=0)
     if stride and most > side:

@@ -1,7 +1,7 @@
-"""Answers a live page's questions while one zooms and points: a tile of one head, or one token's strongest links.
+"""Answer a live page's questions while its reader zooms and points: a tile of a head, or a token's strongest links.
 
-Neither the size of an answer nor its time grows with the length of the text. An answer that would take long holds the
-number of `parts` instead (for a tile, with an outline of it); the page asks for them one by one, `part` being [which,
+Neither the size nor the time of an answer grows with the length of the text. If an answer would take long, it holds the
+number of `parts` instead (for a tile, with an outline). The page requests the parts one by one, with `part` as [which,
 of how many], and stops when it no longer needs them.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from clearhead.capture import Reading
 
 MOST_LINKS = 64
-MOST_TELLING = 3  # queries in which two heads differ most
+MOST_TELLING = 3  # number of queries in which two heads differ most
 
 
 def answer(reading: "Reading", question: dict[str, Any], second: "Reading | None" = None) -> dict[str, Any]:
@@ -33,14 +33,14 @@ def answer(reading: "Reading", question: dict[str, Any], second: "Reading | None
             (the most a side); or `kind` "links" or "row" with `token` and `side` ("query" or "key"); or `kind` "kl"
             with `with`, another head as [layer, head]; or `kind` "why" with `query` and `key`; and `model` (0, or 1 for
             the second reading). Of a long text also `part`.
-        second: another reading of as many tokens; a question with `model` 1 is about it.
+        second: another reading with the same number of tokens; a question with `model` 1 is about it.
     Returns:
-        For a tile `map`, packed (1, r, c), the weights themselves where they fit, and `masked`; for links `links`, the
-        strongest of the token as [query, key, weight]; for a row `row`, all its weights packed (1, n), of a picture
-        only; for why `why`, the parts of a logit (logit_parts.py); for kl `mean` and the `most` telling queries as
-        [query, nats], None for infinite. Where that takes long,
-        `parts`, and for a tile an outline with `few`, how many queries of each cell it was made from. A part of a tile
-        is its rows of cells, of links and of kl the answer about its queries, for kl with their number, `queries`.
+        For a tile: `map`, packed (1, r, c), the weights themselves if they fit, and `masked`. For links: `links`, the
+        strongest of the token as [query, key, weight]. For a row, of a picture only: `row`, all its weights packed
+        (1, n). For why: `why`, the parts of a logit (logit_parts.py). For kl: `mean`, and the `most` telling queries as
+        [query, nats], None for infinite. If that takes long: `parts`, and for a tile an outline with `few`, the number
+        of queries of each cell that it uses. A part of a tile is some rows of cells; a part of links or kl is the
+        answer about some queries, for kl with their number, `queries`.
     Raises:
         OptionError: there is no such head, token or region.
     """
@@ -72,7 +72,7 @@ def _head(reading: "Reading", layer: int, head: int) -> Any:
 
 
 def _other(reading: "Reading", second: "Reading | None", question: dict[str, Any]) -> tuple[Any, int]:
-    """The head that a question compares with: its matrix, and which of it."""
+    """Return the head that a question compares with: its matrix and its index."""
     place = question.get("with")
     if not (isinstance(place, list) and len(place) == 2):
         raise OptionError(f"with is {place!r}, expected [layer, head].")
@@ -84,7 +84,7 @@ def _other(reading: "Reading", second: "Reading | None", question: dict[str, Any
 
 
 def _kl(matrix: Any, head: int, other: Any, other_head: int, part: tuple[int, int] | None) -> dict[str, Any]:
-    """How one head differs from another, query by query: Kullback-Leibler divergence in nats."""
+    """Return how one head differs from another, query by query: Kullback-Leibler divergence in nats."""
     if matrix.shape[2:] != other.shape[2:] or not hasattr(matrix, "kl"):
         raise OptionError("the two heads are of different sizes. Compare heads over one text.")
     rows = slice(0, matrix.shape[2])
@@ -102,12 +102,12 @@ def _kl(matrix: Any, head: int, other: Any, other_head: int, part: tuple[int, in
 
 
 def _finite(value: Any) -> float | None:
-    """A number for JSON, which has no infinity."""
+    """Return a number for JSON, which has no infinity."""
     return float(value) if np.isfinite(value) else None
 
 
 def _line(matrix: Any, head: int, token: int, to_key: bool) -> Any:
-    """All weights of one query, or to one key: (n,)."""
+    """Return all weights of one query, or to one key: (n,)."""
     size = matrix.shape[3 if to_key else 2]
     if token >= size:
         raise OptionError(f"there is no token {token}: there are {size}.")
@@ -132,7 +132,7 @@ def _links(matrix: Any, head: int, token: int, to_key: bool, part: tuple[int, in
 
 
 def _part(question: dict[str, Any]) -> tuple[int, int] | None:
-    """Which part is asked for, of how many; None for all at once."""
+    """Return which part is requested, of how many; None for all at once."""
     value = question.get("part")
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""A record as a reading that the views draw: its calls joined, its positions named."""
+"""Turn a record into a reading that the views draw, with joined calls and named positions."""
 
 import warnings
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ def reading_of(
     decoder_tokens: Sequence[str] | None = None,
     title: str = "A record",
 ) -> Reading:
-    """The reading that a view draws of a record.
+    """Return the reading that a view draws for a record.
 
     Args:
-        record: from `observe`; the calls of one generation are drawn as one matrix, and of a batch its first entry.
-        tokens: what the model read: of a generation the prompt and what was generated, of an encoder-decoder what its
-            encoder read. Positions have their numbers as names where this is None.
-        decoder_tokens: what the decoder of an encoder-decoder read.
+        record: from `observe`. The calls of a generation are drawn as one matrix; of a batch, the first entry is drawn.
+        tokens: what the model read: for a generation, the prompt and the generated tokens; for an encoder-decoder, the
+            encoder's tokens. None: positions are named by their numbers.
+        decoder_tokens: the decoder's tokens of an encoder-decoder.
         title: its name.
 
     Raises:
-        OptionError: nothing was captured, or there are not as many tokens as positions.
+        OptionError: nothing was captured, or the number of tokens differs from that of the positions.
 
     Warns (RuntimeWarning) about calls that are not drawn.
     """
@@ -62,7 +62,7 @@ def reading_of(
 
 
 def _first(record: "Record") -> "Record":
-    """The first entry of the batch."""
+    """Return the first entry of the batch."""
     matrices = {name: _first_entry(matrix) for name, matrix in record.items()}
     first = type(record).of(matrices, {name: record.positions(name)[-1] for name in record})
     first.missed, first.read = list(record.missed), dict(record.read)
@@ -77,7 +77,7 @@ def _first_entry(matrix: AttentionMatrix) -> AttentionMatrix:
 
 
 def _named(whole: "Record", sequence: str, argument: str, given: Sequence[str] | None, generated: bool) -> list[str]:
-    """The names of a sequence's positions, without the last token of a generation, which the model never read."""
+    """Return names for a sequence's positions, without the last token of a generation, which the model never read."""
     size = whole.length(sequence)
     if given is None:
         return [str(place) for place in range(size)]
@@ -96,6 +96,6 @@ def _named(whole: "Record", sequence: str, argument: str, given: Sequence[str] |
 
 
 def _same_word(tokens: Sequence[str]) -> list[int]:
-    """A number for each token, the same for equal tokens, as ids for the scores."""
+    """Return a number for each token, equal for equal tokens, as ids for the scores."""
     numbers: dict[str, int] = {}
     return [numbers.setdefault(token, len(numbers)) for token in tokens]

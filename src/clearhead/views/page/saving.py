@@ -1,4 +1,4 @@
-"""saved(): a reading, or one head of it, as a file: a picture (SVG, PNG, PDF) or numbers (CSV, JSON, Parquet)."""
+"""saved(): a reading, or one of its heads, as a file: a picture (SVG, PNG, PDF) or numbers (CSV, JSON, Parquet)."""
 
 import csv
 import json
@@ -28,7 +28,7 @@ NUMBERS: Final = {
     "parquet": "application/vnd.apache.parquet",
 }
 COLUMNS: Final = ("layer", "head", "name", "query", "query_token", "key", "key_token", "weight")
-MOST_CELLS: Final = 256  # a side of the picture of a difference
+MOST_CELLS: Final = 256  # cells a side of the picture of a difference
 
 
 def kinds() -> list[str]:
@@ -51,12 +51,12 @@ def saved(
     Args:
         reading: one text or picture through one model.
         kind: one of `PICTURES` or `NUMBERS`.
-        layer, head: one head; None for all. One head's table has all its weights while they are at most a million,
+        layer, head: one head; None for all. The table of one head has all its weights if they are at most a million,
             otherwise the strongest links of each query.
-        second: another reading of as many tokens, for a picture of how the two models differ.
+        second: another reading with the same number of tokens, for a picture of how the two models differ.
 
     Raises:
-        OptionError: another kind, or there is no such head.
+        OptionError: an unknown kind, or there is no such head.
         ExtraError: a library is missing: matplotlib for pictures, pyarrow for Parquet.
     """
     if layer is not None and head is not None:
@@ -80,7 +80,7 @@ def saved(
 
 
 def _rows(reading: "Reading", layer: int | None, head: int | None) -> Iterator[tuple[Any, ...]]:
-    """The rows of the table: of one head every weight above 0, of all heads the strongest links of each query."""
+    """Return the rows of the table: every weight of one head above 0, or the strongest links of each query of all."""
     for number, (name, matrix) in enumerate(reading.record.items()):
         if layer is not None and number != layer:
             continue

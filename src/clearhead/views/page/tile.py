@@ -1,4 +1,4 @@
-"""One tile of the Lens: a region of one head's map, at once or in parts."""
+"""Compute one tile of the Lens: a region of one head's map, at once or in parts."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from clearhead.views.maps import Array, hidden, numbers
 from clearhead.views.page import long_texts
 from clearhead.views.page.packing import masked, pack
 
-MOST_CELLS = 256  # a side of a tile
+MOST_CELLS = 256  # cells a side of a tile
 
 
 def region(matrix: Any, rows: slice, cols: slice) -> tuple[slice, slice]:
-    """A region of the matrix, cut to what there is."""
+    """Return a region, clipped to the matrix."""
     rows, cols = slice(rows.start, min(rows.stop, matrix.shape[2])), slice(cols.start, min(cols.stop, matrix.shape[3]))
     if rows.stop - rows.start < 1 or cols.stop - cols.start < 1:
         raise OptionError(f"the region is empty: the matrix is {matrix.shape[2]} × {matrix.shape[3]}. Ask within it.")
@@ -19,7 +19,7 @@ def region(matrix: Any, rows: slice, cols: slice) -> tuple[slice, slice]:
 
 
 def tile(matrix: Any, head: int, rows: slice, cols: slice, cells: int, part: tuple[int, int] | None) -> dict[str, Any]:
-    """The map of a region, at most `cells` a side.
+    """Return the map of a region, at most `cells` a side.
 
     Args:
         part: (which, of how many) of the rows of cells; None: all at once, or an outline and the number of `parts`.
@@ -47,6 +47,6 @@ def tile(matrix: Any, head: int, rows: slice, cols: slice, cells: int, part: tup
 
 
 def _packed(matrix: Any, weights: Array, region: tuple[slice, slice]) -> dict[str, Any]:
-    """A map of a region of one head, and its masked cells."""
+    """Return a map of a region of one head, and its masked cells, packed."""
     cells = masked(hidden(matrix, weights, region))
     return {"map": pack(weights, "u16", float(weights.max(initial=0.0))), "masked": cells}

@@ -6,7 +6,7 @@
  * The model holds `payload` (see payload.py), `layer` and `head` (-1: none open), `token` (-1: none), `side` ("query"
  * or "key": which line of tokens is pointed at), `order` ("layer", or a score's name), `pin` (the head others are
  * compared with: "layer.head", "other" for the same place in the payload's other model, or "") and `live`: whether
- * somebody answers custom messages (see answers.py), for tiles as one zooms and exact links of long texts.
+ * Python answers custom messages (see questions.py), for tiles while zooming and for exact links of long texts.
  */
 import { openHead } from "./head.js";
 import { arrange, axisOf, decodeLayer, maskOf, oneHead, roundUp, step, subtract, topOf } from "./numbers.js";
@@ -18,7 +18,7 @@ import { _ } from "./words.js";
 
 const WATCHED = ["layer", "head", "token", "side"];
 
-/** Draw one payload into `el`; returns what takes it away. @param {Model} model @param {HTMLElement} el */
+/** Draw one payload into `el`; returns a function that removes it. @param {Model} model @param {HTMLElement} el */
 function draw(model, el) {
   const raw = model.get("payload");
   if (!raw || !raw.layers || !raw.layers.length) {

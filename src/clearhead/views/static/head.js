@@ -8,7 +8,7 @@ import { whyChart } from "./why.js";
 import { _ } from "./words.js";
 
 const LIST = 8;
-const MOST_LINKS = 64; // of a token's, as answers.py has it
+const MOST_LINKS = 64; // links of a token, the same as in questions.py
 const MOST_TELLING = 3; // queries in which two heads differ most
 const ROW = 24; // pixels of a token in the two lines, and the width they are drawn at
 const GAP = 150;
@@ -23,7 +23,7 @@ const WORDS = {
   key: [_("key"), _("The token that is looked at. One column of the map.")],
 };
 
-/** Draw one head into `large`, `list` and `more`; returns what shows a token (-1: none).
+/** Draw one head into `large`, `list` and `more`; returns a function that shows a token (-1: none).
  * @param {any} scene @param {number} l @param {number} h */
 export function openHead(scene, l, h) {
   const { layers, large: panel, list, more, close } = scene;

@@ -1,11 +1,11 @@
 // @ts-check
-/** One head as a map that can be zoomed: what is at hand at once, then the exact tile where Python can be asked. */
+/** One head as a map that can be zoomed: the cells at hand first, then the exact tile if Python can be asked. */
 import { at, atHand, crop, decode, isDense, isMasked, label, move, roundUp, say, saySigned, subtract, topOf, whole, zoom } from "./numbers.js";
 import { make, paint, scaleBar } from "./paint.js";
 import { _ } from "./words.js";
 
 const NAMED = 32; // tokens a side up to which a map carries their names
-const CELLS = 192; // a side of a tile asked for, as pieces.py has it
+const CELLS = 192; // cells a side of a requested tile, the same as SIDE in long_texts.py
 const PAUSE = 120; // milliseconds a view must rest before its tile is asked for
 
 /** @param {any} scene @param {any} layer @param {number} l @param {number} h
@@ -26,7 +26,7 @@ export function headMap(scene, layer, l, h, pinned) {
   let drawn = null;
   let marked = { token: -1, side: "query" };
   let waiting = 0;
-  let asking = Promise.resolve(); // one view at a time: what nobody looks at any more is not asked for
+  let asking = Promise.resolve(); // one view at a time: views that are no longer shown are not requested
 
   function draw(block, masked, top) {
     drawn = { block, masked, view };
@@ -61,7 +61,7 @@ export function headMap(scene, layer, l, h, pinned) {
 
   const isWorked = () => (!layer.few || layer.worked?.has(h)) && (!pinned?.layer.few || pinned.layer.worked?.has(pinned.head));
 
-  /** Ask for the exact tile of a view; of one that takes long first an outline, then part after part. */
+  /** Request the exact tile of a view; if that takes long, first an outline, then part after part. */
   async function sharpen(asked) {
     const wanted = () => view === asked && box.isConnected;
     const tile = ([layer, head], model, part) => scene.ask({ kind: "tile", model, layer, head, rows: asked.rows, cols: asked.cols, cells: CELLS, part });
@@ -95,7 +95,7 @@ export function headMap(scene, layer, l, h, pinned) {
     if (isWhole()) keep(exact, masked);
   }
 
-  /** Remember a whole map that was worked out, for as long as the page is open. */
+  /** Keep a whole map that was computed, for as long as the page is open. */
   function keep([mine, other], masked) {
     (layer.worked ??= new Map()).set(h, { block: mine, masked });
     if (pinned) (pinned.layer.worked ??= new Map()).set(pinned.head, { block: other, masked });

@@ -1,5 +1,5 @@
 // @ts-check
-/** Elements, colours and small canvases: the hands of the pictures. */
+/** Helpers that draw: elements, colours and small canvases. */
 import { isMasked, shade } from "./numbers.js";
 import { _ } from "./words.js";
 

@@ -1,4 +1,4 @@
-"""Anki's note types: what each card of a note asks, and what it answers."""
+"""Anki's note types: the question and the answer of each card of a note."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from clearhead.course.exchange.limits import LARGEST_IMPORT, LARGEST_SIDE, Spend
 
 MOST_GAPS = 499  # Anki's own limit
-_DEEPEST = 20  # gaps within one another; what is deeper stays text
+_DEEPEST = 20  # nested gaps; deeper ones stay text
 _PLACE = re.compile(r"\{\{([^{}]*)\}\}")
 _RULE = re.compile(r"<hr\b[^<>]*>", re.IGNORECASE)
 _IS_ANSWER = re.compile(r"\bid\s*=\s*['\"]?answer\b", re.IGNORECASE)
@@ -31,7 +31,7 @@ class NoteType:
 
 
 def basic(count: int, name: str = "") -> NoteType:
-    """The type of notes that come without one: the first field asks, the others answer."""
+    """Return a type for notes without one: the first field is the question, the others the answer."""
     fields = tuple(f"Field {number}" for number in range(1, count + 1))
     answer = "".join(f"<div>{{{{{field}}}}}</div>" for field in fields[1:])
     question = f"{{{{{fields[0]}}}}}"
@@ -43,7 +43,7 @@ def basic(count: int, name: str = "") -> NoteType:
 
 
 def cloze(count: int, name: str = "") -> NoteType:
-    """The type of cloze notes that come without one: the first field has the gaps, the others go to the back."""
+    """Return a type for cloze notes without one: the first field has the gaps, the others go to the back."""
     fields = tuple(f"Field {number}" for number in range(1, count + 1))
     extra = "".join(f"<div>{{{{{field}}}}}</div>" for field in fields[1:])
     text = f"{{{{cloze:{fields[0]}}}}}"
@@ -56,9 +56,9 @@ def has_gaps(text: str) -> bool:
 
 
 def cards(note: NoteType, values: Sequence[str], spend: Spend) -> Iterator[tuple[str, str, str]]:
-    """(name, question, answer) of each card of a note, as HTML. A card whose question shows no field is not made.
+    """Yield (name, question, answer) of each card of a note, as HTML. Skip cards whose question shows no field.
 
-    `spend` receives the cost of each before it is made.
+    `spend` receives the cost of each card before the card is made.
     """
     size = sum(map(len, values))
     named = dict(zip(note.fields, values, strict=False))
@@ -80,7 +80,7 @@ def cards(note: NoteType, values: Sequence[str], spend: Spend) -> Iterator[tuple
 
 
 def _after_rule(answer: str) -> str:
-    """What follows the line between question and answer: the whole side if there is none."""
+    """Return what follows the line between question and answer, or the whole side if there is no line."""
     for rule in _RULE.finditer(answer):
         if _IS_ANSWER.search(rule[0]):
             return answer[rule.end() :]
@@ -88,7 +88,7 @@ def _after_rule(answer: str) -> str:
 
 
 def _place(inside: str) -> tuple[str, str]:
-    """(mark, field) of what stands between braces."""
+    """Return (mark, field) of the text between braces."""
     inside = inside.strip()
     return (inside[0], inside[1:].strip()) if inside[:1] in ("#", "^", "/") else ("", inside)
 
@@ -101,7 +101,7 @@ def _render(template: str, values: Mapping[str, str], number: int, answered: boo
     """Return the template with its fields filled in, and whether any of them has content."""
     parts: list[str] = []
     sections: list[bool] = []  # whether each section that is open is hidden
-    hides = 0  # how many of them are
+    hides = 0  # how many of them are hidden
     at, filled_any = 0, False
     for match in _PLACE.finditer(template):
         if not hides:
@@ -137,7 +137,7 @@ def _numbers(text: str) -> list[int]:
 
 @dataclass(slots=True)
 class _Gap:
-    """A gap that is open: its numbers, its text so far, and its hint (None before the second `::`)."""
+    """An open gap: its numbers, its text so far, and its hint (None before the second `::`)."""
 
     numbers: tuple[int, ...]
     text: list[str] = field(default_factory=list)
@@ -145,7 +145,7 @@ class _Gap:
 
 
 def gaps(text: str, number: int, answered: bool) -> str:
-    """A cloze text with gap `number` hidden (its hint, or […]), or answered; the others show what they hold."""
+    """Return a cloze text with gap `number` hidden (its hint, or […]) or answered; the other gaps show their text."""
     outer = _Gap(())
     open_gaps = [outer]
     at = 0

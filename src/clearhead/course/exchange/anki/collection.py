@@ -1,4 +1,4 @@
-"""Open a SQLite file from another program: read-only, tables only, with bounds on what a query may take."""
+"""Open another program's SQLite file: read-only, tables only, with bounds on the cost of a query."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ LONGEST_VALUE: Final = 4 << 20  # bytes of one field
 MOST_ROWS: Final = 1_000_000  # of one table
 MOST_BYTES: Final = 64 << 20  # of all rows that are read
 MOST_STEPS: Final = 200_000_000  # of SQLite's virtual machine: a million notes take a few dozen each
-_EVERY: Final = 100_000  # steps between two looks at the count
+_EVERY: Final = 100_000  # steps between two checks of the count
 _LIMITS: Final = (
     (sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE), (sqlite3.SQLITE_LIMIT_SQL_LENGTH, 100_000),
     (sqlite3.SQLITE_LIMIT_COLUMN, 200), (sqlite3.SQLITE_LIMIT_EXPR_DEPTH, 50),
@@ -26,11 +26,11 @@ _PRAGMAS: Final = ("table_xinfo",)
 
 @contextmanager
 def opened(place: Path, file: str) -> Iterator["Collection"]:
-    """The database at `place`, which errors call `file`.
+    """Open the database at `place`; errors call it `file`.
 
     Raises:
-        PackError: it has views, triggers, virtual tables or computed columns; or, while it is read, it is damaged or
-            takes more than the limits.
+        PackError: it has views, triggers, virtual tables or computed columns; or, while reading, it turns out to be
+            damaged or exceeds the limits.
     """
     try:
         with closing(sqlite3.connect(f"{place.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
@@ -42,7 +42,7 @@ def opened(place: Path, file: str) -> Iterator["Collection"]:
 
 
 class Collection:
-    """Tables and their rows. The SQL is ours alone: a caller names a table and its columns."""
+    """Tables and their rows. Callers pass no SQL, only the names of a table and its columns."""
 
     def __init__(self, connection: sqlite3.Connection, file: str) -> None:
         self._connection, self._file = connection, file
@@ -97,6 +97,6 @@ class Collection:
 
 
 def _authorize(action: int, first: str | None, *_: str | None) -> int:
-    """Reading tables, and nothing else: no function, no ATTACH, no other PRAGMA."""
+    """Allow reading tables, and nothing else: no function, no ATTACH, no other PRAGMA."""
     named = action == sqlite3.SQLITE_PRAGMA and first in _PRAGMAS
     return sqlite3.SQLITE_OK if named or action in _ALLOWED else sqlite3.SQLITE_DENY

@@ -17,7 +17,7 @@ from clearhead.errors import PackError
 LARGEST = 64 << 20  # bytes of the collection
 _COLLECTIONS = ("collection.anki21b", "collection.anki21", "collection.anki2")  # the newest first; others are stand-ins
 _HOW = "in Anki, export it with `Support older Anki versions`"
-_WINDOW = 8 << 20  # bytes that zstd may look back, as its format asks every reader to take
+_WINDOW = 8 << 20  # zstd window in bytes; the format requires every reader to support this size
 _LONGEST_TEMPLATE = 100_000  # characters
 _MOST_TEMPLATES = 100  # of a note type
 _SHORT_FIELD = 200  # characters of a field that no card shows, to be kept as a comment
@@ -43,7 +43,7 @@ def read_package(place: Path, report: Report) -> list[Draft]:
 
 
 def _collection(place: Path) -> bytes:
-    """The bytes of the SQLite file."""
+    """Return the bytes of the SQLite file."""
     member = read_member(place, _COLLECTIONS, LARGEST)
     if member is None:
         raise PackError(f"holds no collection.anki2; {_HOW}", file=place.name)
@@ -147,7 +147,7 @@ def _typed_rows(collection: Collection) -> Iterator[tuple[int, NoteType]]:
 
 
 def _ordered(collection: Collection, table: str, *columns: str) -> list[tuple[Any, ...]]:
-    """The rows, in the order of their first two columns."""
+    """Return the rows, in the order of their first two columns."""
     return sorted(collection.rows(table, *columns), key=lambda row: (int(row[0]), int(row[1])))
 
 
@@ -169,7 +169,7 @@ def _decks(collection: Collection) -> Mapping[int, str]:
 
 
 def message(data: bytes) -> dict[int, int | bytes]:
-    """The fields of a protobuf message, by number: integers and bytes, the last if a number occurs twice."""
+    """Return the fields of a protobuf message by number: integers and bytes, the last if a number occurs twice."""
     fields: dict[int, int | bytes] = {}
     at = 0
     while at < len(data):

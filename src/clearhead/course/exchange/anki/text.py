@@ -1,4 +1,4 @@
-"""Anki's text export: `#key:value` lines, then one note a record. A quoted field may hold several lines."""
+"""Read Anki's text export: `#key:value` lines, then one note per record. A quoted field may span several lines."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ _HTML = re.compile(rf"</?(?:{_TAGS})\b[^<>\n]*>|&(?:#\d+|#x[0-9a-f]+|nbsp|lt|gt|
 
 @dataclass(slots=True)
 class _Header:
-    """What the lines before the notes say. `columns`: index -> what that column holds beside the fields."""
+    """The header lines before the notes. `columns`: index -> what that column holds if it is not a field."""
 
     separator: str = "\t"
     html: bool | None = None
@@ -87,7 +87,7 @@ def _as_html(text: str) -> str:
 
 
 def _header(rows: Sequence[str], file: str) -> tuple[_Header, int]:
-    """The header, and the index of the first row after it."""
+    """Return the header, and the index of the first row after it."""
     header = _Header()
     at = 0
     for at, row in enumerate(rows):
@@ -124,7 +124,7 @@ def _separator(value: str, file: str, line: int) -> str:
 
 
 def _records(body: str, separator: str, before: int, file: str) -> Iterator[tuple[int, list[str]]]:
-    """(line, fields) of each record. Empty lines and lines with # are skipped between records, not inside quotes."""
+    """Yield (line, fields) of each record. Empty lines and lines with # are skipped, except inside quotes."""
     line, start, fresh, cut = before, before + 1, True, False
 
     def lines() -> Iterator[str]:

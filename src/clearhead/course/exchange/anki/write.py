@@ -1,4 +1,4 @@
-"""Anki's .apkg: one note an item. Its guid comes from pack and item, so that a second import updates the first."""
+"""Write Anki's .apkg, one note per item. The guid comes from pack and item, so a second import updates the first."""
 
 import hashlib
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def number(text: str) -> int:
 
 
 def write_anki(questions: Sequence[Question], title: str, place: Path, *, timestamp: float | None = None) -> None:
-    """Write the deck. Notes are stamped with `timestamp` (now, if None): Anki takes over those newer than its own."""
+    """Write the deck. `timestamp` (now, if None) stamps the notes: Anki imports notes that are newer than its own."""
     deck = genanki.Deck(number(questions[0].pack if questions else title), title)
     for question in questions:
         fields = [_front(question), _back(question), html(question.rule), f"{question.pack}/{question.id}"]

@@ -1,4 +1,4 @@
-"""Questions of Moodle as drafts."""
+"""Turn Moodle's questions into drafts."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from clearhead.course.exchange.report import Lost, Report
 
 
 def from_gift(question: GiftQuestion, place: str, report: Report) -> Draft:
-    """The draft of a question that was read from GIFT or Moodle XML. Weights that a pack cannot hold are reported."""
+    """Return the draft of a question read from GIFT or Moodle XML. Report weights that a pack cannot hold."""
     lost = report.at(place)
     hints: list[str] = []
     shown = _markdown(lost, hints)

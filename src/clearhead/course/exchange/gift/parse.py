@@ -1,4 +1,4 @@
-"""Read Moodle's GIFT. The kind of a question follows, as in Moodle, from the marks in its answer block."""
+"""Read Moodle's GIFT. As in Moodle, the marks in an answer block decide the kind of question."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -53,7 +53,7 @@ class GiftQuestion:
 
 @dataclass(slots=True)
 class _Block:
-    """The lines of one question, as they come. `complete`: how many there were when its answers ended."""
+    """The lines of one question read so far. `complete`: how many there were when its answers ended."""
 
     line: int
     origin: Mapping[str, str]
@@ -72,7 +72,7 @@ def read_gift(text: str, file: str = "questions.gift") -> list[GiftQuestion]:
 
 @dataclass(slots=True)
 class _Cutter:
-    """Cuts a file into questions: at blank lines, and where one is complete and the next line begins another."""
+    """Cuts a file into questions: at blank lines, and where a complete question is followed by a new one."""
 
     file: str
     category: str = ""
@@ -157,7 +157,7 @@ def _read(block: _Block, file: str) -> GiftQuestion:
 
 
 def _split(text: str) -> tuple[str, str | None, str]:
-    """The text before the answer block, the block, the text after it. A brace inside the block is text."""
+    """Return the text before the answer block, the block, and the text after it. A brace inside the block is text."""
     at, start = 0, None
     for piece in _PIECE.findall(text):
         if piece == "{" and start is None:
@@ -169,7 +169,7 @@ def _split(text: str) -> tuple[str, str | None, str]:
 
 
 def _answers(inside: str, markup: str, file: str, line: int) -> dict[str, object]:
-    """kind, options, pairs and weights of an answer block."""
+    """Return kind, options, pairs and weights of an answer block."""
     if not inside:
         return {"kind": "essay", "options": (), "pairs": ()}
     if inside[0] == "#":
@@ -212,7 +212,7 @@ def _options(marked: list[tuple[str, str]], kind: str, markup: str) -> dict[str,
 
 
 def _numbers(inside: str, markup: str) -> dict[str, object]:
-    """`3:0.1` is 3 ± 0.1, `1..5` is 1 to 5."""
+    """Parse numeric answers: `3:0.1` is 3 ± 0.1, `1..5` is 1 to 5."""
     _, marked = _marks(inside)
     answers = _options(marked or [("=", inside)], "number", markup)
     options: list[tuple[str, bool, str]] = list(answers["options"])  # type: ignore[call-overload]
@@ -226,7 +226,7 @@ def _numbers(inside: str, markup: str) -> dict[str, object]:
 
 
 def _marks(inside: str) -> tuple[str, list[tuple[str, str]]]:
-    """The text before the first = or ~, and each (mark, text) from there on."""
+    """Return the text before the first = or ~, and each (mark, text) from there on."""
     parts: list[tuple[str, list[str]]] = [("", [])]
     for piece in _MARKED.findall(inside):
         if piece in "=~":

@@ -1,4 +1,4 @@
-"""Moodle's GIFT text format, written and read. Every special character is escaped."""
+"""Write Moodle's GIFT text format. Every special character is escaped."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _SPECIAL = re.compile(r"([~=#{}:\\])")
 
 
 def write_gift(questions: Sequence[Question], title: str, place: Path) -> None:
-    """Write the questions; one category a topic. Orders become texts to write: GIFT has none."""
+    """Write the questions, one category per topic. GIFT has no ordering questions, so orders become texts to write."""
     parts, topic = [], None
     for question in questions:
         if question.topic != topic:
@@ -26,7 +26,7 @@ def write_gift(questions: Sequence[Question], title: str, place: Path) -> None:
 
 
 def _stem(question: Question) -> str:
-    """Return the question; for an order it lists the steps, to be written down in order."""
+    """Return the question. For an order, it lists the steps that the learner writes down in order."""
     steps = "".join(f"<li>{html(option.text)}</li>" for option in question.choices) if question.form == "order" else ""
     return question.asked_html + (f"<ul>{steps}</ul>" if steps else "")
 

@@ -1,1 +1,1 @@
-"""Conversion between Markdown, HTML and LaTeX, and what must be made inert in them."""
+"""Convert between Markdown, HTML and LaTeX, and make active content in them inert."""

@@ -1,4 +1,4 @@
-"""Convert HTML, plain text and Markdown of other programs to our Markdown. What a pack cannot hold is reported."""
+"""Convert other programs' HTML, plain text and Markdown to our Markdown. Report what a pack cannot hold."""
 
 import re
 
@@ -35,7 +35,7 @@ def from_text(text: str) -> str:
 
 
 def from_markdown(text: str, lost: Lost) -> str:
-    """Markdown of other programs: formulas between dollar signs, and no pictures."""
+    """Return other programs' Markdown with formulas between dollar signs and without pictures."""
     hidden = formulas.from_markdown(text.replace("\r\n", "\n").replace("\r", "\n").strip(), lost)
     return hidden.fill(hidden.text)
 

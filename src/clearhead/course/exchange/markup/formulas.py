@@ -1,4 +1,4 @@
-"""Formulas in other programs' delimiters: `\\(…\\)`, `[latex]…[/latex]` and others become `$…$`."""
+"""Turn formulas in other programs' delimiters, such as `\\(…\\)` and `[latex]…[/latex]`, into `$…$`."""
 
 import html as entities
 import re
@@ -21,7 +21,7 @@ _HTML = re.compile(rf"\\\\|\\[()\[\]$]|</?(?:pre|code)\b[^<>]*>|{_DELIMITERS}|<[
 _MARKDOWN = re.compile(
     rf"\\\\[()\[\]]|\\\\|\\[()\[\]$`]|`+|{_DELIMITERS}|~{{3,}}|!\[[^\]\n]{{0,300}}\]\([^)\n]{{0,300}}\)", re.IGNORECASE
 )
-_MARK = "\ufdd0{}\ufdd1"  # noncharacters: no text that is exchanged holds them
+_MARK = "\ufdd0{}\ufdd1"  # noncharacters, which exchanged text does not contain
 _NONCHARACTERS = str.maketrans("", "", "\ufdd0\ufdd1")
 _MARKED = re.compile("\ufdd0(\\d+)\ufdd1")
 _WRAPPED = re.compile(
@@ -52,12 +52,12 @@ def from_text(text: str) -> Formulas:
 
 
 def from_markdown(text: str, lost: Lost) -> Formulas:
-    """Take the formulas out of Markdown, in whatever delimiters they stand, and its pictures. Code holds none."""
+    """Take the formulas, with any delimiters, and the pictures out of Markdown. Code holds none."""
     return _Scan(text, _MARKDOWN, str, lost).run()
 
 
 def written(source: str, *, display: bool) -> str:
-    """The formula between dollar signs, on lines without a gap. Empty for a formula of nothing."""
+    """Return the formula between dollar signs, without blank lines. Empty for an empty formula."""
     wrapped = _WRAPPED.fullmatch(source)
     if wrapped:
         display = display or wrapped["a"] is not None or wrapped["n"] == "displaymath"
@@ -68,7 +68,7 @@ def written(source: str, *, display: bool) -> str:
 
 
 def _of_html(source: str) -> str:
-    """A formula that stood in HTML: line breaks stay, other tags go, character references are read."""
+    """Return a formula found in HTML: keep line breaks, drop other tags, resolve character references."""
     source = re.sub(r"<br\s*/?>|</div>\s*<div[^<>]*>", "\n", source, flags=re.IGNORECASE)
     return entities.unescape(references(re.sub(r"</?[a-zA-Z][^<>]*>", "", source))).replace("\xa0", " ")
 
@@ -122,7 +122,7 @@ class _Scan:
 
 
 def _name(token: str) -> str:
-    """Delimiters by one name, whatever their case and attributes."""
+    """Return one name for a delimiter, whatever its case and attributes."""
     match = re.match(r"</?(pre|code|anki-mathjax)\b", token, re.IGNORECASE)
     return f"{match[0].lower()}>" if match else token.lower()
 

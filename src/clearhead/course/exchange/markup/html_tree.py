@@ -1,17 +1,17 @@
-"""HTML of other programs as a tree of bounded depth. Names that HTML does not have stay text."""
+"""Parse other programs' HTML into a tree of bounded depth. Tags that HTML does not have stay text."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
-DEEPEST = 30  # elements within one another; what is deeper keeps its text
+DEEPEST = 30  # nested elements; of deeper ones only the text is kept
 _VOID = "area base br col embed hr img input link meta source track wbr"
 _BLOCKS = (
     "address article aside blockquote body center dd details div dl dt fieldset figcaption figure footer form h1 h2 h3 "
     "h4 h5 h6 head header hr html li main nav ol p pre section summary table tbody td tfoot th thead tr ul"
 )
-# Shown by a program that has them; a pack has none of them.
+# Other programs display these; a pack cannot hold them.
 _FOREIGN = "audio button canvas embed iframe img input math object script select svg textarea video"
 _INLINE = (
     "a abbr b bdi bdo big br caption cite code col colgroup data del dfn em font i ins kbd label legend link mark meta "
@@ -19,7 +19,7 @@ _INLINE = (
 )
 VOID, BLOCKS, FOREIGN = (frozenset(names.split()) for names in (_VOID, _BLOCKS, _FOREIGN))
 KNOWN = BLOCKS | FOREIGN | frozenset(_INLINE.split())
-_INSIDE = {  # element -> the elements that a second one inside it closes the first of
+_INSIDE = {  # element -> parents; inside one of them, a second such element closes the first
     "li": ("li",), "p": tuple(BLOCKS), "td": ("td", "th", "tr"), "th": ("td", "th", "tr"), "tr": ("tr",),
     "dt": ("dt", "dd"), "dd": ("dt", "dd"),
 }  # fmt: skip
@@ -43,7 +43,7 @@ class Node:
 
     @property
     def is_block(self) -> bool:
-        """Whether it starts on a line of its own: a block, or an element with a block inside."""
+        """Whether it starts on its own line: a block, or an element with a block inside."""
         return self.tag in BLOCKS or any(isinstance(child, Node) and child.is_block for child in self.children)
 
     def find(self, *tags: str) -> "list[Node]":
@@ -67,7 +67,7 @@ class Node:
 
 
 def tree(markup: str) -> Node:
-    """The elements of a piece of HTML, below a root without a name."""
+    """Return the elements of a piece of HTML, below a root without a name."""
     parser = _Parser()
     commented = markup.rfind("-->") + 3 if "-->" in markup else 0
     markup = _COMMENT.sub("", markup[:commented]) + markup[commented:]
@@ -77,7 +77,7 @@ def tree(markup: str) -> Node:
 
 
 def references(markup: str) -> str:
-    """The markup without character references that no character has: `html.unescape` fails at long numbers."""
+    """Remove character references that stand for no character: `html.unescape` fails at long numbers."""
     return _NO_CHARACTER.sub("\ufffd", markup)
 
 

@@ -1,6 +1,6 @@
-"""Make text inert that other programs act on: media and LaTeX tags of Anki, files and filters of Moodle, formulas.
+"""Make inert what other programs act on: Anki's media and LaTeX tags, Moodle's files and filters, formulas.
 
-These programs search the HTML source, in text, code and attributes alike. A character reference instead of the bracket
+These programs search the HTML source: text, code and attributes alike. Replacing the bracket by a character reference
 stops them and displays the same.
 """
 
@@ -38,7 +38,7 @@ def reaches_out(formula: str) -> bool:
 
 
 def is_link(target: str) -> bool:
-    """Return whether a link opens a page or an e-mail. (Other schemes start programs.)"""
+    """Return whether a link opens a page or an e-mail. Other schemes start programs."""
     scheme = _SCHEME.match(target)
     return scheme is None or scheme[1].lower() in ("http", "https", "mailto")
 
@@ -49,12 +49,12 @@ def one_line(text: str) -> str:
 
 
 def category(*names: str) -> str:
-    """A path of Moodle's categories; a slash inside a name is written twice."""
+    """Return a path of Moodle's categories. A slash inside a name is doubled."""
     return "/".join(["$course$", "top", *(one_line(name).replace("/", "//") for name in names)])
 
 
 def without_controls(value: T) -> T:
-    """Return the value without the characters, in all its texts, that XML cannot hold or terminals act on."""
+    """Return the value with the characters removed that XML cannot hold or terminals act on, in all its texts."""
     made: Any = value
     if isinstance(value, str):
         made = _NOT_TEXT.sub("", value)

@@ -1,4 +1,4 @@
-"""Markdown as other programs display it: XHTML with formulas as `\\(…\\)` and `\\[…\\]`, which Anki and Moodle draw."""
+"""Render Markdown for other programs: XHTML with formulas as `\\(…\\)` and `\\[…\\]`, which Anki and Moodle draw."""
 
 import base64
 import re
@@ -28,13 +28,13 @@ def _block(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
 
 
 def _text(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
-    """Text that reads like a delimiter must not become a formula where it arrives."""
+    """Escape text that looks like a delimiter, so that the other program does not read it as a formula."""
     text = escape(tokens[index].content, quote=True).replace("&#x27;", "'")
     return re.sub(r"(\\|\[)(?=[()\[\]]|/?latex\])", r"\1<span></span>", text).replace("$", "&#36;")
 
 
 def _image(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
-    """A picture that the text itself holds. One that is elsewhere is named and not fetched."""
+    """Render a picture embedded in the text. Any other picture is named, not fetched."""
     source, words = str(tokens[index].attrs.get("src", "")), escape(tokens[index].content, quote=True)
     if source.startswith("data:image/") and not source.startswith("data:image/svg"):
         return f'<img src="{escape(source, quote=True)}" alt="{words}" />'
@@ -62,12 +62,12 @@ _MARKDOWN = _renderer()
 
 
 def html(markdown: str) -> str:
-    """Markdown as well-formed XHTML; raw HTML in it is shown, not passed on, and no reader acts on its text."""
+    """Return Markdown as well-formed XHTML. Raw HTML is escaped, and its text is inert for other programs."""
     return inert(str(_MARKDOWN.render(markdown)).strip())
 
 
 def picture(svg: str) -> str:
-    """An SVG picture as an element of XHTML that carries it."""
+    """Return an XHTML element that embeds an SVG picture."""
     data = base64.b64encode(svg.encode()).decode()
     return f'<p><img alt="figure" src="data:image/svg+xml;base64,{data}" /></p>' if svg else ""
 

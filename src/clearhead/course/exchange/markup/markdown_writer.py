@@ -11,7 +11,7 @@ from clearhead.course.exchange.report import Lost
 _SPECIAL = re.compile(r"([\\`*_\[\]<>$|~]|&(?=#?\w))")
 _EMPHATIC = re.compile(r"([*_]|&(?=#?\w))")
 _LINE_START = re.compile(r"^([ \t]*(?:[#+=-]|\d{1,9}(?=[.)])))", re.MULTILINE)
-_LONG = 20_000  # characters of a paragraph that keeps every backslash, so that it is not rendered to compare
+_LONG = 20_000  # characters; a longer paragraph keeps every backslash, because rendering it to compare is slow
 _CODE = ("code", "kbd", "samp", "tt")
 _EMPHASIS = {"strong": "**", "b": "**", "em": "*", "i": "*", "cite": "*", "dfn": "*", "var": "*"}
 _SAFE_LINK = re.compile(r"(?!\s*(?:javascript|vbscript|file|data):)", re.IGNORECASE)
@@ -27,7 +27,7 @@ class Writer:
     hints: list[str] = field(default_factory=list)
 
     def blocks(self, content: Content, *, tight: bool = False) -> str:
-        """The nodes as blocks, with a blank line between (or none, in a list whose items are lines)."""
+        """Return the nodes as blocks, with a blank line between them (none in a list whose items are lines)."""
         written: list[tuple[str, str]] = []  # (element, Markdown)
         inline: list[Node | str] = []
 
@@ -48,7 +48,7 @@ class Writer:
         return ("\n" if tight else "\n\n").join(text for _, text in written)
 
     def block(self, node: Node, other: bool) -> str:
-        """One block. `other`: the list before it has the usual mark, so that this one needs another."""
+        """Return one block. `other`: the list before it has the usual mark, so this list needs another one."""
         tag = node.tag
         if tag == "pre":
             return self.preformatted(node)
@@ -166,7 +166,7 @@ class Writer:
         return _emphasised(inner, _EMPHASIS[tag], within) if tag in _EMPHASIS else inner
 
     def foreign(self, node: Node) -> str:
-        """What a pack cannot hold: reported, with a note where it stood."""
+        """Report an element that a pack cannot hold, and return a note for its place."""
         name = {"img": "picture", "svg": "picture", "canvas": "picture"}.get(node.tag, node.tag)
         source = node.attributes.get("src") or node.attributes.get("data") or node.attributes.get("name", "")
         if source.startswith("data:"):
@@ -190,7 +190,7 @@ class Writer:
 
 
 def _items(node: Node) -> list[Node]:
-    """The items of a list. What stands between them, such as a list right inside a list, goes with the one before."""
+    """Return the items of a list. Content between items, such as a list directly in a list, joins the item before."""
     items: list[Node] = []
     for child in node.children:
         if isinstance(child, Node) and child.tag == "li":
@@ -218,7 +218,7 @@ def _code(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Rows joined by one space. (A pattern with spaces on both sides of a line break tries each space of a row.)"""
+    """Join rows with one space. A regex with spaces on both sides of a line break would be quadratic in the spaces."""
     first, *rest = text.split("\n")
     if not rest:
         return text
@@ -227,7 +227,7 @@ def _one_line(text: str) -> str:
 
 
 def _emphasised(inner: str, mark: str, within: str) -> str:
-    """The text between marks, which must touch it; spaces move outside."""
+    """Return the text between marks. The marks must touch the text, so spaces move outside."""
     core = inner.strip()
     if not core or re.search(r"\n\s*\n", core):
         return inner

@@ -1,1 +1,1 @@
-"""Moodle's XML: written and read."""
+"""Write and read Moodle's XML."""

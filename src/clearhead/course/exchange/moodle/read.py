@@ -1,4 +1,4 @@
-"""Read Moodle XML: the kinds of question that GIFT has, orders, and what both say about each."""
+"""Read Moodle XML: the kinds of question that GIFT has, orders, and their metadata."""
 
 import math
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _KINDS = {
 
 
 def read_moodle(text: str, file: str, report: Report) -> Iterator[tuple[str, GiftQuestion]]:
-    """(place, question) of each; a kind that a pack cannot hold is reported.
+    """Yield (place, question) for each question; report kinds that a pack cannot hold.
 
     Raises:
         PackError: it is not XML, or not a <quiz>.
@@ -92,7 +92,7 @@ def _child(node: Element, name: str, markup: str) -> Text:
 
 
 def _text(node: Element, markup: str) -> Text:
-    """The text of a node, in its own markup or in that of its question."""
+    """Return the text of a node, in its own markup or in that of its question."""
     return Text((node.findtext("text") or "").strip(), _FORMATS.get(node.get("format") or markup, "moodle"))
 
 

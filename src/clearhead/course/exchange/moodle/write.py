@@ -1,4 +1,4 @@
-"""Moodle XML: multichoice, matching, ordering and essay questions, each with its feedback and a stable id number."""
+"""Write Moodle XML: multichoice, matching, ordering and essay questions, with feedback and a stable id number."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ _TYPES = {"options": "multichoice", "pairs": "matching", "order": "ordering", "t
 
 
 def write_moodle(questions: Sequence[Question], title: str, place: Path) -> None:
-    """Write a question bank: one category a topic."""
+    """Write a question bank, one category per topic."""
     quiz = Element("quiz")
     topic = None
     for question in questions:

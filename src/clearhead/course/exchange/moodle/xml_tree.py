@@ -1,22 +1,22 @@
-"""Read XML that somebody else wrote: no document type and so no entities, and bounds on depth and elements."""
+"""Parse untrusted XML: no document type, so no entities; bounds on depth and number of elements."""
 
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, TreeBuilder, XMLParser
 
 from clearhead.errors import PackError
 
-DEEPEST = 100  # elements within one another
+DEEPEST = 100  # nested elements
 MOST = 500_000  # elements
 
 
 def xml_tree(text: str, file: str) -> Element:
-    """The root element.
+    """Return the root element.
 
     Raises:
         PackError: it is not XML, declares a document type, or has too many elements or levels.
     """
     builder = _Bounded(file)
-    # The encoding is said, so that the text's own declaration cannot make these bytes into other characters.
+    # Pass the encoding: the declaration inside the text must not make the parser decode the bytes differently.
     parser = XMLParser(target=builder, encoding="utf-8")  # noqa: S314 — `doctype` refuses what declares entities
     try:
         parser.feed(text.encode())
@@ -27,7 +27,7 @@ def xml_tree(text: str, file: str) -> Element:
 
 
 class _Bounded(TreeBuilder):
-    """Builds the tree and counts."""
+    """Builds the tree and counts elements and depth."""
 
     def __init__(self, file: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""One proof for each kind of item: a function from a runner to the parts of `Proved` that it computes."""
+"""The proof of each kind of item: a function from a runner to the parts of `Proved` that it computes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

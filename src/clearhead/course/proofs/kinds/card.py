@@ -1,4 +1,4 @@
-"""A card's back is a claim: its `proof` asserts it, or it is a definition with a source."""
+"""Prove a card: its back is a claim that its `proof` asserts, or a definition with a source."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Code to write: the solution passes, the starter fails, and every mutant of the solution is caught by the tests."""
+"""Prove a code item: the solution passes its tests, the starter fails, and the tests catch every mutant."""
 
 import re
 from typing import Any
@@ -41,6 +41,6 @@ def prove_code(runner: Runner) -> dict[str, Any]:
 
 
 def signature(judged: Judged) -> str:
-    """How a program fails: two programs with the same signature made the same mistake, as far as the tests see."""
+    """Return how a program fails. The tests cannot tell two programs with the same signature apart."""
     rows = (f"{test.title}: {'ok' if test.passed else test.message}" for test in judged.tests)
     return "\n".join(re.sub(r" \(line \d+ of your program\)$", "", row) for row in rows)

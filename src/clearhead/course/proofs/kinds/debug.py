@@ -1,4 +1,4 @@
-"""The given program fails its tests; each patch is applied and judged by them; exactly one passes."""
+"""Prove a debug item: the given program fails its tests, and with exactly one of the patches it passes."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def prove_debug(runner: Runner) -> dict[str, Any]:
 
 
 def patched(runner: Runner, given: Program, patch: Program) -> str:
-    """The given program with the patch's `lines=4` or `lines=4-6` replaced by its text."""
+    """Return the given program with the patch's `lines=4` or `lines=4-6` replaced by its text."""
     rows = given.source.splitlines()
     first, _, last = patch.attributes.get("lines", "").partition("-")
     try:
@@ -56,6 +56,6 @@ def patched(runner: Runner, given: Program, patch: Program) -> str:
 
 
 def failure(judged: Judged) -> str:
-    """The first test that failed, in words."""
+    """Return a sentence about the first test that failed."""
     failed = next((test for test in judged.tests if not test.passed), None)
     return f"{failed.title}: {failed.message}" if failed else ""

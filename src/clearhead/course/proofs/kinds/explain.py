@@ -1,4 +1,4 @@
-"""A free-text answer: the claim is proved where it can be, and the rubric is tested on four answers."""
+"""Prove an explain item: prove the claim where possible, and test the rubric on four answers."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def prove_explain(runner: Runner) -> dict[str, Any]:
 
 
 def _criterion(runner: Runner, section: Section, values: dict[str, str]) -> Criterion:
-    """Prose, then `any: a, b` lines (one phrase of each must be there), `not: …`, and `order: yes`."""
+    """Parse a criterion: prose, then lines `any: a, b` (one phrase of each must occur), `not: …`, and `order: yes`."""
     prose: list[str] = []
     terms: list[tuple[str, ...]] = []
     without: list[str] = []

@@ -1,4 +1,4 @@
-"""Pairs: the right-hand side of each is computed, and no two are the same."""
+"""Prove a match item: compute the right-hand side of each pair; no two may be the same."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every option carries a check that is run: exactly the declared number hold, and the others have counterexamples."""
+"""Prove a choice item: run each option's check; the declared number must hold, the others need counterexamples."""
 
 from typing import Any
 

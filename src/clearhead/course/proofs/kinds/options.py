@@ -1,4 +1,4 @@
-"""Order options by hash, so that their order gives nothing away; all must differ and none may be empty."""
+"""Order options by hash, so that their order gives nothing away. All must differ and none may be empty."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Steps to put in order: every order is tried; those that pass the tests are right, and not all of them may."""
+"""Prove an order item: try every order of the steps. Those that pass the tests are right; not all may pass."""
 
 import hashlib
 import math
@@ -10,7 +10,7 @@ from clearhead.course.proofs.runner import Job, Runner, fence
 from clearhead.sandbox import Chunk
 
 MOST_STEPS = 6  # 720 orders
-# Every order in a namespace of its own, set up afresh. Its own names begin with two underscores.
+# Runs every order in a fresh namespace after `setup`. The names of this code begin with two underscores.
 _TRY = """
 def __try():
     import contextlib, io, itertools
@@ -67,13 +67,13 @@ def _by_key(step: Step) -> str:
 
 
 def _keys(item: Item, texts: list[str]) -> list[str]:
-    """A letter for each step, by hash: the letters say nothing of the order."""
+    """Return a letter for each step, by hash, so that the letters say nothing about the order."""
     ranked = sorted(texts, key=lambda text: hashlib.sha256(f"{item.id}\0{text}".encode()).hexdigest())
     return ["abcdef"[ranked.index(text)] for text in texts]
 
 
 def replay(item: Item, seed: int, codes: list[str]) -> list[Chunk]:
-    """The chunks that run a learner's order: to show what happens."""
+    """Return the chunks that run a learner's order, to show what happens."""
     setup = [Chunk(part.source, item.file, part.line) for part in item.role("setup")]
     tests = item.role("tests")[0]
     program = Chunk("\n".join(codes) + "\n", "your order")

@@ -1,4 +1,4 @@
-"""The answer is what `given` prints or raises; every distractor is what a mutant of it prints."""
+"""Prove a predict item: the answer is what `given` prints or raises, a distractor is what a mutant of it prints."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def prove_predict(runner: Runner) -> dict[str, Any]:
             and "SyntaxError" in outcome.raised.kinds
             and not (run.raised and "SyntaxError" in run.raised.kinds)
         ):
-            raise runner.wrong(mutant.line, f"the distractor does not read as Python: {outcome.raised.message}")
+            raise runner.wrong(mutant.line, f"the distractor is not valid Python: {outcome.raised.message}")
         output = shown(outcome)
         text = fence(output) if output else NOTHING
         patch = changes(given.source, mutant.source)

@@ -1,4 +1,4 @@
-"""A sweep decides: `sweep` computes a table, `answer` picks from it, and so does each misconception."""
+"""Prove a tune item: `sweep` computes a table, `answer` picks a setting from it, and so does each misconception."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from clearhead.course.proofs.proved import Option
 from clearhead.course.proofs.runner import Job, Runner
 from clearhead.sandbox import Chunk
 
-# The table as JSON text: every cell as text, floats with six digits. Its own names begin with two underscores.
+# Turns the table into JSON: every cell as text, floats with six digits. The names begin with two underscores.
 _DUMP = Chunk(
     """import json as __json
 __rows = [{str(k): f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in row.items()} for row in table]
@@ -22,8 +22,8 @@ __table = __json.dumps(__rows)
 )
 
 _WANT = (("answer", ""), ("__table", ""))
-# A sweep may train models, so it runs once for all who pick from its table; each picks from a copy, with the names that
-# the sweep left and none of those that another set.
+# A sweep may train models, so it runs once for the answer and all distractors. Each picks from a copy of the table, and
+# sees the names that the sweep left but none that another pick has set.
 _KEEP = Chunk(
     "import copy as __copy\n__names, __rows, __picked = dict(globals()), __copy.deepcopy(table), []\n", "kept"
 )
@@ -94,7 +94,7 @@ def prove_tune(runner: Runner) -> dict[str, Any]:
 
 
 def _shows(runner: Runner, mutant: Program) -> bool:
-    """Whether the rationale of a distractor shows values, which may be its own."""
+    """Whether the rationale of a distractor shows values, which its own program may set."""
     return any(names(runner.item.rationales.get(mutant.misconception or "", "")))
 
 
@@ -106,7 +106,7 @@ def _value_of(runner: Runner, answer: str | None, rows: dict[str, Any], line: in
 
 
 def as_table(rows: list[dict[str, str]]) -> str:
-    """Rows as a Markdown table."""
+    """Return rows as a Markdown table."""
     heads = list(rows[0])
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     return "\n".join([*lines, *(f"| {' | '.join(row.get(head, '') for head in heads)} |" for row in rows)])

@@ -1,4 +1,4 @@
-"""A worked example: each step is run after the ones before it, and gives a `result`; the prose shows the values."""
+"""Prove a worked example: each step runs after the ones before it and sets `result`; the prose shows the values."""
 
 from typing import Any
 

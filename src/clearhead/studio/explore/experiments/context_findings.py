@@ -1,4 +1,4 @@
-"""What the experiments of `context_programs.py` say of their numbers, and the guess before each."""
+"""The findings and the guesses of the experiments in `context_programs.py`."""
 
 from collections.abc import Mapping
 

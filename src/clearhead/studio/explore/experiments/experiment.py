@@ -1,4 +1,4 @@
-"""The parts of an experiment: its points and program, the guess before it, and what is said of its numbers."""
+"""The parts of an experiment: its points and program, the guess before it, and the findings after it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from clearhead.studio.text.translation import _
 
 # Key of `found` -> the numbers of every seed at each point, from the first point to the last. "x" is the points.
 Column = Callable[[str], Sequence[Samples]]
-TIME = 0.1  # a relative difference of measured times up to which they count as the same
+TIME = 0.1  # measured times that differ by less than this share count as the same
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A question to answer before measuring. `right` says from the numbers which answer is."""
+    """A question to answer before measuring. `right` finds the right answer from the numbers."""
 
     question: str
     answers: Sequence[str]
@@ -22,7 +22,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Finding:
-    """What to guess, and what to say of the numbers."""
+    """The guess before measuring, and the sentences about the numbers after it."""
 
     guess: Guess
     sentences: Callable[[Column], list[str]]
@@ -43,9 +43,9 @@ class Experiment:
     """One question, the points to measure, and the program that measures one.
 
     Attributes:
-        x: what the points are, in words. points: measured from left to right.
+        x: the name of the x axis. points: measured from left to right.
         setup: runs once, before the program, which runs once for each seed.
-        charts: what a picture shows, with its unit -> its keys of `found`, and their names where there are two.
+        charts: title of a chart, with its unit -> its keys of `found`, and their names if there are two.
     """
 
     id: str
@@ -60,7 +60,7 @@ class Experiment:
 
     @property
     def source(self) -> str:
-        """The setup and the program, as they are shown."""
+        """The setup and the program, as displayed."""
         return "\n\n".join(part.strip() for part in (self.setup, self.program) if part)
 
     @property
@@ -74,12 +74,12 @@ class Experiment:
 
 
 def change(column: Column, key: str, *, same: float = 0.02) -> Change:
-    """From the first point to the last."""
+    """Return the change from the first point to the last."""
     return Change.between(column(key)[0], column(key)[-1], same=same)
 
 
 def band(change: Change, low: float, high: float) -> int:
-    """0 where the middle of the ratio is below `low`, 1 up to `high`, 2 above."""
+    """Return 0 if the median ratio is below `low`, 1 up to `high`, 2 above."""
     times = change.times.middle
     return 0 if times < low else 1 if times <= high else 2
 

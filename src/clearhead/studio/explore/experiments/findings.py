@@ -1,4 +1,4 @@
-"""What a measurement says, in sentences chosen by its numbers over all seeds; and a guess to make before it."""
+"""Sentences about a measurement, chosen by its numbers over all seeds, and the guess before it."""
 
 from collections.abc import Mapping
 
@@ -67,7 +67,7 @@ def _scale(column: Column) -> list[str]:
 
 
 def _saturation(largest: SampleRange, share: SampleRange) -> str:
-    """What a fallen gradient means, by how much of it is left."""
+    """Return what a smaller gradient means, depending on how much of it is left."""
     if largest.middle >= 0.9 and share.high < 0.01:
         return _("The softmax is saturated: hardly anything can be learned through it.")
     if largest.middle >= 0.9:

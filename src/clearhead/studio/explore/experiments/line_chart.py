@@ -1,4 +1,4 @@
-"""A small line chart of one measure as SVG; its x axis is logarithmic, or its points evenly spaced where one is 0."""
+"""Draw a small line chart as SVG. Its x axis is logarithmic, or evenly spaced if a point is 0."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ def line_chart(
 
     Args:
         series: name -> the y of each x; two lines differ in dash as well as in colour.
-        span: every x there will be, where only some are measured yet; () for xs.
+        span: every x of the finished chart, if only some are measured yet; () for xs.
     """
     span = span or xs
     places = {x: math.log(x) if min(span) > 0 else number for number, x in enumerate(span)}

@@ -10,7 +10,7 @@ from clearhead.studio.text.translation import _
 
 Samples = Sequence[float]  # one number a seed, in the order of the seeds
 Direction = Literal["rises", "falls", "same", "unclear"]
-SAME = 0.02  # a relative difference up to this is called no change
+SAME = 0.02  # a relative difference up to this counts as no change
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Change:
 
     Attributes:
         first, last: the number at either point.
-        times: the last as a multiple of the first. Each seed is compared with itself alone.
-        direction: "rises" and "falls" where every seed agrees, "same" where none differs by more than the tolerance
-            or where all differ by too little to be written.
+        times: the last as a multiple of the first. Each seed is compared only with itself.
+        direction: "rises" or "falls" if every seed agrees; "same" if none differs by more than the tolerance, or if all
+            differ by too little to show.
     """
 
     first: SampleRange
@@ -55,10 +55,10 @@ class Change:
 
     @classmethod
     def between(cls, first: Samples, last: Samples, *, same: float = SAME) -> "Change":
-        """The change from one point to another.
+        """Return the change from one point to another.
 
         Args:
-            same: the relative difference up to which the number counts as unchanged. A measured time needs more.
+            same: the relative difference up to which the number counts as unchanged; larger for measured times.
         """
         ratios = [_ratio(start, end) for start, end in zip(first, last, strict=True)]
         times = SampleRange.of(ratios)
@@ -75,12 +75,12 @@ class Change:
         return cls(before, after, times, direction)
 
     def sentence(self, patterns: Mapping[Direction, str]) -> str:
-        """The sentence for this direction, with `%(first)s`, `%(last)s` and `%(times)s` filled in."""
+        """Return the sentence for this direction, with `%(first)s`, `%(last)s` and `%(times)s` filled in."""
         return _(patterns[self.direction], first=self.first.text, last=self.last.text, times=self.multiple)
 
     @property
     def multiple(self) -> str:
-        """The factor in words: `about twice (1.8 to 2.3)`."""
+        """Return the factor in words: `about twice (1.8 to 2.3)`."""
         middle, low, high = self.times.middle, short_number(self.times.low), short_number(self.times.high)
         if middle == float("inf"):
             return _("infinitely many times")

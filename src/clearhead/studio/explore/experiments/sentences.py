@@ -1,4 +1,4 @@
-"""Sentences about a measured quantity that are the same for all experiments, chosen by its numbers over the seeds."""
+"""Sentences about a measured quantity that all experiments share, chosen by its numbers over the seeds."""
 
 from collections.abc import Mapping
 
@@ -31,7 +31,7 @@ def changed(
 
     Args:
         quantity: what was measured, as the subject of a sentence.
-        meaning: direction -> a sentence that is added where the numbers took this direction.
+        meaning: direction -> a sentence to add if the numbers took this direction.
     """
     return _sentences(change(column, key, same=same), _CHANGED, {"quantity": _(quantity)}, meaning)
 

@@ -1,0 +1,50 @@
+#include "binding/costs.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace nb = nanobind;
+
+namespace clearhead {
+
+namespace {
+
+int dtype_of(nb::handle number) {
+  const int dtype = nb::cast<int>(number);
+  if (dtype < 0 || dtype > kFloat64) throw nb::value_error("there is no such dtype");
+  return dtype;
+}
+
+}  // namespace
+
+CostTable::CostTable(const nb::list& computed, const nb::list& tasks, double describing) : describing(describing) {
+  for (nb::handle dtype : computed) computed_[dtype_of(dtype)] = true;
+  for (nb::handle each : tasks) {
+    const nb::tuple task = nb::cast<nb::tuple>(each);
+    const auto microseconds = [&task](size_t i) { return nb::cast<double>(task[i]); };
+    tasks_[dtype_of(task[0])][nb::cast<bool>(task[1])].push_back(
+        {nb::cast<int64_t>(task[2]), nb::cast<int64_t>(task[3]), microseconds(4), microseconds(5), microseconds(6)});
+  }
+}
+
+double CostTable::saved(int dtype, bool learns, double batch_heads, int64_t queries, int64_t keys, int64_t width,
+                        int threads) const {
+  for (const Task& task : tasks_[dtype][learns]) {
+    if (queries > task.queries || keys > task.keys) continue;
+    const double heads = std::ceil(batch_heads / threads), multiply_adds = 2.0 * batch_heads * queries * keys * width / threads;
+    return std::max(0.0, task.call + task.head * heads + task.work * multiply_adds / 1e6);
+  }
+  return 0;
+}
+
+void bind_costs(nb::module_& m) {
+  nb::class_<CostTable>(m, "CostTable")
+      .def(nb::init<const nb::list&, const nb::list&, double>())
+      .def("saved", [](const CostTable& table, int dtype, bool learns, double batch_heads, int64_t queries, int64_t keys,
+                       int64_t width, int threads) -> nb::object {
+        if (!table.computes(dtype)) return nb::none();
+        return nb::float_(table.saved(dtype, learns, batch_heads, queries, keys, width, threads));
+      }, "The microseconds that torch's function saves, 0.0 where it saves none; None where no target has the dtype.");
+}
+
+}  // namespace clearhead
