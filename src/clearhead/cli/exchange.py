@@ -37,8 +37,9 @@ def import_questions(
 
     report = exchange.Report()
     places = exchange.import_drafts(file, into, topic, strict=strict, report=report)
-    drafts = "1 draft" if len(places) == 1 else f"{len(places)} drafts"
-    printing.show(f"{drafts} in {into / 'drafts'}; write the proofs, then move the files to {into / 'items'}")
+    printing.show(
+        f"{printing.count(len(places), 'draft')} in {into / 'drafts'}; write the proofs, then move the files to {into / 'items'}"
+    )
     if report.losses:
         printing.report(listed(report.losses))
         raise typer.Exit(1)
