@@ -6,6 +6,7 @@
 
 #include "binding/costs.h"
 #include "binding/fast_path.h"
+#include "binding/override.h"
 #include "dispatch/cpu.h"
 #include "dispatch/dispatch.h"
 
@@ -147,4 +148,5 @@ NB_MODULE(_native, m) {
 
   bind_costs(m);
   bind_fast_path(m);
+  bind_overrides(m);
 }

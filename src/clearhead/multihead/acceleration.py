@@ -4,7 +4,6 @@ import os
 import threading
 import warnings
 from types import TracebackType
-from typing import Any
 
 import torch
 
@@ -60,6 +59,8 @@ class Acceleration:
         "forward" and "backward" count calls of scaled_dot_product_attention on our kernels, "module" calls of the C++
         path of torch's module in evaluation, "torch" calls on torch's own kernels.
         """
+        with _lock:
+            _installation.count()
         return dict(self._counts)
 
     def undo(self) -> None:
@@ -96,7 +97,6 @@ class _Installation:
 
     def __init__(self) -> None:
         self._users = 0
-        self._library: Any = None
         self._overrides: Overrides | None = None
 
     def acquire(self) -> dict[str, int]:
@@ -104,12 +104,9 @@ class _Installation:
         if self._users == 0:
             _check()
         if self._overrides is None:
-            overrides, torchs = Overrides(), torch.library.Library("aten", "IMPL")
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
-                for name, function in overrides.functions().items():
-                    torchs.impl(name, function, "CPU", with_keyset=True)
-            self._library, self._overrides = torchs, overrides
+            overrides = Overrides()
+            overrides.register()
+            self._overrides = overrides
         if self._users == 0:
             self._overrides.turn_on()
         self._users += 1
@@ -118,7 +115,12 @@ class _Installation:
     def release(self) -> None:
         self._users -= 1
         if self._users == 0 and self._overrides is not None:
-            self._overrides.is_on = False
+            self._overrides.turn_off()
+
+    def count(self) -> None:
+        """Bring the counts up to date."""
+        if self._overrides is not None:
+            self._overrides.count_handed_back()
 
 
 _lock = threading.RLock()

@@ -78,6 +78,7 @@ def target(name: str) -> Iterator[None]:
         KernelError: this CPU cannot run it.
     """
     _named(name)
+    library.expect_forced_targets()
     token = forced.set(name)
     try:
         yield
@@ -122,6 +123,8 @@ def is_forced() -> bool:
 
 def forget() -> None:
     """Read `CLEARHEAD_KERNEL_TARGET` again at the next call. It is cached, because a look-up takes 1 µs."""
+    if library is not None:
+        library.expect_forced_targets()
     _forced_by_environment.cache_clear()
     chosen_for.cache_clear()
 

@@ -23,7 +23,7 @@ def _load() -> tuple[Any, str]:
         return None, f"the native library was not built: {first or 'the package was installed without building it'}"
     except ImportError as error:  # a shared library that it needs is missing
         return None, f"the native library cannot be loaded: {error}"
-    if not hasattr(module, "CostTable"):
+    if not hasattr(module, "register_overrides"):
         return None, "the native library was built from other sources. Install clearhead again"
     return module, ""
 
