@@ -1,7 +1,9 @@
 """Ring attention over 8 to 512 ranks, simulated from timings of its parts on this machine.
 
-`python -m bench.scaling` takes half a minute and prints the table of docs/scaling.md. Measured are the seconds for a
-block of queries against a block of keys, and for merging a part into a row, with one thread. The links are assumed.
+`python -m bench.scaling` takes half a minute. It prints the measured pieces and the table of docs/scaling.md;
+`--pieces JSON` computes the table from pieces that were measured before. Measured are the processor seconds of one
+thread for a block of queries against a block of keys, and for merging a part into a row. Assumed are the links, and
+that a block on the diagonal takes half of a full one.
 """
 
 import argparse
@@ -59,6 +61,12 @@ class Pieces:
         share = (at - lengths[after - 1]) / (lengths[after] - lengths[after - 1])
         return length * keys * (costs[after - 1] * (1 - share) + costs[after] * share)
 
+    @classmethod
+    def read(cls, text: str) -> "Pieces":
+        """Pieces as `main` prints them: JSON with "block" and "merge"."""
+        data = json.loads(text)
+        return cls(tuple((int(length), float(seconds)) for length, seconds in data["block"]), float(data["merge"]))
+
     def faster(self, times: float) -> "Pieces":
         """The times of a processor that is `times` times as fast."""
         return Pieces(tuple((length, seconds / times) for length, seconds in self.block), self.merge / times)
@@ -77,16 +85,17 @@ def simulate(pieces: Pieces, length: int, ranks: int, link: Link) -> Simulated:
     """Simulate the steps of the ring under a causal mask with zigzag placement.
 
     A rank holds two runs of length / 2n positions. With its own keys it computes three blocks of runs, two of them on
-    the diagonal; with another rank's keys always two. It sends keys while it computes, and waits if keys are late.
+    the diagonal, and merges one; with another rank's keys always two, and merges both. It sends keys while it computes,
+    and waits if keys are late. One process computes half of all pairs and merges nothing.
     """
     run = length // (2 * ranks)
     diagonal, full = pieces.seconds(run, run) / 2, pieces.seconds(run, run)
-    merge = 2 * run * pieces.merge * HEADS
-    own, other = HEADS * (2 * diagonal + full) + merge, HEADS * 2 * full + merge
+    merge = run * pieces.merge
+    own, other = HEADS * (2 * diagonal + full + merge), HEADS * 2 * (full + merge)
     transfer = link.latency + 2 * run * KV_HEADS * 2 * WIDTH * BYTES / link.bandwidth
     waits = [max(0.0, transfer - work) for work in [own] + [other] * (ranks - 2)] if ranks > 1 else []
     seconds = own + (ranks - 1) * other + sum(waits)
-    alone = HEADS * pieces.seconds(length, length) / 2 + length * pieces.merge * HEADS
+    alone = HEADS * pieces.seconds(length, length) / 2
     return Simulated(seconds, alone / ranks / seconds, sum(waits) / seconds)
 
 
@@ -108,9 +117,9 @@ def _median(call: Callable[[], object], rounds: int = 5) -> float:
     call()
     taken = []
     for _ in range(rounds):
-        start = time.perf_counter()
+        start = time.thread_time()
         call()
-        taken.append(time.perf_counter() - start)
+        taken.append(time.thread_time() - start)
     return statistics.median(taken)
 
 
@@ -135,8 +144,11 @@ def main() -> None:
     parser.add_argument(
         "--speeds", type=float, nargs="+", default=[1, 64, 2000], help="of a rank, relative to this core"
     )
+    parser.add_argument(
+        "--pieces", type=Pieces.read, metavar="JSON", help="pieces measured before, as this command prints them"
+    )
     options = parser.parse_args()
-    pieces = measure([128, 256, 512, 1024, 2048, 4096])
+    pieces = options.pieces or measure([128, 256, 512, 1024, 2048, 4096])
     print(json.dumps(asdict(pieces)), end="\n\n")
     print("\n".join(table(pieces, options.lengths, options.ranks, options.speeds)))
 

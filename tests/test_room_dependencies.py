@@ -10,7 +10,7 @@ import pytest
 from test_extras import libraries
 
 TESTS = Path(__file__).parent
-THEIRS = {"jinja2", "zstandard"}  # of torch and of Transformers
+THEIRS = {"jinja2", "zstandard", "h11"}  # of torch, of Transformers and of the Hugging Face hub's client
 BROWSER = {"playwright", "axe_playwright_python"}
 # The extras whose libraries are refused to each room's tests. (Transformers needs Rich, so capture has `cli` too.)
 WITHOUT = {

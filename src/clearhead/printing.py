@@ -26,6 +26,15 @@ def clean(text: str) -> str:
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def count(many: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun.
+
+    >>> count(1, "head"), count(20000, "text"), count(2, "batch", "batches")
+    ('1 head', '20,000 texts', '2 batches')
+    """
+    return f"{many:,} {noun if many == 1 else plural or noun + 's'}"
+
+
 def show(text: object, end: str = "\n") -> None:
     """Print a result on standard output, cleaned and flushed."""
     print(clean(str(text)), end=end, flush=True)

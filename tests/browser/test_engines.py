@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 _SIDEWAYS = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-_NUMBERS = "() => [...document.querySelectorAll('.compass .number')].map((one) => one.textContent).join(' ')"
+_NUMBERS = "() => [...document.querySelectorAll('.welcome-figure .number')].map((one) => one.textContent).join(' ')"
 # How far the ink of a formula's first bracket stands from its box: hanging punctuation would put it outside.
 _HANGS = """() => [...document.querySelectorAll("pre, math")]
   .filter((one) => !["", "none", undefined].includes(getComputedStyle(one).hangingPunctuation)).length"""
@@ -121,10 +121,10 @@ def first_figure(engine: Engine, _: Library) -> None:
     """1. The query is dragged: the weights follow, and no text is selected."""
     engine.open("/")
     before = engine.evaluate(_NUMBERS)
-    x, y = engine.where(".compass .handle")
+    x, y = engine.where(".welcome-figure .handle")
     engine.point((x, y), (x - 40, y + 60), (x - 90, y + 120))
     engine.wait(
-        "(before) => [...document.querySelectorAll('.compass .number')].map((one) => one.textContent).join(' ') !== before",
+        "(before) => [...document.querySelectorAll('.welcome-figure .number')].map((one) => one.textContent).join(' ') !== before",
         before,
     )
     assert engine.evaluate("() => String(getSelection())") == ""

@@ -28,6 +28,7 @@ def clearhead(*arguments, given=""):
 # What Typer and Rich bring. `--help` took 0.18 s of processor time with these, on a Xeon of 2 GHz; torch alone takes 1.6 s.
 LIGHT = {
     "annotated_doc",
+    "attr",  # by Rich where attrs is installed, as it is beside Ray
     "markdown_it",
     "mdurl",
     "pygments",

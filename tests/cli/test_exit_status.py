@@ -156,8 +156,9 @@ WRONG_NUMBERS = ("abc", "-1", "", "1.5", "99999999999999999999", "nan")
 
 
 def wrong(parameter: Any) -> tuple[str, ...]:
-    kind = str(parameter.type_descriptor.annotation)
-    return WRONG_NUMBERS if "int" in kind else WRONG_PATHS if "Path" in kind else WRONG_TEXTS
+    descriptor = getattr(parameter, "type_descriptor", None)  # Typer 0.19 has Click's type instead
+    kind = str(descriptor.annotation if descriptor else parameter.type).lower()
+    return WRONG_NUMBERS if "int" in kind else WRONG_PATHS if "path" in kind else WRONG_TEXTS
 
 
 def test_the_kinds_of_parameters_are_told_apart() -> None:

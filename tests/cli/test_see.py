@@ -76,7 +76,7 @@ def test_an_encoder_decoder_shows_its_encoder_and_says_so(folders, kind):
     result = clearhead("see", TEXT, "--model", folders(kind))
     assert result.exit_code == 0, result.output
     assert "The encoder alone is shown" in result.output
-    assert "1 layers · 2 heads" in result.output
+    assert "1 layer · 2 heads" in result.output
 
 
 @pytest.mark.slow

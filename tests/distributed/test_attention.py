@@ -1,5 +1,8 @@
 """A sequence over 1 to 4 ranks gives the output, lse and gradients of one process."""
 
+import os
+import signal
+
 import pytest
 import torch
 
@@ -191,8 +194,6 @@ def with_one_gone(rank, size):
     inputs = [distributed.shard(tensor) for tensor in tensors(torch.float32)]
     distributed.attention(*inputs, enable_gqa=True)
     if rank == 1:
-        import os
-
         os._exit(3)
     with pytest.raises(RanksError, match="another rank did not answer"):
         distributed.attention(*inputs, enable_gqa=True)
@@ -201,6 +202,47 @@ def with_one_gone(rank, size):
 
 def test_a_rank_that_ends_raises_an_error_on_the_others():
     assert world(3, with_one_gone, dies=[1]) == [True, None, True]
+
+
+def with_one_lost_on_the_way(rank, size, algorithm, moment, way):
+    """Rank 1 ends as it is about to exchange for the second time, by SIGKILL or by an exception that nobody catches."""
+    heads = torch.randn(1, 2 * size, 7 * size, 5, generator=torch.Generator().manual_seed(3))
+    inputs = [distributed.shard(heads).requires_grad_() for _ in range(3)]
+
+    def attend():
+        return distributed.attention(*inputs, algorithm=algorithm)
+
+    def end_on_the_second(exchange):
+        calls = []
+
+        def counted(*arguments, **options):
+            calls.append(arguments)
+            if len(calls) == 2:
+                if way == "SIGKILL":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                raise SystemExit(1)
+            return exchange(*arguments, **options)
+
+        return counted
+
+    work = attend if moment == "forward" else attend().sum().backward
+    if rank == 1:
+        name = "batch_isend_irecv" if algorithm == "ring" else "all_to_all_single"
+        setattr(torch.distributed, name, end_on_the_second(getattr(torch.distributed, name)))
+    with pytest.raises(
+        RanksError, match=r"another rank did not answer .* The transport reports: \w[^\n]*[^.]$"
+    ) as raised:
+        work()
+    assert "pytorch/" not in str(raised.value)
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["SIGKILL", "exception"])
+@pytest.mark.parametrize("moment", ["forward", "backward"])
+@pytest.mark.parametrize("algorithm", ["ring", "heads"])
+def test_a_rank_that_is_lost_on_the_way_ends_the_others_with_a_sentence(algorithm, moment, way):
+    assert world(3, with_one_lost_on_the_way, algorithm, moment, way, dies=[1]) == [True, None, True]
 
 
 def test_without_a_process_group_the_error_says_how_to_start_one():

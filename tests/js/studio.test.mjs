@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { weights } from "../../src/clearhead/studio/static/compass.js";
+import { weights } from "../../src/clearhead/studio/static/welcome-figure.js";
 import { belongsTo } from "../../src/clearhead/studio/static/studio.js";
 import { jsonLines } from "../../src/clearhead/studio/static/lines.js";
 import { compute, number, shown, softmax, told } from "../../src/clearhead/studio/static/walk.js";
@@ -17,7 +17,7 @@ const given = {
   heads: 2,
 };
 
-test("the compass gives weights that add up to one and favour the key it points at", () => {
+test("the welcome figure gives weights that add up to one and favour the key it points at", () => {
   const row = weights(85, 4);
   close(row.reduce((a, b) => a + b), 1);
   assert.equal(row.indexOf(Math.max(...row)), 1);

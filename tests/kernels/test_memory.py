@@ -11,13 +11,15 @@ from clearhead.kernels.registry import KERNELS
 from highwater import taken
 
 
+# A computation that stored one matrix of weights would take 1 more. What malloc keeps of smaller blocks differs from
+# run to run by up to 0.13 (18 MB), so the bounds lie half way.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "length", "options", "matrices"),
     [
-        ("native", 6_007, {"is_causal": True}, 0.2),
-        ("native", 6_007, {"reach": (-300, 0), "softcap": 5.0}, 0.2),
-        ("native", 6_007, {"alibi": torch.tensor([0.1], requires_grad=True)}, 0.2),
+        ("native", 6_007, {"is_causal": True}, 0.5),
+        ("native", 6_007, {"reach": (-300, 0), "softcap": 5.0}, 0.5),
+        ("native", 6_007, {"alibi": torch.tensor([0.1], requires_grad=True)}, 0.5),
         ("torch", 6_007, {"is_causal": True}, 0.5),
         # Blockwise torch; a dense computation would hold more than five matrices at a time.
         ("torch", 6_007, {"reach": (-300, 0), "softcap": 5.0}, 1.5),
@@ -31,7 +33,7 @@ def test_forward_and_backward_are_linear_in_length(
 
 def test_a_learned_bias_takes_the_memory_of_its_gradient() -> None:
     length = 6_007
-    assert memory_of("native", length, bias=torch.zeros(length, length, requires_grad=True)) < 1.1
+    assert memory_of("native", length, bias=torch.zeros(length, length, requires_grad=True)) < 1.5
 
 
 def memory_of(kernel: str, length: int, **options: Any) -> float:

@@ -127,7 +127,7 @@ def build(call: Any, blocks: Blocks, capability: int) -> dict[str, Any]:
     types = dict(zip(kernel.arg_names, types, strict=True))
     constants = {**made.constants, **named, "ROWS": blocks.rows, "KEYS": blocks.keys}
     source = ASTSource(kernel, types, constants, made.multiples)
-    options = {"num_warps": blocks.warps, "num_stages": blocks.stages}
+    options = {"num_warps": blocks.warps, "num_stages": blocks.stages, **launch.OPTIONS}
     binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     return {"kernel": kernel.fn.__name__, "blocks": blocks, "sm": capability,
             "shared": binary.metadata.shared, "stack": stack(binary.asm["cubin"])}  # fmt: skip

@@ -68,11 +68,15 @@ def test_every_call_of_a_generation_is_saved_and_its_keys_are_written_once(tmp_p
     again = load(path)
     assert len(again.calls(name)) == len(record.calls(name)) == 101
     for ours, theirs in zip(again.calls(name), record.calls(name), strict=True):
-        assert torch.equal(ours.to_dense(), theirs.to_dense())
+        assert torch.equal(ours.q, theirs.q)
+        assert torch.equal(ours.k, theirs.k)
+        # Bits of a product depend on where its operands lie: 8 bytes past a cache line they differ on a Zen 4.
+        torch.testing.assert_close(ours.to_dense(), theirs.to_dense(), rtol=0, atol=torch.finfo(torch.float32).eps)
     assert path.stat().st_size < 2 * 105 * (4 + 2) * 6 * 4 + 100_000  # queries and keys once, and one line per call
     rebuilt = Record.of(again)
     assert rebuilt.positions(name) == record.positions(name)
-    assert torch.equal(rebuilt.joined()[name].to_dense(), record.joined()[name].to_dense())
+    joined, expected = (each.joined()[name].to_dense() for each in (rebuilt, record))
+    torch.testing.assert_close(joined, expected, rtol=0, atol=torch.finfo(torch.float32).eps)
 
 
 def test_a_file_of_format_2_is_read(tmp_path):

@@ -304,7 +304,7 @@ def test_replace_attention_keeps_every_parameter_and_output():
     alone = torch.nn.MultiheadAttention(E, H)
     report = clearhead.replace_attention(alone)
     assert report.replaced == [""]
-    assert str(report) == "replaced 1 attention modules: the model itself"
+    assert str(report) == "replaced 1 attention module: the model itself"
     spectral = torch.nn.utils.parametrizations.spectral_norm(torch.nn.MultiheadAttention(E, H), "in_proj_weight")
     assert "replace first, then parametrize" in str(clearhead.replace_attention(spectral))
     assert isinstance(alone, clearhead.MultiheadAttention)

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
@@ -201,8 +202,10 @@ class ModuleWatcher:
         if threading.get_ident() != self._thread or not self._is_requested(self._names[id(module)]):
             return None
         own = before_edits(output[0])
-        call = ADAPTERS[type(module).__name__](module, args, kwargs, (own, *output[1:]))
-        self.record_call(call)
+        # torch functions of the adapter, and of the comparison with its output, are not the model's.
+        with torch._C.DisableTorchFunction():
+            call = ADAPTERS[type(module).__name__](module, args, kwargs, (own, *output[1:]))
+            self.record_call(call)
         if self.editor is None:
             return None
         if call.out is None or call.out.data_ptr() != own.data_ptr():

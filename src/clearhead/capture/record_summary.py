@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from clearhead.printing import count
+
 if TYPE_CHECKING:
     from clearhead.capture.record import Record
 
@@ -16,14 +18,15 @@ def summary(record: Record) -> str:
     """Return a summary: how many modules, calls and bytes a record holds, their shapes, and what was missed."""
     calls = {name: len(record._steps[name]) for name in record}
     total = sum(calls.values())
-    head = f"Record({len(calls)} modules, {total} calls, {_size(_bytes(record))}, {len(record.missed)} missed)"
+    counts = f"{count(len(calls), 'module')}, {count(total, 'call')}"
+    head = f"Record({counts}, {_size(_bytes(record))}, {len(record.missed)} missed)"
     lines = []
     rows = [(name, record[name].shape, calls[name]) for name in record]
-    for (shape, count), same in groupby(rows, key=lambda row: row[1:]):
+    for (shape, times), same in groupby(rows, key=lambda row: row[1:]):
         names = [name for name, *_ in same]
         which = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]} ({len(names)})"
         sizes = " ".join(f"{axis}={size}" for axis, size in zip("BHLS", shape, strict=True))
-        lines.append(f"  {which}: {sizes}" + (f", last of {count} calls" if count > 1 else ""))
+        lines.append(f"  {which}: {sizes}" + (f", last of {times} calls" if times > 1 else ""))
     shown = lines[:MOST] + [f"  … and {len(lines) - MOST} more"] * (len(lines) > MOST)
     missed = [f"  missed {item.name}: {item.reason}" for item in record.missed[:MOST]]
     more = [f"  … and {len(record.missed) - MOST} more missed"] * (len(record.missed) > MOST)

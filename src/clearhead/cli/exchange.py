@@ -20,7 +20,7 @@ def export_pack(
 
     report = exchange.Report()
     place, count = exchange.export_pack(pack, to, out, strict=strict, report=report)
-    printing.show(f"wrote {count} items to {place}")
+    printing.show(f"wrote {printing.count(count, 'item')} to {place}")
     if report.losses:
         printing.report(listed(report.losses))
         raise typer.Exit(1)
@@ -37,7 +37,7 @@ def import_questions(
 
     report = exchange.Report()
     places = exchange.import_drafts(file, into, topic, strict=strict, report=report)
-    drafts = "1 draft" if len(places) == 1 else f"{len(places)} drafts"
+    drafts = printing.count(len(places), "draft")
     printing.show(f"{drafts} in {into / 'drafts'}; write the proofs, then move the files to {into / 'items'}")
     if report.losses:
         printing.report(listed(report.losses))

@@ -1,5 +1,6 @@
 """`clearhead tune`: measure which kernel is faster on this machine, and keep the figures."""
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -7,7 +8,7 @@ import typer
 from clearhead import printing
 from clearhead.cli import reading
 from clearhead.cli.output import Json
-from clearhead.errors import KernelError
+from clearhead.errors import KernelError, OptionError
 
 if TYPE_CHECKING:
     from clearhead.kernels.measured.tasks import Costs
@@ -25,6 +26,8 @@ def tune(
     The figures go to the user's cache folder. They hold for this CPU and these versions of clearhead and torch. With
     CLEARHEAD_TUNE=0 in the environment nothing reads them. Ctrl-C stops and keeps nothing.
     """
+    if math.isnan(seconds):  # Typer 0.19 takes it for a number of the range
+        raise OptionError("--seconds is nan. Give a number from 1 to 100.")
     from clearhead import kernels
     from clearhead.kernels import plan, tuning
     from clearhead.kernels.measured import figures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -60,11 +61,17 @@ def _waiting(doing: str) -> Iterator[None]:
     except RuntimeError as error:
         raise RanksError(
             f"another rank did not answer while this one was {doing}: it has ended or raised an error. "
-            f"See the first error among all ranks. The transport reports: {str(error).strip().splitlines()[0]}"
+            f"See the first error among all ranks. The transport reports: {_reason(error)}"
         ) from error
     finally:
         for measured in _TIMINGS:
             measured.waiting += time.perf_counter() - start
+
+
+def _reason(error: RuntimeError) -> str:
+    """The first sentence of an error of gloo's or NCCL's, without the place in their source before it."""
+    first = str(error).strip().partition("\n")[0]
+    return re.sub(r"^\[\S*:\d+\] *", "", first).partition(". ")[0].rstrip(".") or type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ class Replacement:
 
     def __str__(self) -> str:
         names = [name or "the model itself" for name in self.replaced]
-        lines = [f"replaced {len(names)} attention modules: {', '.join(names) or 'none'}"]
+        modules = "module" if len(names) == 1 else "modules"
+        lines = [f"replaced {len(names)} attention {modules}: {', '.join(names) or 'none'}"]
         lines += [f"left {name or 'the model itself'}: {reason}" for name, reason in self.left.items()]
         return "\n".join(lines)
 
@@ -42,7 +43,7 @@ def replace_attention(model: torch.nn.Module) -> Replacement:
     Example:
         >>> model = torch.nn.TransformerEncoderLayer(8, 2)
         >>> print(replace_attention(model))
-        replaced 1 attention modules: self_attn
+        replaced 1 attention module: self_attn
     """
     done = Replacement()
     for name, module in model.named_modules():

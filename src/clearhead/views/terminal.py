@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearhead.extras import needs
+from clearhead.printing import count
 from clearhead.views.checks import check_head
 from clearhead.views.links import LINKS, Link, between_words, strongest
 from clearhead.views.maps import Array, hidden, tiles
@@ -124,7 +125,8 @@ def _title(reading: "Reading") -> Text:
     heads = max((matrix.shape[1] for matrix in matrices), default=0)
     return Text.assemble(
         (reading.model_name, "bold"),
-        (f"   {len(reading.tokens)} tokens{_decoded(reading)} · {len(matrices)} layers · {heads} heads", QUIET),
+        (f"   {count(len(reading.tokens), 'token')}{_decoded(reading)} · {count(len(matrices), 'layer')} · ", QUIET),
+        (count(heads, "head"), QUIET),
     )
 
 

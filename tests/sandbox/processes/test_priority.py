@@ -8,15 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from clearhead import sandbox
 from clearhead.sandbox.confinement import priority
 from clearhead.sandbox.processes import clock, pool, watch
-from clearhead.studio.app import serving
-from clearhead.studio.web.settings import Settings
 
 BACKENDS = [each.name for each in sandbox.available()]
 # It tries to raise its priority in each way there is, and holds a thread until it is cancelled.
@@ -166,22 +163,6 @@ def test_endless_programs_leave_a_core_to_pages(backend: str) -> None:
     done = subprocess.run([sys.executable, "-c", SHARES, backend], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 0.5
-
-
-def test_a_shared_studio_runs_programs_at_a_low_priority(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Server:
-        def __init__(self, config: Any) -> None:
-            lowered.append(priority.is_low())
-            raise KeyboardInterrupt
-
-    lowered: list[bool] = []
-    monkeypatch.setattr(serving.uvicorn, "Server", Server)
-    monkeypatch.setattr(serving, "config", lambda *_: None)
-    for accounts in (False, True):
-        monkeypatch.setattr(priority, "_low", False)
-        with pytest.raises(KeyboardInterrupt):
-            serving._run(None, Settings(data=tmp_path, accounts=accounts), None, None)  # type: ignore[arg-type]
-    assert lowered == [False, True]
 
 
 class Time:

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 from clearhead import sandbox
 from clearhead.cli import app as cli
 from clearhead.errors import OptionError, StoreError
+from clearhead.sandbox.confinement import priority
 from clearhead.studio.app import serving
 from clearhead.studio.web.context import secret_in
 from clearhead.studio.web.settings import Settings
@@ -271,3 +273,19 @@ def test_the_log_of_the_server_does_not_act_on_the_terminal() -> None:
     assert said.isprintable() or not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", said)
     assert r"at \x1b[2J\r" in said
     assert r"\x1b]0;title\x07\x9b2J\u202e" in said
+
+
+def test_a_shared_studio_runs_programs_at_a_low_priority(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Server:
+        def __init__(self, config: Any) -> None:
+            lowered.append(priority.is_low())
+            raise KeyboardInterrupt
+
+    lowered: list[bool] = []
+    monkeypatch.setattr(serving.uvicorn, "Server", Server)
+    monkeypatch.setattr(serving, "config", lambda *_: None)
+    for accounts in (False, True):
+        monkeypatch.setattr(priority, "_low", False)
+        with pytest.raises(KeyboardInterrupt):
+            serving._run(None, Settings(data=tmp_path, accounts=accounts), None, None)  # type: ignore[arg-type]
+    assert lowered == [False, True]

@@ -52,7 +52,7 @@ def test_the_server_computes_what_torch_computes() -> None:
 def test_the_browser_computes_what_the_server_computes() -> None:
     program = (
         f'import {{ compute }} from "{(STATIC / "walk.js").as_uri()}";'
-        f'import {{ weights }} from "{(STATIC / "compass.js").as_uri()}";'
+        f'import {{ weights }} from "{(STATIC / "welcome-figure.js").as_uri()}";'
         "let text = ''; for await (const part of process.stdin) text += part;"
         "const { cases, turns } = JSON.parse(text);"
         "console.log(JSON.stringify({ walked: cases.map(compute), turned: turns.map((one) => weights(...one)) }));"

@@ -1,4 +1,4 @@
-"""Home offers one sitting at a time: at the first visit, after a day, after two weeks away, when all is done."""
+"""Home offers one session at a time: at the first visit, after a day, after two weeks away, when all is done."""
 
 import re
 from collections.abc import Iterator
@@ -60,7 +60,7 @@ def said(home: str) -> str:
 
 
 def sit(visitor: Visitor, page: str) -> tuple[int, str]:
-    """Answer until the sitting ends; gives how many were answered and the last page."""
+    """Answer until the session ends; gives how many were answered and the last page."""
     count = 0
     while 'name="ticket"' in page:
         form = (
@@ -71,7 +71,7 @@ def sit(visitor: Visitor, page: str) -> tuple[int, str]:
         visitor.later(seconds=7)
         onward = re.search(r'href="(/review[^"]+)"', told)
         page = visitor.get(onward[1].replace("&amp;", "&")) if onward else told
-        assert count < 40, "a sitting ends"
+        assert count < 40, "a session ends"
     return count, page
 
 
@@ -82,14 +82,14 @@ def test_after_a_first_page_a_few_new_questions_are_offered(visitor: Visitor) ->
 
 
 @pytest.mark.slow
-def test_a_sitting_ends_and_says_what_waits_without_a_number_to_fear(visitor: Visitor) -> None:
+def test_a_session_ends_and_says_what_waits_without_a_number_to_fear(visitor: Visitor) -> None:
     for n in range(MANY):
         visitor.context.store.record(attempt(f"q-{n}", 0, correct=False))
     visitor.later(days=15)
     home = said(visitor.get("/"))
     assert f"{SESSION_LENGTH} questions" in home
     assert "All to see again." in home
-    assert home.endswith("The rest can wait for other sittings."), "no number that only weighs"
+    assert home.endswith("The rest can wait for another session."), "no number that only weighs"
     assert str(MANY - SESSION_LENGTH) not in home
     page = visitor.get("/review")
     assert f"1 of {SESSION_LENGTH}" in page
@@ -98,7 +98,7 @@ def test_a_sitting_ends_and_says_what_waits_without_a_number_to_fear(visitor: Vi
     assert f"{SESSION_LENGTH} answered" in end
     assert "A good place to stop" in end
     assert f"Another {SESSION_LENGTH}" in end
-    assert f"1 of {SESSION_LENGTH}" in visitor.get("/review"), "another sitting begins"
+    assert f"1 of {SESSION_LENGTH}" in visitor.get("/review"), "another session begins"
 
 
 def take_back(visitor: Visitor, page: str) -> str:
@@ -110,7 +110,7 @@ def take_back(visitor: Visitor, page: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("card", [False, True], ids=["question", "card"])
-def test_a_sitting_goes_on_from_an_answer_taken_back(visitor: Visitor, card: bool) -> None:
+def test_a_session_goes_on_from_an_answer_taken_back(visitor: Visitor, card: bool) -> None:
     for n in range(SESSION_LENGTH):
         visitor.context.store.record(attempt("what-is-lse" if card and not n else f"q-{n}", n, correct=False))
     visitor.later(days=1)
@@ -217,7 +217,7 @@ def test_a_helping_is_never_too_much_and_leaves_nothing_due_out_for_something_ne
     assert [item.id for item in found.again][: len(errors)] == errors
 
 
-def test_a_sitting_counts_its_own_answers_alone() -> None:
+def test_a_session_counts_its_own_answers_alone() -> None:
     history = [attempt("a", 0, mode="review"), attempt("b", 5), attempt("c", 6, mode="review")]
     since = int((START + timedelta(minutes=1)).timestamp())
     assert [one.item_id for one in answers_since(history, since)] == ["c"]

@@ -134,7 +134,7 @@ def test_the_clock_is_drawn_only_when_it_is_on(visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize("address", ["/test/x", "/challenge/x", f"/challenge/{SITTING}?clock=9"])
-def test_a_sitting_that_makes_no_sense_is_refused(visitor: Visitor, address: str) -> None:
+def test_a_session_that_makes_no_sense_is_refused(visitor: Visitor, address: str) -> None:
     visitor.get(TOPIC + address, 422)
 
 

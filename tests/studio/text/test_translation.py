@@ -325,14 +325,14 @@ def test_every_mode_says_everything_in_the_language_asked_for(tmp_path: Path, mo
         for prediction in ("", "9", "1 / 0"):
             look("try run", visitor.post(f"{topic}/try", item=of_kind(library, "predict"), prediction=prediction))
         look("try raised", visitor.post(f"{topic}/try", item=of_kind(library, "predict"), program="1 / 0"))
-        for sitting, clock in (("test", ""), ("challenge", "?clock=2")):
-            address = f"{topic}/{sitting}/{uuid.uuid4()}{clock}"
+        for mode, clock in (("test", ""), ("challenge", "?clock=2")):
+            address = f"{topic}/{mode}/{uuid.uuid4()}{clock}"
             page = visitor.get(address)
             while 'name="ticket"' in page:
-                look(sitting, page)
+                look(mode, page)
                 visitor.post("/answer", ticket=visitor.ticket(page), **wrong_fields(question(visitor, page)))
                 page = visitor.get(address)
-            look(f"{sitting} report", page)
+            look(f"{mode} report", page)
         visitor.later(days=2)
         for address in ("/", "/review", "/review?focus=logits", "/progress", "/settings", "/search?q=ΑΒΓ", "/search?q=α",
                         "/offline", "/items/00", "/attempts/00"):  # fmt: skip

@@ -36,7 +36,7 @@ FORMS: dict[str, dict[str, str]] = {
     "/topics/{pack_id}/{topic_id}/{mode}/run": {"place": "0"},
     "/bench": {"program": "print(1)"},
     "/project": {"text": "a b", "changed": "a b", "token": "a", "predicted": "b"},
-    "/sittings/{kind}": {},
+    "/sessions/{kind}": {},
     "/login": {"name": "ada", "password": "wrong"},
     "/logout": {},
     "/settings/password": {"current": "wrong", "password": "short", "again": "other"},

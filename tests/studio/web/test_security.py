@@ -24,7 +24,7 @@ PAGES = [
         "/items/scale-of-logits",
         TOPIC,
     ),
-    *("/next", "/map", "/interview", "/sittings/five", "/project", "/certificate", f"{TOPIC}/next"),
+    *("/next", "/map", "/interview", "/sessions/five", "/project", "/certificate", f"{TOPIC}/next"),
     *("/items/which-hold", "/items/what-is-lse", "/attempts/none", "/nope", f"{TOPIC}/mistakes"),
     *(f"{TOPIC}/{mode}" for mode in MODES),
     f"{TOPIC}/test/0b9a6a0e-6d3c-4d0e-8a57-6a3c6d3f7b11",
@@ -52,7 +52,7 @@ def test_every_response_carries_the_headers(visitor: Visitor, address: str) -> N
 def test_the_list_of_pages_leaves_none_out(visitor: Visitor) -> None:
     known = {re.sub(r"^/topics/attention/one-head", "/topics/{pack_id}/{topic_id}", one.split("?")[0]) for one in PAGES}
     known = {re.sub(r"[0-9a-f-]{36}", "{id}", one) for one in known}
-    known |= {"/items/{item_id}", "/attempts/{attempt_id}", "/sittings/{kind}"}
+    known |= {"/items/{item_id}", "/attempts/{attempt_id}", "/sessions/{kind}"}
     routes = visitor.client.app.openapi()["paths"].items()  # type: ignore[attr-defined]
     pages = {
         path for path, ways in routes if "get" in ways and "text/html" in ways["get"]["responses"]["200"]["content"]
@@ -97,7 +97,7 @@ POSTS = (
     "/bench/draft",
     f"{TOPIC}/{{mode}}/run",
     "/project",
-    "/sittings/{kind}",
+    "/sessions/{kind}",
     f"{TOPIC}/try",
     "/offline/attempts",
 )

@@ -26,6 +26,7 @@ from clearhead.capture.adapters import flex_attention
 from clearhead.capture.adapters.torch_compile import EagerMode, can_compile
 from clearhead.capture.call import Call, attention_of
 from clearhead.capture.head_outputs.replaced_outputs import before_edits, note_edit
+from clearhead.capture.softmax_tracing.contraction import without_addend
 from clearhead.capture.softmax_tracing.frames import Outcome
 from clearhead.capture.softmax_tracing.tracer import SoftmaxTracer
 from clearhead.capture.softmax_tracing.weighted_values import WeightedValues
@@ -106,16 +107,20 @@ class AttentionFunctionMode(TorchFunctionMode):
             out = self._report_flex(args, out)
         if not self.adapter_depth:
             self._guarded(self._tracer.after, func, args, kwargs, out)
-            out = self._edited_product(out)
+            out = self._edited_product(func, args, kwargs, out)
         return out
 
-    def _edited_product(self, out: Any) -> Any:
+    def _edited_product(self, func: Any, args: Any, kwargs: Any, out: Any) -> Any:
         """Return the edited product of weights and values that the tracer has just found in a model's own code."""
         weighted = self._tracer.take_weighted()
         if self._editor is None or weighted is None:
             return out
-        edited = self._editor.edit_weighted(*weighted)
-        return out if edited is None else edited
+        module, values = weighted
+        alone = without_addend(func, args, kwargs, out)
+        edited = self._editor.edit_weighted(module, replace(values, out=alone))
+        if edited is None or alone is out:
+            return out if edited is None else edited
+        return torch.where(edited == alone, out, edited + (out - alone))  # what no edit changes keeps its bits
 
     def _edited(self, call: Call, out: Tensor) -> Tensor | None:
         """Return what replaces the output `out`, (B, H, L, D_v), as (B, L, H, D_v); None keeps it."""

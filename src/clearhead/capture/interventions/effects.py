@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from clearhead.capture.scoring.tables import as_table
+from clearhead.printing import count
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class HeadEffects(Sequence[HeadEffect]):
         return len(self._rows)
 
     def __repr__(self) -> str:
-        lines = [f"{len(self)} heads; the metric with all of them: {self.baseline:.4g}"]
+        lines = [f"{count(len(self), 'head')}; the metric with all of them: {self.baseline:.4g}"]
         lines += [f"{row.layer}, head {row.head}: {row.value:.4g} ({row.effect:+.4g})" for row in self.strongest(5)]
         return "\n".join(lines)
 

@@ -117,6 +117,11 @@ def contraction(
     return _matmul(left, right)
 
 
+def without_addend(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Tensor:
+    """Return the product alone of a call of `baddbmm` or `addmm`, which add a tensor to it; `out` for other calls."""
+    return func(*args, **(kwargs | {"beta": 0})) if func in _ADDED else out
+
+
 def _matmul(left: Tensor, right: Tensor) -> Contraction:
     before: list[Axes] = [tuple(range(-max(tensor.dim() - 2, 0), 0)) for tensor in (left, right)]
     rows: Axes = ("i",) if left.dim() > 1 else ()

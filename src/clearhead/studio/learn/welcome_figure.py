@@ -1,6 +1,6 @@
 """The figure on the welcome page: one query among five keys, and its attention weights.
 
-The server draws the first state; static/compass.js draws every later one with the same arithmetic.
+The server draws the first state; static/welcome-figure.js draws every later one with the same arithmetic.
 """
 
 import math

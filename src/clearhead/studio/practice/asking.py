@@ -17,14 +17,14 @@ from clearhead.studio.text.translation import _, mark
 from clearhead.studio.web.context import Context
 from clearhead.studio.web.rendering import render
 
-# The short sittings that Home offers, which are modes of their own: kind -> name.
-SITTINGS = {"five": mark("Five minutes"), "interview": mark("Interview")}
+# The short sessions that Home offers, which are modes of their own: kind -> name.
+SHORT_SESSIONS = {"five": mark("Five minutes"), "interview": mark("Interview")}
 MODES = {
     "recall": mark("Recall"),
     "practice": mark("Practice"),
     "review": mark("Review"),
     "path": mark("Path"),
-    **SITTINGS,
+    **SHORT_SESSIONS,
     "build": mark("Build"),
     "test": mark("Test"),
     "challenge": mark("Challenge"),
@@ -151,8 +151,8 @@ def onward(context: Context, item: Item, mode: str, *, graded: str = "", focus: 
     """Return the address that "Next" leads to from this item, with the same focus or in the same session."""
     if mode in ("test", "challenge"):  # the answer is shown after the end of the assessment
         mode = "practice"
-    if mode in SITTINGS:
-        base = f"/sittings/{mode}?after={item.id}"
+    if mode in SHORT_SESSIONS:
+        base = f"/sessions/{mode}?after={item.id}"
     elif mode == "review":
         base = f"/review?after={item.id}" + (f"&since={since}" if since else "")
     elif mode == "path":

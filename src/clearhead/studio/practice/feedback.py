@@ -56,7 +56,7 @@ def feedback(
         before=before,
         onward=onward(context, question.item, kept.mode, focus=focus, since=since),
         sure=confidence.nearest_level(kept.confidence),
-        back=back if back.startswith(("/topics/", "/sittings/")) else "",
+        back=back if back.startswith(("/topics/", "/sessions/")) else "",
         solved=kept.correct or tries >= question.item.attempts,
         note=context.store.kept(f"note:{kept.item_id}"),
         report=report(question, kept),

@@ -3,6 +3,7 @@
 import { make, scaleBar } from "/views/paint.js";
 import { jsonLines } from "./lines.js";
 import { post } from "./writing-request.js";
+import { visible } from "./writing-text.js";
 import { _ } from "./words.js";
 
 const SHADES = 8;
@@ -64,7 +65,7 @@ export function headGrid(run, { look, fork, off, at, matter }) {
     scale.replaceChildren(scaleBar(most, _("nats lost without it"), true));
     const best = effects.flatMap((row, l) => row.map((value, h) => ({ l, h, value }))).sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, 3);
     note.textContent = _("For “%(token)s” these matter most: %(heads)s (nats of log probability; blue: less likely without it).", {
-      token: token.trim() || token, heads: best.map(({ l, h, value }) => `${l}·${h} (${value.toFixed(2).replace("-", "−")})`).join(", ") });
+      token: token.trim() || visible(token), heads: best.map(({ l, h, value }) => `${l}·${h} (${value.toFixed(2).replace("-", "−")})`).join(", ") });
   }
 
   return { element, show, paint };

@@ -6,9 +6,10 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+from clearhead.printing import count
 from clearhead.survey.report import head_grid
 from clearhead.survey.report.head_grid import Rows
-from clearhead.survey.report.words import count, interval, number, percent, title
+from clearhead.survey.report.words import interval, number, percent, title
 from clearhead.views.page.address import lens_address
 from clearhead.views.page.document import document
 

@@ -43,12 +43,3 @@ def interval(low: float | None, high: float | None, written: Callable[[float | N
     ('25% to 50%', '–')
     """
     return NOTHING if low is None or high is None else f"{written(low)} to {written(high)}"
-
-
-def count(many: int, noun: str, plural: str | None = None) -> str:
-    """Return a number with its noun.
-
-    >>> count(1, "head"), count(20000, "text"), count(2, "batch", "batches")
-    ('1 head', '20,000 texts', '2 batches')
-    """
-    return f"{many:,} {noun if many == 1 else plural or noun + 's'}"

@@ -66,6 +66,6 @@ function start(figure) {
 }
 
 if (typeof document !== "undefined") {
-  const figure = document.getElementById("compass");
+  const figure = document.getElementById("welcome-figure");
   if (figure) start(figure);
 }

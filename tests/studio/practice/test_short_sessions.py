@@ -1,4 +1,4 @@
-"""The short sittings from Home, the placement test, and the map of topics."""
+"""The short sessions from Home, the placement test, and the map of topics."""
 
 import re
 import uuid
@@ -22,7 +22,7 @@ from studio.learn.test_pages import TOPIC, answer
 
 
 def begun(visitor: Visitor, kind: str) -> str:
-    return visitor.post(f"/sittings/{kind}")
+    return visitor.post(f"/sessions/{kind}")
 
 
 def asked(page: str) -> str:
@@ -33,7 +33,7 @@ def asked(page: str) -> str:
 def test_home_offers_five_minutes_and_an_interview(visitor: Visitor) -> None:
     visitor.get(f"{TOPIC}/read")
     page = visitor.get("/")
-    assert 'action="/sittings/five"' in page
+    assert 'action="/sessions/five"' in page
     assert 'href="/interview"' in page
     assert 'data-key="n"' in page
 
@@ -43,16 +43,16 @@ def test_five_minutes_asks_what_fits_and_reports(visitor: Visitor) -> None:
     count = re.search(r"1 of (\d)", page)
     assert count
     for _ in range(int(count[1])):
-        page = visitor.get("/sittings/five")
+        page = visitor.get("/sessions/five")
         if "Show the answer" in page:
             visitor.post("/answer", ticket=visitor.ticket(page), response="good")
         elif asked(page) == "which-hold":
             answer(visitor, page, "4.0", "16.0")
         else:
-            assert "/sittings/five" in answer(visitor, page, "4.0"), "Next stays in the sitting"
-    page = visitor.get("/sittings/five")
+            assert "/sessions/five" in answer(visitor, page, "4.0"), "Next stays in the session"
+    page = visitor.get("/sessions/five")
     assert f"of {count[1]} right" in page
-    assert "?back=/sittings/five" in page
+    assert "?back=/sessions/five" in page
 
 
 def test_five_minutes_takes_no_longer(visitor: Visitor) -> None:
@@ -71,15 +71,15 @@ def test_an_interview_is_the_sheets_then_questions(visitor: Visitor) -> None:
     assert "1 of 3" in page, "cards are not asked: they grade themselves"
     first = asked(page)
     answer(visitor, page, "4.0", *(["16.0"] if first == "which-hold" else []))
-    assert asked(visitor.get("/sittings/interview")) != first
+    assert asked(visitor.get("/sessions/interview")) != first
     assert "Go on with the questions" in visitor.get("/interview")
-    visitor.post("/sittings/interview", again="false")
-    assert "2 of 3" in visitor.get("/sittings/interview")
+    visitor.post("/sessions/interview", again="false")
+    assert "2 of 3" in visitor.get("/sessions/interview")
 
 
-def test_there_is_no_sitting_of_another_name(visitor: Visitor) -> None:
-    visitor.get("/sittings/nap", 404)
-    visitor.post("/sittings/nap", 404)
+def test_there_is_no_session_of_another_name(visitor: Visitor) -> None:
+    visitor.get("/sessions/nap", 404)
+    visitor.post("/sessions/nap", 404)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
-"""Routes of the two short sittings that Home offers: "I have five minutes" and "I have an interview".
+"""Routes of the two short sessions that Home offers: "I have five minutes" and "I have an interview".
 
-The questions are chosen and stored when a sitting begins, so that it can be interrupted and continued. An answer gets
+The questions are chosen and stored when a session begins, so that it can be interrupted and continued. An answer gets
 its feedback at once; the report comes at the end.
 """
 
@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from clearhead.course import Attempt, Item
 from clearhead.course.pack.minutes import item_minutes
 from clearhead.studio.learn import home, path, topic
-from clearhead.studio.practice.asking import SITTINGS, ask, new_draft
+from clearhead.studio.practice.asking import SHORT_SESSIONS, ask, new_draft
 from clearhead.studio.questions.telling import of_an_interview
 from clearhead.studio.text.translation import _
 from clearhead.studio.web.context import Context, CurrentContext
@@ -45,20 +45,20 @@ def interview(request: Request, context: CurrentContext) -> HTMLResponse:
     )
 
 
-@router.post("/sittings/{kind}")
+@router.post("/sessions/{kind}")
 def begin(context: CurrentContext, kind: str, again: Annotated[bool, Form()] = True) -> Response:
-    """Choose the questions of a sitting, or continue the one in progress."""
+    """Choose the questions of a session, or continue the one in progress."""
     _known(kind)
     if again or not _going(context, kind):
         items = _telling(context) if kind == "interview" else _five_minutes(context)
         kept = {"items": [item.id for item in items], "at": context.now().timestamp()}
         context.store.keep(f"sitting:{kind}", json.dumps(kept))
-    return RedirectResponse(f"/sittings/{kind}", 303)
+    return RedirectResponse(f"/sessions/{kind}", 303)
 
 
-@router.get("/sittings/{kind}", response_class=HTMLResponse)
-def sit(request: Request, context: CurrentContext, kind: str) -> Response:
-    """Ask the next question of a sitting; at the end, show the report."""
+@router.get("/sessions/{kind}", response_class=HTMLResponse)
+def continue_session(request: Request, context: CurrentContext, kind: str) -> Response:
+    """Ask the next question of a session; at the end, show the report."""
     _known(kind)
     items, answers = _state(context, kind)
     left = next((item for item in items if item.id not in answers), None)
@@ -67,21 +67,21 @@ def sit(request: Request, context: CurrentContext, kind: str) -> Response:
         return ask(request, context, left, new_draft(context, left, kind).but(place=place))
     return render(
         request,
-        "practice/sitting_report.html",
+        "practice/session_report.html",
         kind=kind,
-        title=SITTINGS[kind],
+        title=SHORT_SESSIONS[kind],
         answers=[(answers[item.id], item) for item in items],
         right=sum(answer.correct for answer in answers.values()),
     )
 
 
 def _known(kind: str) -> None:
-    if kind not in SITTINGS:
-        raise HTTPException(404, _("There is no sitting called “%(kind)s”.", kind=kind))
+    if kind not in SHORT_SESSIONS:
+        raise HTTPException(404, _("There is no session called “%(kind)s”.", kind=kind))
 
 
 def _state(context: Context, kind: str) -> tuple[list[Item], dict[str, Attempt]]:
-    """Return the questions of the sitting, and the first answer to each since it began."""
+    """Return the questions of the session, and the first answer to each since it began."""
     kept = json.loads(context.store.kept(f"sitting:{kind}") or '{"items": [], "at": 0}')
     items = [context.library.items[id] for id in kept["items"] if id in context.library.items]
     answers: dict[str, Attempt] = {}
@@ -93,7 +93,7 @@ def _state(context: Context, kind: str) -> tuple[list[Item], dict[str, Attempt]]
 
 
 def _going(context: Context, kind: str) -> bool:
-    """Return whether a sitting is in progress."""
+    """Return whether a session is in progress."""
     items, answers = _state(context, kind)
     return 0 < len(answers) < len(items)
 
