@@ -78,7 +78,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert call(cli.app, ["check", "my-pack", "--item", "first-card", "--jobs", "1"]).exit_code == 0
     (tmp_path / "my-pack" / "items" / "one.md").unlink()
     wrote = call(cli.app, ["export", "my-pack", "--to", "gift"])
-    assert "wrote 1 items to my-pack-gift.gift" in wrote.output
+    assert "wrote 1 item to my-pack-gift.gift" in wrote.output
     drafts = call(cli.app, ["import", "my-pack-gift.gift", "--into", "my-pack"])
     assert "1 draft in" in drafts.output
     assert call(cli.app, ["new", "schema"]).output == scaffold.schema()
