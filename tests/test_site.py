@@ -45,6 +45,13 @@ def slug(heading: str) -> str:
     return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", text.encode("ascii", "ignore").decode()).strip().lower())
 
 
+def test_every_table_of_results_has_a_page():
+    results = {f"benchmarks/{table.name}" for table in (ROOT / "bench" / "results").glob("*.md")}
+    source = (ROOT / "tools" / "site" / "hooks.py").read_text()
+    assert results <= set(navigation())
+    assert results == set(re.findall(r'"(benchmarks/\S+\.md)": "bench/results/', source))
+
+
 def test_each_page_is_in_the_navigation_once():
     listed = navigation()
     assert len(listed) == len(set(listed))

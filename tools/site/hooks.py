@@ -22,11 +22,18 @@ ELSEWHERE = {
     "benchmarks/README.md": "bench/README.md",
     "benchmarks/LOG.md": "bench/LOG.md",
     "benchmarks/zen3.md": "bench/results/zen3.md",
+    "benchmarks/zen4.md": "bench/results/zen4.md",
+    "benchmarks/emerald-rapids.md": "bench/results/emerald-rapids.md",
     "benchmarks/sweep.md": "bench/results/sweep.md",
+    "benchmarks/sweep-emerald-rapids.md": "bench/results/sweep-emerald-rapids.md",
     "project/CHANGELOG.md": "CHANGELOG.md",
     "project/CONTRIBUTING.md": "CONTRIBUTING.md",
 }
-NOT_SEARCHED = {"benchmarks/zen3.md", "benchmarks/sweep.md", "benchmarks/LOG.md"}  # thousands of rows of figures
+NOT_SEARCHED = set(ELSEWHERE) - {
+    "benchmarks/README.md",
+    "project/CHANGELOG.md",
+    "project/CONTRIBUTING.md",
+}  # rows of figures
 LINK = re.compile(r"\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
