@@ -101,7 +101,9 @@ def _row(work: Work, seconds: float, peak: float, real_time: bool) -> Row:
 def merged(before: list[Row], now: list[Row], order: list[Work]) -> list[Row]:
     """Merge the rows of two runs, in the order of all work; a new row replaces the old one."""
     rows = {(row.group, row.shape): row for row in (*before, *now)}
-    places = {(work.group, work.shape): place for place, work in enumerate(order)}
+    places: dict[tuple[str, str], int] = {}
+    for work in order:  # --quick repeats some of it: the first place counts
+        places.setdefault((work.group, work.shape), len(places))
     return sorted(rows.values(), key=lambda row: places.get((row.group, row.shape), len(places)))
 
 
