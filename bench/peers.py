@@ -2,6 +2,7 @@
 
 import os
 import platform
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from importlib import import_module
@@ -125,7 +126,9 @@ def _zentorch(query: Tensor, key: Tensor, value: Tensor) -> Way | str:
     if find_spec("zentorch") is None:
         return "zentorch is not installed; `make bench` installs the release for this torch on an AMD CPU"
     try:
-        import_module("zentorch")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit, which it uses
+            import_module("zentorch")
         operator = torch.ops.zentorch.zentorch_sdpa
     except (ImportError, OSError, RuntimeError, AttributeError) as error:  # built for another torch
         return f"zentorch does not work with torch {torch.__version__}: {str(error).splitlines()[0]}"
