@@ -56,7 +56,7 @@ bool has_storage(PyObject* object) {
 }
 
 // Below this address a tensor may have no storage: a process rarely has its heap there, and offsets are rarely larger.
-constexpr uintptr_t kLow = uintptr_t{1} << 32;
+constexpr uintptr_t kLowAddress = uintptr_t{1} << 32;
 
 int bytes_of(int kind) { return kind == kFloat64 ? 8 : kind == kFloat32 ? 4 : kind == kBool ? 1 : 2; }
 
@@ -72,9 +72,9 @@ uint64_t bits_at(const View& view, int64_t index) {
 // Whether an entry leaves a key out: false, or a number so low that with a logit added it is the end of float32's range,
 // where our kernels leave a row nothing and torch's spread it evenly. Numbers with a sign are ordered as their bits are.
 bool closes(const View& mask, int64_t index) {
-  static constexpr uint64_t kLow[] = {0xF149'F2CA, 0xF14A, 0xFC00, 0xC629'3E59'39A0'8CEA};  // -1e30, in float16 -inf
+  static constexpr uint64_t kClosed[] = {0xF149'F2CA, 0xF14A, 0xFC00, 0xC629'3E59'39A0'8CEA};  // -1e30, in float16 -inf
   const uint64_t bits = bits_at(mask, index);
-  return mask.kind == kBool ? bits == 0 : bits >= kLow[mask.kind];
+  return mask.kind == kBool ? bits == 0 : bits >= kClosed[mask.kind];
 }
 
 constexpr int64_t kLooked = 4096;  // entries of the largest mask that is read
@@ -115,7 +115,7 @@ bool read(nb::handle object, View* view) {
     return false;
   }
   if (t.device != 1 || t.axes > 4 || !t.data || !t.strides || is_negated(object.ptr())) return false;
-  if (reinterpret_cast<uintptr_t>(t.data) < kLow && !has_storage(object.ptr())) return false;
+  if (reinterpret_cast<uintptr_t>(t.data) < kLowAddress && !has_storage(object.ptr())) return false;
   int64_t strides[4] = {};
   for (int64_t& size : view->sizes) size = 1;
   for (int32_t i = 0; i < t.axes; i++) {

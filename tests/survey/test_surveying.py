@@ -1,4 +1,4 @@
-"""A whole survey: the same files bit for bit, whoever computes it and whatever is killed; nothing is computed twice."""
+"""A whole survey gives the same files bit for bit with any workers and after any kill, and computes nothing twice."""
 
 import errno
 import json
