@@ -41,6 +41,7 @@ class _Layer:
         keys: the keys that all steps share.
         size: the number of keys of the last step.
         query: (B, H, 1, D), the shape of its query.
+        device: the type of its device, as in "cpu".
         own: its attention as the model described it, compared with the next one's.
         attention: the same as recorded, without its mask.
         version: the version of the keys' memory when it was first shared; None if the memory is the record's own.
@@ -55,6 +56,7 @@ class _Layer:
     keys: Keys
     size: int
     query: torch.Size
+    device: str
     own: Attention
     attention: Attention
     version: int | None = None
@@ -117,7 +119,8 @@ class DecodeSteps:
         attention = step.attention.change(allow=None)
         if attention.bias is None:
             index = getattr(call.module, "layer_idx", None)
-            known = _Layer(step.keys, step.size, call.query.shape, own, attention, index=index)
+            kind = call.query.device.type
+            known = _Layer(step.keys, step.size, call.query.shape, kind, own, attention, index=index)
             self._layers[id(call.module)] = known
 
     def begins(self, cache: Any) -> None:
@@ -148,7 +151,7 @@ class DecodeSteps:
         known.next_options = options
         if known.options is None or known.is_checked_next or not all(map(is_, options, known.options)):
             return None
-        if query.shape != known.query or torch.is_autocast_enabled(query.device.type):
+        if query.shape != known.query or torch.is_autocast_enabled(known.device):
             return None
         if not self._is_known(known, key):
             return None
