@@ -73,7 +73,15 @@ FAMILIES: dict[str, tuple[Callable[[], Any], Callable[[], dict[str, Any]], int]]
     "mistral, window": (lambda: hf.MistralModel(hf.MistralConfig(**GROUPED, sliding_window=3)), right, 2),
     "qwen3": (lambda: hf.Qwen3Model(hf.Qwen3Config(**GROUPED, head_dim=8)), right, 2),
     "gemma2, softcap, window": (
-        lambda: hf.Gemma2Model(hf.Gemma2Config(**GROUPED, head_dim=8, sliding_window=3, attn_logit_softcapping=0.5)),
+        lambda: hf.Gemma2Model(
+            hf.Gemma2Config(
+                **GROUPED,
+                head_dim=8,
+                sliding_window=3,
+                attn_logit_softcapping=0.5,
+                attn_implementation="eager",  # transformers 5.20 takes "sdpa", which drops the soft cap
+            )
+        ),
         right,
         2,
     ),

@@ -9,6 +9,7 @@ import torch
 from transformers.utils import logging as hf_logging
 
 from clearhead.capture import observe
+from clearhead.capture.adapters.transformers_interface import describe
 from clearhead.matrix import AttentionMatrix
 
 from ..families import BY_HAND, FAMILIES, NOT_CAPTURED, ids
@@ -94,3 +95,13 @@ def test_what_cannot_be_captured_is_named(name: str):
 
 def effective(W: torch.Tensor) -> torch.Tensor:
     return W.sum(-1) ** 2 / (W**2).sum(-1).clamp_min(1e-30)
+
+
+def test_what_torchs_function_ignores_is_not_recorded():
+    """transformers 5.20 calls it for a model with a soft cap, and drops the cap."""
+    query = torch.randn(1, 2, 3, 5, generator=torch.Generator().manual_seed(1))
+    options = {"scaling": 0.5, "softcap": 0.25, "s_aux": torch.ones(2)}
+    for implementation, ignored in (("sdpa", True), ("eager", False), ("flex_attention", False)):
+        call = describe(torch.nn.Identity(), query, query, query, None, options, query, implementation)
+        assert (call.attention.softcap is None, call.attention.sinks is None) == (ignored, ignored)
+        assert call.attention.scale == 0.5

@@ -174,7 +174,7 @@ def test_kill_9_right_after_a_reply_loses_no_answer(tmp_path: Path) -> None:
         running.kill()
         assert told.status_code in (200, 303)
         running.wait(timeout=20)
-    with sqlite3.connect(tmp_path / "clearhead.db") as database:
+    with contextlib.closing(sqlite3.connect(tmp_path / "clearhead.db")) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     with started(tmp_path) as (_, address, _), httpx2.Client(base_url=address, timeout=60) as learner:
         assert len(learner.get("/settings/data.json").json()["attempts"]) == 1

@@ -162,11 +162,15 @@ def describe(
     out: Tensor,
     implementation: str | None,
 ) -> Call:
-    """Return the Call for the interface's arguments, as each of its functions interprets them (transformers 5.23)."""
+    """Return the Call for the interface's arguments, as each function of transformers 5.20 to 5.24 reads them."""
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     # Eager is causal only through its mask. The others are causal where there is no mask and more than one query.
     is_causal = implementation not in ("eager", None) and mask is None and query.shape[2] > 1 and bool(causal)
+    if (
+        implementation == "sdpa"
+    ):  # torch's function has neither; transformers 5.20 drops a soft cap here, 5.23 refuses it
+        options = {**options, "softcap": None, "s_aux": None}
     return Call(
         module=module,
         query=query,
