@@ -56,7 +56,11 @@ def overview(reading: "Reading", width: int = 80) -> RenderableType:
         parts += [Text.assemble(("decoder:  ", QUIET), decoder)]
     parts += [Text(), *_grid(reading, width), Text()]
     if links:
-        parts += [Text("Strongest links between two words, one a head", style="bold"), *_lines(reading, links), Text()]
+        parts += [
+            Text("Strongest links between two words, one per head", style="bold"),
+            *_lines(reading, links),
+            Text(),
+        ]
         best = links[0]
         parts.append(Text(f"Open a head: --layer {best.layer} --head {best.head}", style=QUIET))
     if reading.note:

@@ -13,7 +13,7 @@ from clearhead.errors import ModelError
 
 def test_a_path_that_is_not_there(tmp_path):
     for path in (tmp_path / "nowhere", str(tmp_path / "nowhere"), "./nowhere", ""):
-        with pytest.raises(ModelError, match="is not there"):
+        with pytest.raises(ModelError, match="does not exist"):
             capture.load(path)
 
 
@@ -75,7 +75,7 @@ def test_a_model_with_code_of_its_own_is_refused_and_its_code_not_run(tmp_path):
         capture.load(tmp_path / "model")
     assert refused.value.remote_code
     assert not (tmp_path / "ran").exists()
-    with pytest.raises(ModelError, match="is not there") as other:
+    with pytest.raises(ModelError, match="does not exist") as other:
         capture.load(tmp_path / "elsewhere")
     assert not other.value.remote_code
 

@@ -77,7 +77,7 @@ def test_each_learner_sees_only_his_own(shared: TestClient) -> None:
     bob.post("/undo", 404, attempt=kept["id"])
     assert 'dark.css" media="all"' not in bob.get("/")
     bob.post("/settings/start-over")
-    assert "1 answer counts" in ada.get("/settings")
+    assert "You have 1 answer." in ada.get("/settings")
     assert "in the database of this studio" in ada.get("/settings")
     assert str(shared.app.state.context.settings.data) not in ada.get("/settings")  # type: ignore[attr-defined]
     assert "Mind the root." in ada.get(f"/attempts/{kept['id']}")

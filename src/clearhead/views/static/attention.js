@@ -219,7 +219,7 @@ const saidShort = (value) => (value === Infinity ? "∞" : String(Number(value.t
 
 /** How far each head is from the other model's in the same place, as a score to order by. */
 const apart = (other) => ({
-  about: _("how far from the same head of %(model)s, nats a query", { model: other.model }),
+  about: _("how far from the same head of %(model)s, nats per query", { model: other.model }),
   values: other.kl.map((row) => row.map((value) => value ?? Infinity)),
 });
 

@@ -111,7 +111,7 @@ function divergence(scene, l, h, other, explain) {
   const line = make("span", { "aria-live": "polite" });
   const fill = (mean, most = []) => {
     const where = most.map(([query, value]) => `“${label(scene.layers[l].rows.tokens[query])}” ${nats(value)}`).join(", ");
-    const [before, after] = (where ? _("KL divergence %(number)s nats a query, most at %(where)s.", { where }) : _("KL divergence %(number)s nats a query.")).split("%(number)s");
+    const [before, after] = (where ? _("KL divergence %(number)s nats per query, most at %(where)s.", { where }) : _("KL divergence %(number)s nats per query.")).split("%(number)s");
     line.replaceChildren(before, number("divergence", nats(mean), explain), after ?? "");
   };
   if (other.kl !== undefined) fill(other.kl);
