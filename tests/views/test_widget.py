@@ -116,8 +116,8 @@ def test_the_widget_is_live_in_a_notebook(notebook, browser):
     page.locator(".ch-cell[title='Layer 0, head 2']").click()
     page.locator(".ch-less", has_text="nats per query, most at").wait_for()
     page.get_by_role("button", name="Unpin").click()
-    page.get_by_role("button", name="Less second").click()
-    page.locator(".ch-less", has_text="less the same head of second. KL divergence").wait_for()
+    page.get_by_role("button", name="Minus second").click()
+    page.locator(".ch-less", has_text="minus the same head of second. KL divergence").wait_for()
     assert page.locator(".ch-signed").count() == 2  # all heads, and the one that is open
     assert strayed == []
     page.close()

@@ -102,7 +102,7 @@ def look(
         words: the text; for a model of pictures, the path of a picture.
         model: a folder or a cached name; None for the demo model.
         target: the text given to the decoder of an encoder-decoder.
-        trust: run the Python code that the model brings.
+        trust: run the Python code that comes with the model.
         max_bytes: stop recording layers before their queries and keys take more.
         label: the model's name in the progress line.
     Raises:

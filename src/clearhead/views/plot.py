@@ -138,7 +138,7 @@ def difference(
     thin_frame(axis)
     _tokens(axis, *axes)
     axis.set_title(title, fontsize=FONT + 1, color=INK, pad=8)
-    scale_bar(figure, image, axis, "first less second")
+    scale_bar(figure, image, axis, "first minus second")
     return figure
 
 

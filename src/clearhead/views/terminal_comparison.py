@@ -69,7 +69,7 @@ def one_head(comparison: Comparison, layer: int, head: int, width: int = 80) -> 
     top = float(np.abs(difference).max(initial=0.0))
     lines: list[RenderableType] = [
         Text(
-            f"Layer {layer}, head {head}: {comparison.first.model_name} less {comparison.second.model_name}",
+            f"Layer {layer}, head {head}: {comparison.first.model_name} minus {comparison.second.model_name}",
             style="bold",
         ),
         Text(

@@ -71,7 +71,7 @@ def own_model(folder, ran) -> None:
 def test_a_model_with_code_of_its_own_is_refused_and_its_code_not_run(tmp_path):
     (tmp_path / "model").mkdir()
     own_model(tmp_path / "model", tmp_path / "ran")
-    with pytest.raises(ModelError, match=r"brings Python code of its own.*--trust-remote-code") as refused:
+    with pytest.raises(ModelError, match=r"comes with its own Python code.*--trust-remote-code") as refused:
         capture.load(tmp_path / "model")
     assert refused.value.remote_code
     assert not (tmp_path / "ran").exists()

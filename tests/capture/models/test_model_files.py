@@ -139,7 +139,7 @@ CASES: dict[str, tuple[Change, str]] = {
     "linked config": (linked("config.json"), "config.json is a link that leads out of the model folder"),
     "linked tokenizer": (linked("tokenizer.json"), "tokenizer.json is a link that leads out of the model folder"),
     "a link to itself": (lambda f: (f / "vocab.txt").symlink_to(f / "vocab.txt"), "vocab.txt is a broken link"),
-    "a device": (lambda f: (f / "vocab.txt").symlink_to("/dev/zero"), "vocab.txt is a link out of"),
+    "a device": (lambda f: (f / "vocab.txt").symlink_to("/dev/zero"), "vocab.txt is a link that leads out of"),
     "a pipe": (pipe, "tokenizer.json is a pipe"),
     "cut off": (weights(lambda data: data[:-100]), "cannot be loaded"),
     "cut off in the header": (weights(lambda data: data[:50]), "damaged or cut off"),

@@ -171,7 +171,7 @@ def test_two_models_are_compared_head_by_head(client):
 @needs_demo
 def test_models_that_cut_the_text_elsewhere_are_refused_with_why(client):
     refused = posted(client, "/lens/read", text="Two models, one text", second="induction")[-1]["error"]
-    assert "induction 21: their maps cannot be compared. Compare models that share a tokenizer." in refused
+    assert "induction reads 21, so their maps cannot be compared. Compare models that share a tokenizer." in refused
     gone = posted(client, "/lens/read", text="a word", second="/no/such/folder")[-1]["error"]
     assert "/no/such/folder does not exist" in gone
     both = posted(client, "/lens/read", text="Two models", second="untrained", rollout=True)[-1]["payload"]
@@ -363,7 +363,7 @@ def test_a_second_model_is_taken_away_from_the_first(address, browser, width):
     wrong = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto(f"{address}/lens?text=The+cat+sat+on+the+mat&second=untrained")
-    page.locator(".ch-less", has_text="less the same head of untrained. KL divergence").wait_for()
+    page.locator(".ch-less", has_text="minus the same head of untrained. KL divergence").wait_for()
     assert page.locator(".ch-signed").count() == 2  # all heads, and the one that is open
     page.get_by_label("Order by").select_option("KL divergence")
     first = page.locator(".ch-cell").first
