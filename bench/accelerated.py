@@ -91,14 +91,15 @@ def _decode(dtype: torch.dtype, prompt: int, tokens: int, layers: int) -> Work:
         from transformers import DynamicCache
 
         model, ids = model_of("Llama", dtype, layers), _ids(prompt + tokens)
+        filled = DynamicCache(config=model.config)
         with torch.no_grad():
-            filled = model(ids[:, :prompt], use_cache=True).past_key_values
+            model(ids[:, :prompt], None, None, filled)  # by position: transformers 5.24 renamed the argument
 
         def run() -> Tensor:
             cache = DynamicCache([(layer.keys, layer.values) for layer in filled.layers])
             with torch.no_grad():
                 for step in range(prompt, prompt + tokens):
-                    out: Tensor = model(ids[:, step : step + 1], past_key_values=cache).last_hidden_state
+                    out: Tensor = model(ids[:, step : step + 1], None, None, cache).last_hidden_state
             return out
 
         return _both(run)

@@ -27,8 +27,8 @@ PROMPT = "The keeper of the light wrote down what the weather did, hour by hour,
 def writes(model: nn.Module, ids: torch.Tensor) -> Iterator[int]:
     """Yield the most likely token after those given, and go on."""
     cache: Any = DynamicCache(config=model.config)
-    while True:
-        ids = model(ids, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1)
+    while True:  # the cache by position: transformers 5.24 renamed the argument
+        ids = model(ids, None, None, cache).logits[:, -1:].argmax(-1)
         yield int(ids)
 
 

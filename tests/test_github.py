@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from tools.project_urls import with_urls
 
 import clearhead
 
@@ -66,6 +67,23 @@ def test_a_release_is_tested_and_built_before_it_is_published():
         if "with" in step and "name" in step["with"]
     }
     assert all(name.startswith("wheels-") for name in uploaded)  # the pattern that is published
+
+
+def test_a_package_names_the_repository_that_built_it():
+    where = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "Someone/clearhead"}
+    project = (ROOT / "pyproject.toml").read_text()
+    written = with_urls(project, where)
+    before, after = tomllib.loads(project)["project"], tomllib.loads(written)["project"]
+    assert after.pop("urls")["Repository"] == "https://github.com/Someone/clearhead"
+    assert after == before
+    with pytest.raises(SystemExit, match="already"):
+        with_urls(written, where)
+    with pytest.raises(SystemExit, match="name no repository"):
+        with_urls(project, {"GITHUB_SERVER_URL": "https://github.com"})
+    jobs = yaml.safe_load((ROOT / ".github/workflows/wheels.yml").read_text())["jobs"]
+    for job in jobs.values():
+        runs = [step.get("run", "") for step in job["steps"]]
+        assert runs.index("python tools/project_urls.py") < next(i for i, run in enumerate(runs) if "build" in run)
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)

@@ -82,6 +82,7 @@ def test_every_dependency_is_pinned():
     assert names - pinned == {"clearhead"}  # an extra that includes others
 
 
+@pytest.mark.skipif(os.environ.get("PINNED") == "", reason="the newest versions were asked for: make PINNED=")
 def test_torch_here_is_the_pinned_one():
     pin = re.search(r"^torch==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
     assert pin is not None

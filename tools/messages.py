@@ -10,11 +10,12 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 
+import tree_sitter_javascript
 from babel.messages import Catalog
 from babel.messages.extract import extract
-from babel.messages.jslexer import tokenize
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
+from tree_sitter import Language, Node, Parser
 
 SOURCE = Path(__file__).parent.parent / "src" / "clearhead"
 LOCALE = SOURCE / "studio" / "locale"
@@ -34,8 +35,9 @@ DOMAINS = {  # catalog -> the files that are read for it
 # Matches an English text, not a name in the code: two words, or one with a capital.
 ENGLISH = re.compile(r"[a-z,.;:]{2,} [a-z]{2,}|^[A-Z][a-z]+")
 KEY = re.compile(r"((Enter|Space|Escape|Esc|Ctrl|Control\+|\d)( |$|\b))+")
-# Calls whose text no reader sees, and the call that translates it already.
-NO_READERS = ("_", "matches", "closest", "querySelector", "querySelectorAll", "matchMedia", "info")
+# What stands before a text that no reader sees: such a call, or the one that translates it already; a class's name.
+NO_READERS = re.compile(r"\b(_|matches|closest|querySelector|querySelectorAll|matchMedia|info)\($|\bclassName\s*\S+$")
+JAVASCRIPT = Language(tree_sitter_javascript.language())
 
 
 @cache
@@ -58,16 +60,23 @@ def bare(module: str) -> list[str]:
     >>> bare('say(_("Two words")); say("Two words"); const sum = `${"One"} two words`; tag.className = "quiet small"')
     ['1: Two words', '1: ${"One"} two words']
     """
-    found, before = [], ["", ""]
-    for kind, text, line in tokenize(module, jsx=False):
-        said = re.sub(r"\$\{[^{}]*(\{[^{}]*\}[^{}]*)*\}", "", text[1:-1])
-        if kind in ("string", "template_string") and ENGLISH.search(said) and not KEY.fullmatch(said):
-            name = before[-2].rpartition(".")[2]
-            if name != "className" and not (before[-1] == "(" and name in NO_READERS):
-                found.append(f"{line}: {text[1:-1]}")
-        if kind not in ("whitespace", "linecomment", "multilinecomment"):
-            before = [before[-1], text]
+    source, found = module.encode(), []
+    for node in _texts(Parser(JAVASCRIPT).parse(source).root_node):
+        text = source[node.start_byte : node.end_byte].decode()[1:-1]
+        before = source[: node.start_byte].decode().rstrip()[-99:]
+        said = re.sub(r"\$\{[^{}]*(\{[^{}]*\}[^{}]*)*\}", "", text)
+        if ENGLISH.search(said) and not KEY.fullmatch(said) and not NO_READERS.search(before):
+            found.append(f"{node.start_point.row + 1}: {text}")
     return found
+
+
+def _texts(node: Node) -> Iterator[Node]:
+    """Yield the strings and templates of a syntax tree, in order; not those inside a template."""
+    if node.type in ("string", "template_string"):
+        yield node
+    else:
+        for child in node.children:
+            yield from _texts(child)
 
 
 def template(domain: str) -> Catalog:

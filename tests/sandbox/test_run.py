@@ -73,10 +73,11 @@ def test_a_folder_that_may_not_be_read_is_not_searched_for_modules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """transformers looks for an optional package by name; a folder of that name in a private place is none."""
-    (tmp_path / "kernels").mkdir()
-    (tmp_path / "kernels" / "__init__.py").write_text("")
+    (tmp_path / "an_optional_package").mkdir()
+    (tmp_path / "an_optional_package" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
-    outcome = sandbox.run("import importlib.util\nprint(importlib.util.find_spec('kernels'))", preload=("json",))
+    program = "import importlib.util\nprint(importlib.util.find_spec('an_optional_package'))"
+    outcome = sandbox.run(program, preload=("json",))
     assert outcome.stdout == "None\n", outcome
 
 

@@ -20,7 +20,6 @@ MODULES = [*sorted(FOLDERS[0].glob("static/*.js")), FOLDERS[1] / "static" / "len
 SAME = re.compile(r"\d+: (Parquet|(ch(-[\w${}\[\]]+)* ?)+|from clearhead import capture(, views)?|weights = reading.*)")
 
 
-@pytest.mark.filterwarnings("ignore:.babel.messages.jslexer.tokenize")  # Babel 2.19; the pinned one has no other
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: file.name)
 def test_no_text_is_untranslated(file: Path):
     found = messages.bare(file.read_text(encoding="utf-8"))

@@ -14,7 +14,9 @@ from clearhead.sandbox.limits import MIB, THREAD, Limits
 
 _CAPABILITY_VERSION_3 = 0x20080522
 _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _CLEAR_ALL = 24, 47, 4
-_SLACK = 512 * MIB  # address space without memory behind it: allocator arenas, guard pages, mapped libraries
+# Address space without memory behind it: allocator arenas, guard pages, mapped libraries, of which
+# torch's CUDA build has 2.5 GiB. What is written to is bounded by RLIMIT_DATA, and by `watch` where it is shared.
+_SLACK = 4096 * MIB
 
 
 def confine(limits: Limits, folder: Path | None, *, files: bool = True, private: Sequence[Path] = ()) -> None:
