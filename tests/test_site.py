@@ -157,3 +157,12 @@ def exists(parts: list[str]) -> bool:
         else:
             thing = getattr(thing, part)
     return True
+
+
+def test_lists_of_files_elsewhere_nest_as_they_do_on_github():
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed: make docs")
+    markdown = pytest.importorskip("markdown", reason="Python-Markdown is not installed: make docs")
+    text = "- outer\n  goes on\n\n  text\n  - inner\n    goes on\n  - inner\n- outer again\n"
+    page = re.sub(r"\s+|</?p>", "", markdown.markdown(tool("hooks")._nested(text)))
+    inner = "<ul><li>innergoeson</li><li>inner</li></ul>"
+    assert page == f"<ul><li>outergoesontext{inner}</li><li>outeragain</li></ul>"

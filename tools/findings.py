@@ -62,7 +62,7 @@ has run.
 
 ## Where weight goes to rest
 
-On average {resting} of the weight of all {total} heads lies on `[CLS]`, the first token. {sinks}
+On average {resting} of the weight of all {total} heads is on `[CLS]`, the first token. {sinks}
 put most there. The closing `[SEP]`, where BERT is known to rest (Clark et al. 2019), gets only
 {separator} on average; this model rests at the other end.
 
@@ -91,7 +91,7 @@ over the same sentences. The heads that matter most are {matter}: all in the las
 output goes straight into the vector. Head 5.11, for once, is as weighty as its picture is handsome:
 number {rank_it} of {total}. But the sharpest map of all, the previous-token head {previous[0]}, is
 number {rank_previous} ({turn_previous}, where the head in the middle turns the vector by
-{turn_middle}). How sharp a map is does not say how much hangs on it.
+{turn_middle}). How sharp a map is does not say how much depends on it.
 
 ## Rollout says the same of every word
 
@@ -104,7 +104,7 @@ believe a row.
 ## An induction head, grown here
 
 `tools/train_induction.py` trains two layers of four heads on lines of random characters, each said
-again and again. To know what comes next, a head must find where the present character stood before,
+again and again. To know what comes next, a head must find where the present character appeared before,
 and look at what followed: an induction head (Olsson et al. 2022). On new random characters said
 twice (`capture.induction_scores`):
 

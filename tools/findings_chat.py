@@ -28,7 +28,7 @@ Head = tuple[int, int]  # layer, head
 SECTION = """## A chat model: where attention sinks
 
 The third model is SmolLM2-135M-Instruct: {layers} layers of {heads} heads, {total} in all, with rotary
-positions. It has no `[CLS]`. Yet over {count} English sentences, {sink_mean} of all weight lies on the
+positions. It has no `[CLS]`. Yet over {count} English sentences, {sink_mean} of all weight is on the
 first token, whatever word that is, and {sink_heads} of the {total} heads put more than half of theirs there:
 an attention sink (Xiao et al. 2023). It is not there from the start. Layer 0 gives the first token {sink_first}
 on average, layer {sink_layer} gives it {sink_most}, the most of all layers. The deepest sinks are {sinks}.

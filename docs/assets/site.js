@@ -20,7 +20,7 @@ new MutationObserver(reach).observe(document.body, { childList: true, subtree: t
 reach();
 
 // A long name or path breaks after a dot, a slash or an underscore, and not within a word.
-for (const code of document.querySelectorAll(".md-typeset :not(pre) > code")) {
+for (const code of document.querySelectorAll(".md-typeset :not(pre) > code, .md-typeset h1, .md-typeset .doc-object-name")) {
   for (const text of [...code.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE)) {
     const parts = text.data.split(/(?<=[\p{L}\d][._/]+)(?=[\p{L}\d])/u);
     text.replaceWith(...parts.flatMap((part, index) => (index ? [document.createElement("wbr"), part] : [part])));

@@ -62,7 +62,7 @@ class ModelError(ClearheadError, RuntimeError):
     """A model, a text or a picture cannot be used: it is missing, unreadable or too long.
 
     Attributes:
-        remote_code: True if the only reason is that the model brings its own code and was not trusted to run it.
+        remote_code: True if the only reason is that the model comes with its own code and was not trusted to run it.
         model: the name or path the model was requested by, if known.
     """
 

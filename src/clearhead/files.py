@@ -15,12 +15,12 @@ _REMEDIES = {
     errno.ENOENT: message("Give a file in a folder that exists."),
     errno.ENOTDIR: message("Give a file in a folder that exists."),
     errno.EISDIR: message("Give the path of a file."),
-    errno.EACCES: message("Give a place that you may use."),
-    errno.EPERM: message("Give a place that you may use."),
-    errno.EROFS: message("Give a place that you may use."),
-    errno.ENOSPC: message("Make room, or give another place."),
-    errno.EDQUOT: message("Make room, or give another place."),
-    errno.EFBIG: message("Make room, or give another place."),
+    errno.EACCES: message("Give a path that you have access to."),
+    errno.EPERM: message("Give a path that you have access to."),
+    errno.EROFS: message("Give a path that you have access to."),
+    errno.ENOSPC: message("Make room, or give another path."),
+    errno.EDQUOT: message("Make room, or give another path."),
+    errno.EFBIG: message("Make room, or give another path."),
     errno.ENAMETOOLONG: message("Give a shorter name."),
 }
 

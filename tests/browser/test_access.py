@@ -1,5 +1,6 @@
 """Every page: no serious finding of axe, nothing too faint or white in the dark, nothing cut on a phone or at 200 %."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,9 +152,9 @@ def test_the_pages_of_a_shared_studio(page: Page, shared: Shared) -> None:
     wrong["refused"] = cut(page)
     page.goto(f"/join/{shared.invitation}")
     wrong["join"] = everything(page)
-    for label in ("Password", "The same again"):
+    for label in (re.compile("^Password"), "Repeat the password"):
         page.get_by_label(label).fill("correct horse battery")
-    page.get_by_role("button", name="Take your place").click()
+    page.get_by_role("button", name="Join").click()
     expect(page.get_by_text("Ada")).to_be_visible()
     wrong["in"] = cut(page)
     assert not {where: found for where, found in wrong.items() if found}

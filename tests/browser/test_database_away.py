@@ -34,7 +34,7 @@ def test_an_answer_and_a_note_sent_while_the_database_is_away_count_once(
     page.get_by_text("16.0").click()
     server.control("-m", "immediate", "stop")
     page.get_by_role("button", name="Answer").first.click()
-    expect(page.get_by_role("heading", name="The database is away")).to_be_visible()
+    expect(page.get_by_role("heading", name="The database is not available")).to_be_visible()
     expect(page.get_by_label("What you sent")).to_have_count(0)  # a ticket is nothing to read
     page.get_by_role("button", name="Send it again").click()
     expect(page.get_by_role("button", name="Send it again")).to_be_visible()
@@ -45,7 +45,7 @@ def test_an_answer_and_a_note_sent_while_the_database_is_away_count_once(
     page.get_by_text("Your note on this question").click()
     page.get_by_label("Your note", exact=True).fill("what I typed")
     server.control("-m", "immediate", "stop")
-    page.get_by_role("button", name="Keep the note").click()
+    page.get_by_role("button", name="Save the note").click()
     expect(page.get_by_role("button", name="Send it again")).to_be_visible()
     ready(page)
     server.control("start")

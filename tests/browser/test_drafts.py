@@ -57,7 +57,7 @@ def test_a_draft_of_what_was_changed_since_is_not_put_over_it(page: Page) -> Non
     page.get_by_text("Your note on this question").click()
     page.get_by_label("Your note", exact=True).fill("first")
     with page.expect_navigation():  # the page before it shows "first" too
-        page.get_by_role("button", name="Keep the note").click()
+        page.get_by_role("button", name="Save the note").click()
     gone(page)
     expect(page.get_by_label("Your note", exact=True)).to_have_value("first")
     ready(page)
@@ -65,7 +65,7 @@ def test_a_draft_of_what_was_changed_since_is_not_put_over_it(page: Page) -> Non
     # A draft is kept a moment after one stops typing.
     until(page, "localStorage.getItem('draft:0:note:scale-of-logits')?.includes('second')")
     draft = page.evaluate("localStorage.getItem('draft:0:note:scale-of-logits')")
-    page.get_by_role("button", name="Keep the note").click()
+    page.get_by_role("button", name="Save the note").click()
     gone(page)
     page.evaluate(
         "(draft) => localStorage.setItem('draft:0:note:scale-of-logits', draft)", draft.replace("second", "old")

@@ -155,12 +155,12 @@ def an_answer_of_each_form(engine: Engine, library: Library) -> None:
         if kind == "card":
             engine.leave("button.main")
             engine.leave("button", "Again")
-            engine.sees("Kept.")
+            engine.sees("Saved.")
         else:
             answer(engine)
             engine.sees("", "h1.verdict")
         engine.again(engine.reload)
-        assert engine.has("Kept.") if kind == "card" else engine.has("", "h1.verdict")
+        assert engine.has("Saved.") if kind == "card" else engine.has("", "h1.verdict")
 
 
 def back_after_an_answer(engine: Engine, library: Library) -> None:
@@ -236,7 +236,7 @@ def build_with_a_reload(engine: Engine, _: Library) -> None:
     assert engine.value("#program") == "def mean(values): # mine"
     engine.again(engine.reload)
     assert engine.value("#program") == "def mean(values): # mine"
-    engine.sees("What you had filled in is here again", ".draft")
+    engine.sees("What you had filled in has been restored", ".draft")
     engine.click(".draft button")
     assert engine.value("#program") == given
     engine.type("#program", "def mean(values): return 0")
@@ -297,7 +297,7 @@ def notes_and_settings(engine: Engine, library: Library) -> None:
     engine.again(engine.reload)
     assert engine.evaluate("() => document.querySelector('[name=theme]:checked').value") == "dark"
     engine.leave("button.main")
-    engine.sees("Kept.")
+    engine.sees("Saved.")
 
 
 def printed_in_the_dark(engine: Engine, _: Library) -> None:

@@ -34,9 +34,11 @@ def test_cards_are_learned_with_the_network_off_and_sent_once(page: Page) -> Non
     page.keyboard.press("Space")
     expect(page.get_by_text("What softmax makes of a logit.")).to_be_visible()
     page.keyboard.press("2")
-    expect(page.get_by_text("Cards left: 1. Graded here, to be sent when the studio is reached: 1.")).to_be_visible()
+    expect(
+        page.get_by_text("Cards left: 1. Graded here, to be sent when the studio can be reached: 1.")
+    ).to_be_visible()
     page.reload()
-    expect(page.get_by_text("when the studio is reached: 1.")).to_be_visible()
+    expect(page.get_by_text("when the studio can be reached: 1.")).to_be_visible()
     page.get_by_role("button", name="Show the answer").click()
     page.get_by_role("button", name="Again").click()
     expect(page.get_by_text("No card is left on this device.")).to_be_visible()

@@ -193,7 +193,7 @@ def test_refusals_of_models_say_what_to_do(tmp_path):
     refused = clearhead("see", "a word", "--model", str(tmp_path))
     assert refused.exit_code == 2
     assert "--trust-remote-code" in refused.stderr
-    assert "is not there" in clearhead("see", "a word", "--model", "/no/such/model").stderr
+    assert "does not exist" in clearhead("see", "a word", "--model", "/no/such/model").stderr
 
 
 def test_layers_past_the_memory_given_are_named():
@@ -214,7 +214,7 @@ def test_two_models_are_compared_on_one_page(tmp_path):
     result = clearhead("compare", "induction", "induction", "a sea, a sea", "--html", str(page), "--png", str(figure))
     assert result.exit_code == 0, result.output
     assert '"other":{"model":"induction"' in page.read_text(encoding="utf-8")
-    assert "KL divergence, nats a query" in figure.read_text(encoding="utf-8")
+    assert "KL divergence, nats per query" in figure.read_text(encoding="utf-8")
     overview = clearhead("compare", "induction", "induction", "a sea, a sea").stdout
     assert "KL 0.000" in overview
 
@@ -223,7 +223,7 @@ def test_a_picture_is_seen_through_a_model_of_pictures(tmp_path):
     Image.new("RGB", (8, 8), "teal").save(tmp_path / "sea.png")
     refused = clearhead("see", str(tmp_path / "sea.png"), "--model", "induction")
     assert refused.exit_code == 2
-    assert "is a picture. Give --model a model of pictures" in refused.stderr
+    assert "is a picture. Give --model a model that reads pictures" in refused.stderr
     model = tmp_path / "vit"
     torch.manual_seed(0)
     config = hf.ViTConfig(

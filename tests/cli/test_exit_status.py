@@ -304,8 +304,8 @@ def test_the_statuses_are_in_the_help_and_the_reference() -> None:
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
-        (["see", "g.png"], "g.png is not there"),
-        (["see", "./a b/g.JPG"], "is not there"),
+        (["see", "g.png"], "g.png does not exist"),
+        (["see", "./a b/g.JPG"], "does not exist"),
         (["see", "folder.png"], "not a file"),
     ],
 )

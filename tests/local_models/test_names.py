@@ -52,7 +52,7 @@ def test_a_damaged_list_is_an_error_in_words_and_hides_no_other_model(content: s
 def test_a_home_that_is_not_there_is_a_folder_that_is_not_there() -> None:
     with pytest.raises(ModelError, match="no-such-user"):
         add_model("a", Path("~no-such-user/model"))
-    with pytest.raises(ModelError, match="is not there"):
+    with pytest.raises(ModelError, match="does not exist"):
         load("~no-such-user/model")
 
 
@@ -60,5 +60,5 @@ def test_a_name_that_stands_for_a_name_ends() -> None:
     names_file().parent.mkdir(parents=True)
     names_file().write_text('{"a": "a", "b": "c", "c": "b"}')
     for name in ("a", "b"):
-        with pytest.raises(ModelError, match="is not there"):
+        with pytest.raises(ModelError, match="does not exist"):
             load(name)

@@ -26,7 +26,7 @@ from clearhead.survey import Settings, open_corpus, survey
 
 
 def induction() -> Loaded:
-    """The small causal model that ships with the package: two layers, a token a character."""
+    """The small causal model that ships with the package: two layers, one token per character."""
     return load("induction")
 
 

@@ -134,10 +134,10 @@ def test_ctrl_c_keeps_what_is_done(surveyed: Path, monkeypatch: pytest.MonkeyPat
     before = threading.active_count(), torch.get_num_threads()
     with monkeypatch.context() as patch:
         patch.setattr(SurveyFolder, "add", interrupted)
-        with pytest.raises(StoppedSurveyError, match="2 of 5 parts are written; the same command goes on there"):
+        with pytest.raises(StoppedSurveyError, match="2 of 5 parts are written; the same command resumes there"):
             run(surveyed, "stopped", workers=2)
     assert (threading.active_count(), torch.get_num_threads()) == before
-    with pytest.raises(ModelError, match=r"the survey in .* is not done. Give the command that began it again"):
+    with pytest.raises(ModelError, match=r"the survey in .* is not done. Run the command that started it again"):
         listing(surveyed / "stopped")
     assert contents(run(surveyed, "stopped")) == contents(surveyed / "whole")
 

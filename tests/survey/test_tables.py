@@ -80,7 +80,7 @@ def test_datasets_that_are_damaged_or_a_selection_are_refused(tmp_path: Path) ->
         open_corpus(tmp_path / "d")
     dataset(tmp_path / "e", TEXTS)
     (tmp_path / "e" / "data-00001-of-00002.arrow").unlink()
-    with pytest.raises(ModelError, match=r"00001-of-00002.arrow is not there, and .* lists it"):
+    with pytest.raises(ModelError, match=r"00001-of-00002.arrow does not exist, but .* lists it"):
         open_corpus(tmp_path / "e")
     for content, words in (("[]", "holds no object"), ("{}", "lists no files"), ("{", "cannot be read")):
         (tmp_path / "e" / "state.json").write_text(content)

@@ -81,7 +81,7 @@ def test_files_of_a_folder_follow_one_another_and_parts_cross_them(tmp_path: Pat
 
 
 REFUSED = {
-    "missing": (None, "texts.txt is not there. Give a file of texts"),
+    "missing": (None, "texts.txt does not exist. Give a file of texts"),
     "empty": (b"", "holds no text"),
     "blank": (b" \n\n \r\n", "holds no text"),
     "not UTF-8": (b"one\ntwo\n\xff\xfe\n", "line 3, is not text in UTF-8"),

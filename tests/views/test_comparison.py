@@ -77,9 +77,9 @@ def test_the_map_says_which_of_the_two_has_more():
 
 
 def test_refusals_say_what_to_do(monkeypatch):
-    with pytest.raises(OptionError, match="one tokenizer"):
+    with pytest.raises(OptionError, match="share a tokenizer"):
         comparison.compare(reading(5), reading(7))
-    with pytest.raises(OptionError, match="at token 1 a small model reads “cat” and a small model “cats”"):
+    with pytest.raises(OptionError, match="at token 1 a small model reads “cat” and a small model reads “cats”"):
         comparison.compare(reading(["[CLS]", "cat", "s"]), reading(["[CLS]", "cats", "s"]))
     alike = comparison.compare(reading(["[CLS]", "The", "##s"]), reading(["[SEP]", "Ġthe", "s"]))
     assert len(alike.heads) == 15

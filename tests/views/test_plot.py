@@ -77,7 +77,7 @@ def test_refusals_say_what_to_do(tmp_path):
 
 
 def labels_collide(figure):
-    """Whether two tick labels of one axis lie on each other, as drawn."""
+    """Whether two tick labels of one axis overlap, as drawn."""
     FigureCanvasAgg(figure).draw()
     for axis in figure.axes[:1]:
         for which in (axis.xaxis, axis.yaxis):
@@ -124,7 +124,7 @@ def test_patches_are_drawn_over_their_picture_each_map_on_a_scale_of_its_own():
         assert (dark.argmin(), dark.min()) == (weights.argmax(), 0)
     FigureCanvasAgg(figure).draw()
     for wrong in (torch.rand(3), torch.rand(0, 3, 5)):
-        with pytest.raises(ShapeError, match="one title a map"):
+        with pytest.raises(ShapeError, match="one title per map"):
             over_picture.over_picture(pixels, wrong)
     with pytest.raises(ShapeError, match=r"\(3, 12, 20\), expected \(height, width, 3\)"):
         over_picture.over_picture(pixels.permute(2, 0, 1), maps)

@@ -43,7 +43,7 @@ def test_python_answers_about_both_models():
     assert widget.payload["other"]["kl"][0][1] == pytest.approx(nats["mean"], rel=1e-5)
     assert "no head 5" in answered(widget, {"kind": "kl", "layer": 0, "head": 1, "with": [0, 5]})["error"]
     assert "no second model" in answered(AttentionWidget(first), {"kind": "links", "model": 1})["error"]
-    with pytest.raises(OptionError, match="one tokenizer"):
+    with pytest.raises(OptionError, match="share a tokenizer"):
         AttentionWidget(first, reading(5))
 
 
@@ -114,10 +114,10 @@ def test_the_widget_is_live_in_a_notebook(notebook, browser):
     # Another head less a pinned one, then less the other model's, with their divergence.
     page.get_by_role("button", name="Pin to compare").click()
     page.locator(".ch-cell[title='Layer 0, head 2']").click()
-    page.locator(".ch-less", has_text="nats a query, most at").wait_for()
+    page.locator(".ch-less", has_text="nats per query, most at").wait_for()
     page.get_by_role("button", name="Unpin").click()
-    page.get_by_role("button", name="Less second").click()
-    page.locator(".ch-less", has_text="less the same head of second. KL divergence").wait_for()
+    page.get_by_role("button", name="Minus second").click()
+    page.locator(".ch-less", has_text="minus the same head of second. KL divergence").wait_for()
     assert page.locator(".ch-signed").count() == 2  # all heads, and the one that is open
     assert strayed == []
     page.close()

@@ -14,6 +14,7 @@ from clearhead import drawing, masks
 from clearhead.spec import BlockState
 
 FIGURE = re.compile(r"<!-- figure: (\S+) -->")
+WIDE = 500  # pixels: a phone shows 360 across
 CHART = re.compile(r"```mermaid\nflowchart TD\n(.*?)```", re.S)
 
 
@@ -24,7 +25,9 @@ def drawn(markdown: str) -> str:
 
 
 def _framed(svg: str) -> str:
-    return f'<figure class="drawn" tabindex="0">{svg}</figure>'
+    """Return the picture as a figure, marked "wide" if a phone that shows it whole makes its letters too small."""
+    wide = int(re.search(r' width="(\d+)"', svg)[1]) > WIDE
+    return f'<figure class="drawn{" wide" * wide}" tabindex="0">{svg}</figure>'
 
 
 def chart(text: str) -> str:

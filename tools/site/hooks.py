@@ -34,6 +34,7 @@ NOT_SEARCHED = set(ELSEWHERE) - {
     "project/CHANGELOG.md",
     "project/CONTRIBUTING.md",
 }  # rows of figures
+ITEM = re.compile(r" *(?:[-*]|\d+\.) ")
 LINK = re.compile(r"\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -62,6 +63,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     place = page.file.src_uri
     if place in NOT_SEARCHED:
         page.meta["search"] = {"exclude": True}
+    if place in ELSEWHERE:
+        markdown = _nested(markdown)
     markdown = figures.drawn(_led(markdown, place))
     markdown = re.sub(r"^\| (__\w+__) \|", r"| `\1` |", markdown, flags=re.M)  # Markdown takes it for bold
     if place.startswith("reference/"):
@@ -74,6 +77,30 @@ def _listed(folder: str) -> list[dict[str, str]]:
     text = (ROOT / "docs" / folder / "README.md").read_text("utf-8")
     entries = re.findall(r"^- \[(.+?)\]\((\S+?\.md)\)", text, re.M)
     return [{title.removeprefix("clearhead.").replace("`", ""): f"{folder}/{name}"} for title, name in entries]
+
+
+def _nested(text: str) -> str:
+    """The text with its lists as Python-Markdown reads them: GitHub nests by two spaces, and this by four.
+
+    A blank line is needed between text and a list below it, and where an outer list goes on after an inner one.
+    """
+    rows: list[str] = []
+    fenced, level = False, 0  # of the last item
+    for row in text.split("\n"):
+        indent = _indent(row)
+        fenced ^= row.lstrip().startswith("```")
+        if not fenced and ITEM.match(row):
+            before = rows[-1] if rows else ""
+            after_text = before.strip() and not ITEM.match(before) and _indent(before) == 2 * indent
+            if after_text or indent < level:
+                rows.append("")
+            level = indent
+        rows.append(" " * indent + row)
+    return "\n".join(rows)
+
+
+def _indent(row: str) -> int:
+    return len(row) - len(row.lstrip(" "))
 
 
 def _led(text: str, place: str) -> str:

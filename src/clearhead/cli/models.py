@@ -79,7 +79,7 @@ def known_models() -> list[dict[str, Any]]:
     own = [
         (folders.DEMO_NAME, "here" if folders.has_demo_model() else "not here", "the demo model: 6 layers, 12 heads"),
         (chat_model.CHAT_NAME, chat, "the chat model: 30 layers, 9 heads; `clearhead models fetch` fetches it"),
-        (folders.INDUCTION_NAME, "here", "two layers that copy what they have read; a token a character"),
+        (folders.INDUCTION_NAME, "here", "two layers that copy what they have read; one token per character"),
         (folders.UNTRAINED_NAME, "here" if folders.has_demo_model() else "not here", "the demo model before training"),
     ]
     named = [

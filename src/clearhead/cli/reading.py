@@ -52,7 +52,7 @@ def read_words(text: str | None, file: Path | None) -> str | Path:
     if file is None and not there and not _is_path(text or ""):
         return read_text(text, file)
     if not is_file:
-        why = "is not a file" if there else "is not there"
+        why = "is not a file" if there else "does not exist"
         raise ModelError(f"{path} {why}. Give the path of a picture file; a text to read may come from - too.")
     return path
 
@@ -102,7 +102,7 @@ def look(
         words: the text; for a model of pictures, the path of a picture.
         model: a folder or a cached name; None for the demo model.
         target: the text given to the decoder of an encoder-decoder.
-        trust: run the Python code that the model brings.
+        trust: run the Python code that comes with the model.
         max_bytes: stop recording layers before their queries and keys take more.
         label: the model's name in the progress line.
     Raises:
@@ -122,7 +122,7 @@ def look(
         elif isinstance(words, Path):
             more = " Its words and patches: docs/reference/observe.md, Pictures and sound." * _reads_both(loaded)
             raise ModelError(
-                f"{loaded.name} reads text, and {words} is a picture. Give --model a model of pictures.{more}"
+                f"{loaded.name} reads text, and {words} is a picture. Give --model a model that reads pictures.{more}"
             )
         else:
             reading = capture.read(loaded, words, target=target, max_bytes=max_bytes)

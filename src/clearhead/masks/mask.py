@@ -114,7 +114,7 @@ class Mask:
 
     def __or__(self, other: "Mask") -> "Mask":
         if other.bias is not None:
-            raise OptionError(f"{self!r} | {other!r}: a bias cannot be an alternative. Join it with &.")
+            raise OptionError(f"{self!r} | {other!r}: a bias cannot be an alternative. Combine it with &.")
         return Or(self, other)
 
     def __invert__(self) -> "Mask":

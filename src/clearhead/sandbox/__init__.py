@@ -140,7 +140,7 @@ _WHY = {
     "output": "It was stopped: it printed more than {limits.output:,} bytes.",
     "disk": "It was stopped: it wrote more than {limits.disk:,} bytes.",
     "start": "It ended before its tests did.",
-    "report": "It damaged what is reported of it. Does it write to a file descriptor that it did not open?",
+    "report": "It damaged its own report. Does it write to a file descriptor that it did not open?",
 }
 
 

@@ -47,7 +47,7 @@ class StoppedSurveyError(KeyboardInterrupt):
     """Ctrl-C stopped a survey: `done` of `parts` parts are written, and the same call resumes there."""
 
     def __init__(self, done: int, parts: int) -> None:
-        super().__init__(f"{done} of {parts} parts are written; the same command goes on there")
+        super().__init__(f"{done} of {parts} parts are written; the same command resumes there")
         self.done, self.parts = done, parts
 
 

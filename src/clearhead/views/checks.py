@@ -51,8 +51,8 @@ def check_same_tokens(first: "Reading", second: "Reading") -> None:
     if len(first.tokens) != len(second.tokens):
         raise OptionError(
             message(
-                "%(first)s reads %(tokens)s tokens and %(second)s %(others)s: the maps do not lie on each other. "
-                "Compare models with one tokenizer.",
+                "%(first)s reads %(tokens)s tokens and %(second)s reads %(others)s, so their maps cannot be compared. "
+                "Compare models that share a tokenizer.",
                 first=first.model_name,
                 tokens=len(first.tokens),
                 second=second.model_name,
@@ -64,8 +64,8 @@ def check_same_tokens(first: "Reading", second: "Reading") -> None:
         if not added and _piece(ours) != _piece(theirs):
             raise OptionError(
                 message(
-                    "at token %(place)s %(first)s reads “%(one)s” and %(second)s “%(other)s”: the two cut the text at "
-                    "other places, so their maps do not lie on each other. Compare models with one tokenizer.",
+                    "at token %(place)s %(first)s reads “%(one)s” and %(second)s reads “%(other)s”: they split the "
+                    "text differently, so their maps cannot be compared. Compare models that share a tokenizer.",
                     place=place,
                     first=first.model_name,
                     one=ours,
@@ -80,8 +80,8 @@ def _check_same_decoder_tokens(first: "Reading", second: "Reading") -> None:
     if list(map(_piece, ours[1:])) != list(map(_piece, theirs[1:])):  # each starts with its own start token
         raise OptionError(
             message(
-                "the decoders of %(first)s and %(second)s read other tokens (%(ours)s and %(theirs)s of them): their "
-                "maps do not lie on each other. Compare models with one tokenizer.",
+                "the decoders of %(first)s and %(second)s read different tokens (%(ours)s and %(theirs)s of "
+                "them), so their maps cannot be compared. Compare models that share a tokenizer.",
                 first=first.model_name,
                 second=second.model_name,
                 ours=len(ours),

@@ -98,7 +98,8 @@ def between(comparison: Comparison, layer: int, head: int, cells: int) -> Array:
     if maps[0].shape != maps[1].shape:
         raise OptionError(
             f"layer {layer} of {comparison.first.model_name} and of {comparison.second.model_name} attend between "
-            "other tokens, so their maps do not lie on each other. Name a layer that both have in one place."
+            "different tokens, so their maps cannot be compared. Name a layer that attends between the same tokens in "
+            "both."
         )
     return maps[0] - maps[1]
 

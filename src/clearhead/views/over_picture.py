@@ -35,7 +35,7 @@ def over_picture(pixels: Tensor, weights: Tensor, titles: Sequence[str] = (), *,
     if maps.ndim != 3 or not maps.size or (titles and len(titles) != len(maps)):
         raise ShapeError(
             f"weights have shape {tuple(weights.shape)} and there are {len(titles)} titles, expected (rows, cols) or "
-            "(maps, rows, cols), and one title a map or none."
+            "(maps, rows, cols), and one title per map or none."
         )
     picture = pixels.detach().cpu().numpy()
     picture = picture / 255 if picture.dtype == np.uint8 else picture.clip(0, 1)

@@ -138,7 +138,7 @@ def difference(
     thin_frame(axis)
     _tokens(axis, *axes)
     axis.set_title(title, fontsize=FONT + 1, color=INK, pad=8)
-    scale_bar(figure, image, axis, "first less second")
+    scale_bar(figure, image, axis, "first minus second")
     return figure
 
 
@@ -169,7 +169,7 @@ def divergence(comparison: "Comparison", *, width: float = 4.5) -> Figure:
             line(start - 0.5, color=PAPER, linewidth=0.8, zorder=3)
     axis.set_ylabel(f"{comparison.first.model_name}: heads by layer", fontsize=FONT, color=INK)
     axis.set_xlabel(f"{comparison.second.model_name}: heads by layer", fontsize=FONT, color=INK)
-    scale_bar(figure, image, axis, "KL divergence, nats a query")
+    scale_bar(figure, image, axis, "KL divergence, nats per query")
     return figure
 
 

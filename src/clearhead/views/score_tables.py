@@ -21,7 +21,7 @@ def mark(text: str) -> str:
 
 
 ABOUT = {
-    mark("breadth"): mark("how evenly queries look: 0 at one key, 1 at all alike"),
+    mark("breadth"): mark("how evenly queries look: 0 at one key, 1 at all keys equally"),
     mark("reach"): mark("mean distance from query to key, in tokens"),
     mark("previous token"): mark("mean weight on the token before"),
     mark("first token"): mark("mean weight on the first token"),

@@ -56,7 +56,11 @@ def overview(reading: "Reading", width: int = 80) -> RenderableType:
         parts += [Text.assemble(("decoder:  ", QUIET), decoder)]
     parts += [Text(), *_grid(reading, width), Text()]
     if links:
-        parts += [Text("Strongest links between two words, one a head", style="bold"), *_lines(reading, links), Text()]
+        parts += [
+            Text("Strongest links between two words, one per head", style="bold"),
+            *_lines(reading, links),
+            Text(),
+        ]
         best = links[0]
         parts.append(Text(f"Open a head: --layer {best.layer} --head {best.head}", style=QUIET))
     if reading.note:
@@ -80,7 +84,7 @@ def one_head(reading: "Reading", layer: int, head: int, width: int = 80) -> Rend
     alone = len(reading.record) == matrix.shape[1] == 1
     title = Text(name.capitalize() if alone else f"Layer {layer}, head {head}", style="bold")
     if even is not None:
-        title.append(f"   breadth {even:.2f} (0: one key, 1: all alike)", style=QUIET)
+        title.append(f"   breadth {even:.2f} (0: one key, 1: all equally)", style=QUIET)
     title.append("" if alone else f"   {name}", style=QUIET)
     return Group(
         title,

@@ -21,7 +21,7 @@ def overview(comparison: Comparison, count: int = 8) -> RenderableType:
     parts: list[RenderableType] = [
         Text.assemble((first, "bold"), " and ", (second, "bold"), f"   {len(comparison.first.tokens)} tokens"),
         Text("likeness: cosine of two heads' weights, mean over queries; 1 is the same", style=terminal.QUIET),
-        Text("KL: how far the second's weights are from the first's, nats a query; 0: same", style=terminal.QUIET),
+        Text("KL: how far the second's weights are from the first's, nats per query; 0: same", style=terminal.QUIET),
     ]
     same = comparison.same_place()
     if same:
@@ -69,11 +69,12 @@ def one_head(comparison: Comparison, layer: int, head: int, width: int = 80) -> 
     top = float(np.abs(difference).max(initial=0.0))
     lines: list[RenderableType] = [
         Text(
-            f"Layer {layer}, head {head}: {comparison.first.model_name} less {comparison.second.model_name}",
+            f"Layer {layer}, head {head}: {comparison.first.model_name} minus {comparison.second.model_name}",
             style="bold",
         ),
         Text(
-            f"rows: queries  columns: keys   KL {_nats(comparison, layer, head):.3f} nats a query", style=terminal.QUIET
+            f"rows: queries  columns: keys   KL {_nats(comparison, layer, head):.3f} nats per query",
+            style=terminal.QUIET,
         ),
         Text(),
     ]

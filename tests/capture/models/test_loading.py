@@ -13,7 +13,7 @@ from clearhead.errors import ModelError
 
 def test_a_path_that_is_not_there(tmp_path):
     for path in (tmp_path / "nowhere", str(tmp_path / "nowhere"), "./nowhere", ""):
-        with pytest.raises(ModelError, match="is not there"):
+        with pytest.raises(ModelError, match="does not exist"):
             capture.load(path)
 
 
@@ -71,11 +71,11 @@ def own_model(folder, ran) -> None:
 def test_a_model_with_code_of_its_own_is_refused_and_its_code_not_run(tmp_path):
     (tmp_path / "model").mkdir()
     own_model(tmp_path / "model", tmp_path / "ran")
-    with pytest.raises(ModelError, match=r"brings Python code of its own.*--trust-remote-code") as refused:
+    with pytest.raises(ModelError, match=r"comes with its own Python code.*--trust-remote-code") as refused:
         capture.load(tmp_path / "model")
     assert refused.value.remote_code
     assert not (tmp_path / "ran").exists()
-    with pytest.raises(ModelError, match="is not there") as other:
+    with pytest.raises(ModelError, match="does not exist") as other:
         capture.load(tmp_path / "elsewhere")
     assert not other.value.remote_code
 

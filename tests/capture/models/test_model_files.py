@@ -124,7 +124,7 @@ CASES: dict[str, tuple[Change, str]] = {
     "index names a .pt": (indexed("weights.pt"), "names weights.pt"),
     "index leads out": (indexed("../out.safetensors"), r"names \.\./out\.safetensors"),
     "index names a path": (indexed("/etc/out.safetensors"), "names /etc/out.safetensors"),
-    "index names what is not there": (lambda f: index(f, "gone.safetensors"), "names gone.safetensors, which is not there"),
+    "index names what is not there": (lambda f: index(f, "gone.safetensors"), "names gone.safetensors, which does not exist"),
     "index names nothing": (indexed(""), "names , which"),
     "a pickle named safetensors": (indexed("x.safetensors"), "damaged|not a safetensors file"),
     "pytorch_model.bin alone": (replaced("pytorch_model.bin"), "pytorch_model.bin may run code"),
@@ -135,11 +135,11 @@ CASES: dict[str, tuple[Change, str]] = {
     "weights elsewhere": (lambda f: settings(f, transformers_weights="../x.safetensors"), "config.json names weights"),
     "a kernel of the Hub": (lambda f: settings(f, _attn_implementation="nobody/kernel"), "a kernel of the Hub"),
     "a nested kernel": (lambda f: settings(f, text_config={"attn_implementation": "a/b:c"}), "a kernel of the Hub"),
-    "linked weights": (linked("model.safetensors"), "model.safetensors is a link out of the model folder"),
-    "linked config": (linked("config.json"), "config.json is a link out of the model folder"),
-    "linked tokenizer": (linked("tokenizer.json"), "tokenizer.json is a link out of the model folder"),
-    "a link to itself": (lambda f: (f / "vocab.txt").symlink_to(f / "vocab.txt"), "vocab.txt is a link to nothing"),
-    "a device": (lambda f: (f / "vocab.txt").symlink_to("/dev/zero"), "vocab.txt is a link out of"),
+    "linked weights": (linked("model.safetensors"), "model.safetensors is a link that leads out of the model folder"),
+    "linked config": (linked("config.json"), "config.json is a link that leads out of the model folder"),
+    "linked tokenizer": (linked("tokenizer.json"), "tokenizer.json is a link that leads out of the model folder"),
+    "a link to itself": (lambda f: (f / "vocab.txt").symlink_to(f / "vocab.txt"), "vocab.txt is a broken link"),
+    "a device": (lambda f: (f / "vocab.txt").symlink_to("/dev/zero"), "vocab.txt is a link that leads out of"),
     "a pipe": (pipe, "tokenizer.json is a pipe"),
     "cut off": (weights(lambda data: data[:-100]), "cannot be loaded"),
     "cut off in the header": (weights(lambda data: data[:50]), "damaged or cut off"),
@@ -213,7 +213,7 @@ def test_no_code_that_a_folder_brings_is_run(model: Path, file: str, unknown: bo
 def test_a_tokenizer_that_names_a_file_elsewhere(model: Path) -> None:
     (model.parent / "secret.txt").write_text("a")
     settings(model, "tokenizer_config.json", vocab_file="../secret.txt")
-    with pytest.raises(ModelError, match="names a file out of the model folder as vocab_file"):
+    with pytest.raises(ModelError, match="names a file outside the model folder as vocab_file"):
         capture.load(model)
 
 

@@ -307,7 +307,7 @@ def test_whisper_words_look_at_seconds():
 
 def test_the_seconds_of_other_models():
     assert sound_frames(Model(model_type="wav2vec2", conv_stride=(5, 2, 2, 2, 2, 2, 2))) == SoundFrames(0.02)
-    with pytest.raises(CaptureError, match="neither Whisper"):
+    with pytest.raises(CaptureError, match="not Whisper"):
         sound_frames(Model(model_type="llama"))
 
 

@@ -153,7 +153,7 @@ def test_windows_have_no_one_grid(noise, tmp_path):
 
 
 def test_what_is_no_picture_is_refused(vit, demo, noise, tmp_path, monkeypatch):
-    with pytest.raises(ModelError, match=r"nowhere\.png is not there"):
+    with pytest.raises(ModelError, match=r"nowhere\.png does not exist"):
         capture.read_picture(vit, tmp_path / "nowhere.png")
     text = tmp_path / "text.png"
     text.write_text("not a picture")

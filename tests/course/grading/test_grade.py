@@ -65,7 +65,7 @@ def test_choice_with_two_right(shelf: Shelf) -> None:
     assert graded(shelf, "choice-even", right[::-1]).correct
     half = graded(shelf, "choice-even", right[:1])
     assert not half.correct
-    assert half.why.endswith("Right as well, and not chosen: 1.")
+    assert half.why.endswith("Right options not chosen: 1.")
     wrong = graded(shelf, "choice-even", [*right, key(shelf, "choice-even", "adds-instead")])
     assert wrong.counterexample == "3 * 3 leaves 1"
     assert wrong.rationale == "Three threes leave 1 when halved."

@@ -99,7 +99,7 @@ def test_pack_toml(folder: Path) -> None:
     place.write_text(text.replace('title = "Basics"', ""))
     refused(folder, "pack.toml", 6, "`topics.0.title` is missing")
     place.write_text(text + '\n[[topics]]\nid = "basics"\ntitle = "Again"\nsummary = "Again."\n')
-    refused(folder, "pack.toml", text.count("\n") + 3, "there twice")
+    refused(folder, "pack.toml", text.count("\n") + 3, "appears twice")
     place.write_text(text.replace("[[topics]]", "[[topics]"))
     refused(folder, "pack.toml", 6, "not valid TOML")
     place.unlink()

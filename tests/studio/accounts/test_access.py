@@ -361,7 +361,7 @@ def test_a_shared_studio_without_https_says_so(tmp_path: Path, given: dict[str, 
     console = Console(record=True, width=200, file=io.StringIO())
     settings = Settings(data=tmp_path, **given)  # type: ignore[arg-type]
     serving._print_accounts(settings, SimpleNamespace(all=list), console)  # type: ignore[arg-type]
-    assert ("in the clear" in console.export_text()) == said
+    assert ("unencrypted" in console.export_text()) == said
 
 
 def test_a_page_that_is_no_address_leads_home(shared: FastAPI) -> None:

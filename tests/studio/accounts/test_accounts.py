@@ -77,7 +77,7 @@ def test_each_learner_sees_only_his_own(shared: TestClient) -> None:
     bob.post("/undo", 404, attempt=kept["id"])
     assert 'dark.css" media="all"' not in bob.get("/")
     bob.post("/settings/start-over")
-    assert "1 answer counts" in ada.get("/settings")
+    assert "You have 1 answer." in ada.get("/settings")
     assert "in the database of this studio" in ada.get("/settings")
     assert str(shared.app.state.context.settings.data) not in ada.get("/settings")  # type: ignore[attr-defined]
     assert "Mind the root." in ada.get(f"/attempts/{kept['id']}")
@@ -245,12 +245,14 @@ def test_an_invitation_is_a_whole_link_where_the_address_is_known(tmp_path: Path
         assert done.exit_code == code, done.output
         return done.output
 
-    assert "with your studio's address before it, as in http://192.168.1.7:8765:\n/join/" in invited("add", "ada")
-    link = "days and once:\nhttps://studio.example/join/"
+    assert "with your studio's address before it, as in http://192.168.1.7:8765. It works once, within" in invited(
+        "add", "ada"
+    )
+    link = "days:\nhttps://studio.example/join/"
     assert link in invited("reset", "ada", "--url", "https://studio.example/")
     store = Store(Database(tmp_path))
     remember_address(store, Settings(host="192.168.1.7").invites_to(8770))
-    assert "once:\nhttp://192.168.1.7:8770/join/" in invited("reset", "ada")
+    assert "days:\nhttp://192.168.1.7:8770/join/" in invited("reset", "ada")
     assert link in invited("add", "bob", "--url", "https://studio.example")
     remember_address(store, Settings(host="0.0.0.0").invites_to(8770))  # of no use to anybody else
     assert "before it" in invited("reset", "ada")

@@ -69,7 +69,7 @@ def test_from_the_invitation_to_logging_in_again(shared: TestClient) -> None:
         first = learner(shared, name)
         assert name in first.get("/settings")
         assert name in Learner(shared).log_in(f"{unicodedata.normalize('NFD', name).upper()} ")
-        with pytest.raises(OptionError, match=f"{name} is here already"):
+        with pytest.raises(OptionError, match=f"{name} already has an account"):
             accounts(shared).add(unicodedata.normalize("NFD", name).upper())
     accounts(shared).remove("JOSÉ")
     Learner(shared).log_in("José", status=401)

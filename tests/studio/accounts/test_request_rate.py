@@ -105,7 +105,7 @@ def test_one_learner_in_a_loop_is_slowed_down_and_others_are_not(shared: TestCli
         assert "Wait a moment" in answer.text
     reply = ada.client.get("/progress", headers={"accept": "application/json"})
     assert reply.status_code == 429
-    assert "only so many" in reply.json()["error"]
+    assert "studio is busy" in reply.json()["error"]
     assert bob.client.get("/settings").status_code == 200
     assert ada.client.get("/static/style.css").status_code == 200
 

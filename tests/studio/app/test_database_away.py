@@ -94,7 +94,7 @@ def test_an_answer_is_kept_in_the_page_and_counts_once(visitor: Visitor, server:
             away = visitor.client.get(address)
             assert away.status_code == 503, address
             assert int(away.headers["retry-after"]) > 0
-            assert "The database is away" in away.text
+            assert "The database is not available" in away.text
         refused = visitor.client.post("/answer", data=sent)
         assert refused.status_code == 503
         again = fields(refused.text)

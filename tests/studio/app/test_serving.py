@@ -60,7 +60,7 @@ def started(data: Path, port: int | str = 0, program: str = START) -> Iterator[t
         said += line
         if found := re.search(r"Clearhead studio: (http://[\d.]+:\d+)", line):
             address = found[1]
-        if "Passwords travel" in line or (program == START and "Your work is kept" in line):
+        if "Passwords are sent" in line or (program == START and "Your work is saved" in line):
             break
     else:
         pytest.fail(f"the studio did not start: {said}{running.communicate()[1]}")

@@ -18,7 +18,7 @@ from clearhead.sandbox.processes import gate
 from clearhead.studio.accounts.users import open_users
 from clearhead.studio.app import serving
 from clearhead.studio.app.application import create
-from clearhead.studio.lens.asked import asked
+from clearhead.studio.lens.reading_request import reading_request
 from clearhead.studio.lens.readings import Readings
 from clearhead.studio.web.context import LENSES, WRITERS
 from clearhead.studio.web.settings import CORES, Settings
@@ -124,7 +124,7 @@ def test_a_signal_while_a_worker_starts_ends_all_of_them(tmp_path: Path) -> None
 
 def test_what_the_lens_was_asked_is_known_to_the_other_process(tmp_path: Path) -> None:
     here, there = Readings(folder=tmp_path / "lens"), Readings(folder=tmp_path / "lens")
-    wanted = asked("It was too tired", "induction", rollout=True)
+    wanted = reading_request("It was too tired", "induction", rollout=True)
     here._share(f"{wanted.key}.json", b"")
     key = here.add_picture(b"a picture")
     assert there._picture(key) == b"a picture"
@@ -141,9 +141,9 @@ def test_starting_over_in_one_process_counts_in_the_other(tmp_path: Path) -> Non
     with client:
         page = here.get("/items/scale-of-logits")
         here.post("/answer", ticket=here.ticket(page), response="a")
-        assert "1 answer counts" in there.get("/settings")
+        assert "You have 1 answer." in there.get("/settings")
         here.post("/settings/start-over")
-        assert "0 answers count" in there.get("/settings")
+        assert "You have 0 answers." in there.get("/settings")
 
 
 def test_memory_of_learners_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from studio.learn.test_pages import TOPIC, answer
 
 def test_settings_are_kept_and_change_the_pages(visitor: Visitor) -> None:
     assert 'media="(prefers-color-scheme: dark)"' in visitor.get("/")
-    assert "Kept." in visitor.post("/settings", theme="dark", clock="off")
+    assert "Saved." in visitor.post("/settings", theme="dark", clock="off")
     assert 'dark.css" media="all"' in visitor.get("/")
     assert 'value="off" checked' in visitor.get(f"{TOPIC}/challenge")
     visitor.post("/settings", 422, theme="pink", clock="off")
@@ -128,7 +128,7 @@ def test_a_page_that_waits_for_proofs_loads_itself_again(visitor: Visitor, addre
 )
 def test_search_tolerates_a_typo_and_says_so(visitor: Visitor, typed: str, meant: str) -> None:
     page = visitor.get(f"/search?q={typed}")
-    assert f"Shown instead: <strong>{meant}</strong>" in page
+    assert f"Results shown instead: <strong>{meant}</strong>" in page
     assert f'href="{TOPIC}/read"' in page
 
 
@@ -136,7 +136,7 @@ def test_search_tolerates_a_typo_and_says_so(visitor: Visitor, typed: str, meant
 def test_search_takes_the_beginning_of_a_word_and_other_names(visitor: Visitor, typed: str) -> None:
     page = visitor.get(f"/search?q={typed}")
     assert f'href="{TOPIC}/read"' in page
-    assert "Shown instead" not in page
+    assert "Results shown instead" not in page
 
 
 def test_search_does_not_guess_what_is_too_far_away(visitor: Visitor) -> None:

@@ -59,7 +59,7 @@ def test_next_leads_from_the_page_over_each_question_to_the_end(visitor: Visitor
     assert pressed(visitor, f"{TOPIC}/next") == f"{TOPIC}/read"
     page = visitor.get(f"{TOPIC}/read")
     assert f'href="{TOPIC}/next?after=read" data-key="n Enter"' in page
-    assert re.search(r"You are in leg 1 of \d", page)
+    assert re.search(r"You are in part 1 of \d", page)
     assert "minutes to go" in page
     seen = []
     for _ in range(30):
@@ -103,7 +103,7 @@ def test_the_end_of_a_leg_is_a_place_to_stop(visitor: Visitor, monkeypatch: pyte
                 answer(visitor, page, "4.0")
     last = [step for step in steps if step.leg == 0][-1]
     page = visitor.get(f"{TOPIC}/next?after={last.key}")
-    assert "Leg 1 of" in page
+    assert "Part 1 of" in page
     assert "A good place to stop" in page
     assert f'href="{TOPIC}/next" data-key="n Enter"' in page
 

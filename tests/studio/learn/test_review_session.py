@@ -162,7 +162,7 @@ def test_when_all_is_done_home_says_so_and_when_the_next_comes(visitor: Visitor)
         visitor.context.store.record(attempt(id, n / 100))
         visitor.context.store.record(attempt(id, 30 + n / 100))
     visitor.later(hours=2)
-    assert re.fullmatch(r"Today Nothing more The next comes [^.]+\.", said(visitor.get("/")))
+    assert re.fullmatch(r"Today Nothing is due The next question comes [^.]+\.", said(visitor.get("/")))
     assert "Nothing is due here" in visitor.get("/review")
 
 
@@ -191,7 +191,7 @@ def test_what_is_new_beyond_the_day_waits_in_its_topic(visitor: Visitor) -> None
 def test_new_questions_are_of_the_topic_one_is_in_and_not_of_one_passed(visitor: Visitor) -> None:
     visitor.context.store.keep("passed:attention/one-head", "2026-03-04")
     visitor.get(f"{TOPIC}/read")
-    assert "Nothing more" in said(visitor.get("/"))
+    assert "Nothing is due" in said(visitor.get("/"))
 
 
 RIGHT = st.lists(st.tuples(st.integers(0, MANY - 1), st.booleans(), st.sampled_from([None, 0.9])), max_size=60)

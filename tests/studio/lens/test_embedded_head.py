@@ -72,7 +72,7 @@ def test_the_weights_of_words_are_those_of_their_tokens(visitor: Visitor, text: 
         ]
         address = f"/look.json?{urlencode({'text': text, 'token': word, 'layer': 5, 'head': 4})}"
         if not mine:
-            assert "The model reads nothing of" in visitor.get(address, 422)
+            assert "The model has no token for" in visitor.get(address, 422)
             continue
         looked = json.loads(visitor.get(address))
         assert looked["at"] == place
@@ -82,7 +82,7 @@ def test_the_weights_of_words_are_those_of_their_tokens(visitor: Visitor, text: 
 @pytest.mark.parametrize("text", ["\x80\x83\x15", "\u200b"])
 def test_a_text_of_which_the_model_reads_nothing_is_refused(visitor: Visitor, text: str) -> None:
     query = urlencode({"text": text, "token": text, "layer": 0, "head": 0})
-    assert "The model reads nothing of" in visitor.get(f"/look.json?{query}", 422)
+    assert "The model has no token for" in visitor.get(f"/look.json?{query}", 422)
 
 
 @pytest.mark.slow

@@ -18,8 +18,8 @@ from fastapi.testclient import TestClient
 
 from clearhead.capture.models.folders import has_demo_model
 from clearhead.studio.app import application
-from clearhead.studio.lens.asked import asked
 from clearhead.studio.lens.jobs import Job
+from clearhead.studio.lens.reading_request import reading_request
 from clearhead.studio.lens.readings import READINGS
 from clearhead.studio.library.library import Library
 from clearhead.studio.web.settings import Settings
@@ -68,7 +68,7 @@ def test_the_data_is_what_the_model_attends_to(client):
     [
         ({"text": "  "}, "Give at least one word"),
         ({"text": "word " * 600}, "at most 512"),
-        ({"text": "a word", "model": "/no/such/folder"}, "/no/such/folder is not there"),
+        ({"text": "a word", "model": "/no/such/folder"}, "/no/such/folder does not exist"),
     ],
 )
 def test_bad_input_is_answered_with_what_to_do(client, params, said):
@@ -119,7 +119,7 @@ def test_two_texts_at_once_do_not_mix(client):
 def test_a_question_that_is_none_is_refused(client):
     assert client.get("/lens/answer", params={"text": "a", "question": "[]"}).status_code == 422
     assert client.get("/lens/answer", params={"text": "a", "question": "{"}).status_code == 422
-    assert "forgotten" in client.get("/lens/answer", params={"key": "none", "question": "{}"}).json()["error"]
+    assert "no longer kept" in client.get("/lens/answer", params={"key": "none", "question": "{}"}).json()["error"]
 
 
 def posted(client, path, **wanted):
@@ -139,7 +139,7 @@ def test_a_reading_says_how_far_it_is_and_is_asked_by_its_key(client):
     assert {at["doing"] for at in told} <= {"waiting", "loading", "reading", "drawing"}
     question = json.dumps({"kind": "kl", "layer": 0, "head": 1, "with": [0, 2]})
     found = client.get("/lens/answer", params={"key": last["key"], "question": question}).json()
-    reading = READINGS.read(READINGS.asked(last["key"]), lambda *_: None)
+    reading = READINGS.read(READINGS.request(last["key"]), lambda *_: None)
     matrix = next(iter(reading.record.values()))
     nats = matrix.heads([1]).kl(matrix.heads([2]))[0, 0]
     assert found["mean"] == pytest.approx(float(nats.mean()), rel=1e-5)
@@ -153,7 +153,7 @@ def test_two_models_are_compared_head_by_head(client):
     assert {at["doing"] for at in told} <= {"loading", "reading", "drawing", "second-loading", "second-reading"}
     other = last["payload"]["other"]
     assert other["model"] == "untrained"
-    ours, theirs = READINGS.both(READINGS.asked(last["key"]), lambda *_: None)
+    ours, theirs = READINGS.both(READINGS.request(last["key"]), lambda *_: None)
     pair = list(zip(ours.record.values(), theirs.record.values(), strict=True))
     for layer, (one, another) in enumerate(pair):
         nats = one.kl(another)[0].mean(-1).tolist()
@@ -171,9 +171,9 @@ def test_two_models_are_compared_head_by_head(client):
 @needs_demo
 def test_models_that_cut_the_text_elsewhere_are_refused_with_why(client):
     refused = posted(client, "/lens/read", text="Two models, one text", second="induction")[-1]["error"]
-    assert "induction 21: the maps do not lie on each other. Compare models with one tokenizer." in refused
+    assert "induction reads 21, so their maps cannot be compared. Compare models that share a tokenizer." in refused
     gone = posted(client, "/lens/read", text="a word", second="/no/such/folder")[-1]["error"]
-    assert "/no/such/folder is not there" in gone
+    assert "/no/such/folder does not exist" in gone
     both = posted(client, "/lens/read", text="Two models", second="untrained", rollout=True)[-1]["payload"]
     assert len(both["other"]["kl"]) == 1
 
@@ -182,7 +182,7 @@ def test_models_that_cut_the_text_elsewhere_are_refused_with_why(client):
 @needs_demo
 def test_a_long_text_goes_in_the_body_and_half_a_character_is_refused(client):
     assert "at most 512" in posted(client, "/lens/read", text="word " * 60_000)[-1]["error"]
-    assert "half a character" in posted(client, "/lens/read", text="\ud800")[-1]["error"]
+    assert "half of a character" in posted(client, "/lens/read", text="\ud800")[-1]["error"]
 
 
 @needs_demo
@@ -195,7 +195,7 @@ def test_who_stops_listening_stops_the_reading():
             passed.wait(20)
 
     def make(told):
-        reading = READINGS.read(asked("A text that nobody waits for"), lambda *at: (tell(*at), told(*at)))
+        reading = READINGS.read(reading_request("A text that nobody waits for"), lambda *at: (tell(*at), told(*at)))
         return {"layers": len(reading.record)}
 
     threads = ThreadPoolExecutor(1)
@@ -206,7 +206,7 @@ def test_who_stops_listening_stops_the_reading():
     assert work.ended(within=20)
     assert json.loads(work.answer) == {"error": "stopped"}
     assert (
-        len(READINGS.read(asked("A text that nobody waits for"), lambda *_: None).record) == 6
+        len(READINGS.read(reading_request("A text that nobody waits for"), lambda *_: None).record) == 6
     )  # no lock, no hook is left
 
 
@@ -363,7 +363,7 @@ def test_a_second_model_is_taken_away_from_the_first(address, browser, width):
     wrong = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto(f"{address}/lens?text=The+cat+sat+on+the+mat&second=untrained")
-    page.locator(".ch-less", has_text="less the same head of untrained. KL divergence").wait_for()
+    page.locator(".ch-less", has_text="minus the same head of untrained. KL divergence").wait_for()
     assert page.locator(".ch-signed").count() == 2  # all heads, and the one that is open
     page.get_by_label("Order by").select_option("KL divergence")
     first = page.locator(".ch-cell").first
@@ -383,7 +383,7 @@ def test_a_second_model_is_taken_away_from_the_first(address, browser, width):
     assert page.locator(".ch-signed").count() == 0
     page.locator("#lens-second").fill("induction")
     page.get_by_role("button", name="Read").click()
-    page.locator(".lens-says.wrong", has_text="one tokenizer").wait_for()
+    page.locator(".lens-says.wrong", has_text="share a tokenizer").wait_for()
     page.close()
     assert wrong == []
 

@@ -51,7 +51,7 @@ def test_the_open_head_is_saved_as_a_file(visitor: Visitor) -> None:
         assert file.content
     assert visitor.client.get("/lens/save", params={**given, "head": 4}).status_code == 422
     assert visitor.client.get("/lens/save", params={**given, "kind": "exe"}).status_code == 422
-    assert "forgotten" in visitor.get("/lens/save?key=none&kind=csv", 422)
+    assert "no longer kept" in visitor.get("/lens/save?key=none&kind=csv", 422)
 
 
 def test_what_the_tokenizer_does_not_know_is_said(visitor: Visitor) -> None:

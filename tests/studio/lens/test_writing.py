@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from clearhead.studio.lens import readings, writing, written_heads
 from clearhead.studio.lens.jobs import Stopped
-from clearhead.studio.lens.writing import Names, write, writing_asked
+from clearhead.studio.lens.writing import Names, write, writing_request
 from clearhead.views.page.packing import unpacked
 from studio.conftest import Visitor
 
@@ -111,7 +111,7 @@ def test_the_links_are_a_parquet_table(visitor: Visitor) -> None:
         ("", {"count": 257}, "cannot be written at once"),
         ("", {"written": [51]}, "tokens of another model"),
         ("", {"prompt": "a" * 600}, "takes at most 512"),
-        ("", {"prompt": "x", "model": "/nowhere"}, "is not there"),
+        ("", {"prompt": "x", "model": "/nowhere"}, "does not exist"),
         ("", {"typed": "a" * 20_001}, "takes at most"),
         ("/rows", {"written": []}, "nothing is written yet"),
         ("/rows", {"written": [5, 5], "layer": 2}, "no such head"),
@@ -142,14 +142,14 @@ def test_it_stops_at_the_next_token_when_asked_to() -> None:
             raise Stopped
 
     with pytest.raises(Stopped):
-        write(readings.READINGS, writing_asked(PROMPT, "induction", count=9), tell, sent.append)
+        write(readings.READINGS, writing_request(PROMPT, "induction", count=9), tell, sent.append)
     assert sum("token" in part for part in sent) == 2
 
 
 def test_it_stops_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "MOST_SECONDS", -1)
     sent: list[dict[str, Any]] = []
-    end = write(readings.READINGS, writing_asked(PROMPT, "induction", count=9), lambda *_: None, sent.append)
+    end = write(readings.READINGS, writing_request(PROMPT, "induction", count=9), lambda *_: None, sent.append)
     assert end == {"end": "time"}
     assert sum("token" in part for part in sent) == 1
 

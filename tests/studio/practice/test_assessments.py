@@ -84,7 +84,12 @@ def test_a_test_from_start_to_report(visitor: Visitor) -> None:
     assert "Back to the result" in told
 
 
-NOTES = ("Not right. Look again", "That was not right; the end", "That was right.", "That was right, after the time.")
+NOTES = (
+    "Not right. Look again",
+    "That was not right; the end",
+    "That was right.",
+    "That was right, but after the time.",
+)
 
 
 def problem_pages(visitor: Visitor, clock: str, texts: tuple[str, ...], seconds: int = 5) -> str:

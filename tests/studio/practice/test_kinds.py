@@ -193,9 +193,9 @@ def test_a_program_runs_without_its_tests_and_no_try_is_counted(
 ) -> None:
     id = of_kind(library, "code")
     page = visitor.get(f"/items/{id}?mode=build")
-    assert 'formaction="/bench"' in page
+    assert 'formaction="/programs/run"' in page
     fields = {"csrf": visitor.token(), "ticket": visitor.ticket(page), "program": program}
-    told = unescape(visitor.client.post("/bench", data=fields).text)
+    told = unescape(visitor.client.post("/programs/run", data=fields).text)
     assert shown in told
     assert program in told
     assert not visitor.context.progress.history
@@ -205,7 +205,7 @@ def test_a_program_runs_without_its_tests_and_no_try_is_counted(
 def test_a_script_gets_what_a_program_printed_as_data(visitor: Visitor, library: Library) -> None:
     page = visitor.get(f"/items/{of_kind(library, 'code')}?mode=build")
     fields = {"csrf": visitor.token(), "ticket": visitor.ticket(page), "program": "print('hel' + 'lo')"}
-    assert visitor.client.post("/bench", data=fields, headers={"accept": "application/json"}).json() == {
+    assert visitor.client.post("/programs/run", data=fields, headers={"accept": "application/json"}).json() == {
         "output": "hello"
     }
 
@@ -214,11 +214,11 @@ def test_an_unsent_program_is_there_again_until_it_is_sent_or_thrown_away(visito
     id = of_kind(library, "code")
     page = visitor.get(f"/items/{id}?mode=build")
     fields = {"csrf": visitor.token(), "ticket": visitor.ticket(page), "program": "# half\r\nx = 1"}
-    assert visitor.client.post("/bench/draft", data=fields).status_code == 204
+    assert visitor.client.post("/programs/draft", data=fields).status_code == 204
     assert "# half\nx = 1" in visitor.get(f"/items/{id}?mode=build")
     assert "# half" not in visitor.get(f"/items/{id}?mode=build&fresh=true")
     assert "# half" not in visitor.get(f"/items/{id}?mode=build")
-    visitor.client.post("/bench/draft", data=fields)
+    visitor.client.post("/programs/draft", data=fields)
     visitor.post("/answer", ticket=visitor.ticket(page), program="# sent\nx = 2")
     assert "# sent" in visitor.get(f"/items/{id}?mode=build")
 
@@ -233,7 +233,7 @@ def test_a_failing_test_shows_what_it_called_the_program_with(visitor: Visitor, 
 
 def test_only_a_program_runs_without_tests(visitor: Visitor, library: Library) -> None:
     page = visitor.get(f"/items/{of_kind(library, 'choice')}")
-    visitor.post("/bench", 400, ticket=visitor.ticket(page), program="print(1)")
+    visitor.post("/programs/run", 400, ticket=visitor.ticket(page), program="print(1)")
 
 
 def test_a_question_asked_again_has_other_numbers_and_old_answers_keep_theirs(

@@ -72,7 +72,7 @@ def test_an_interview_is_the_sheets_then_questions(visitor: Visitor) -> None:
     first = asked(page)
     answer(visitor, page, "4.0", *(["16.0"] if first == "which-hold" else []))
     assert asked(visitor.get("/sessions/interview")) != first
-    assert "Go on with the questions" in visitor.get("/interview")
+    assert "Continue with the questions" in visitor.get("/interview")
     visitor.post("/sessions/interview", again="false")
     assert "2 of 3" in visitor.get("/sessions/interview")
 

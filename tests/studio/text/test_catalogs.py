@@ -26,12 +26,12 @@ def test_a_catalog_is_made_filled_in_and_spoken(
     texts = {
         text for _, _, found in messages.messages("studio") for text in ([found] if isinstance(found, str) else found)
     }
-    assert {"Keep these", "just now", "January", "%(count)s questions", "strong", "Not here"} <= texts
+    assert {"How it looks", "just now", "January", "%(count)s questions", "strong", "Not here"} <= texts
     assert {"As it stands it prints", "Step %(step)s gives %(result)s."} <= texts
     monkeypatch.setattr(messages, "LOCALE", tmp_path / "locale")
     monkeypatch.setattr(translation, "CATALOGS", tmp_path / "locale")
     assert messages.write_template("studio").read_text().count("msgid") > 300
-    for domain, text, there in (("studio", "Keep these", "Das behalten"), ("page", "Copied", "Kopiert")):
+    for domain, text, there in (("studio", "How it looks", "Aussehen"), ("page", "Copied", "Kopiert")):
         place = messages.update("de", domain)
         place.write_text(place.read_text().replace(f'msgid "{text}"\nmsgstr ""', f'msgid "{text}"\nmsgstr "{there}"'))
         messages.update("de", domain)
@@ -40,7 +40,7 @@ def test_a_catalog_is_made_filled_in_and_spoken(
     visitor.post("/settings", theme="system", clock="1", language="de")
     page = visitor.get("/settings")
     assert 'lang="de"' in page
-    assert "Das behalten" in page
+    assert "Aussehen" in page
     assert '{"Copied": "Kopiert"}' in page.replace("&#34;", '"')
     visitor.post("/settings", theme="system", clock="1", language="xx", status=422)
 

@@ -20,7 +20,7 @@ from studio.practice.test_kinds import PACK, of_kind, question, right, wrong
 
 # What scripts send and read with fetch: they answer with data, and no browser shows them as a page.
 DATA = {
-    "/bench/draft",
+    "/programs/draft",
     "/lens/read", "/lens/picture", "/lens/trust", "/offline/attempts",
     "/lens/write", "/lens/write/rows", "/lens/write/table", "/lens/write/heads", "/lens/write/why",
 }  # fmt: skip
@@ -34,7 +34,7 @@ FORMS: dict[str, dict[str, str]] = {
     "/settings/start-over": {},
     "/topics/{pack_id}/{topic_id}/try": {"item": "scale-of-logits"},
     "/topics/{pack_id}/{topic_id}/{mode}/run": {"place": "0"},
-    "/bench": {"program": "print(1)"},
+    "/programs/run": {"program": "print(1)"},
     "/project": {"text": "a b", "changed": "a b", "token": "a", "predicted": "b"},
     "/sessions/{kind}": {},
     "/login": {"name": "ada", "password": "wrong"},
@@ -125,7 +125,7 @@ def test_an_answer_to_an_answered_question_is_not_taken_and_that_is_reported(vis
     assert words not in first
     assert len(visitor.context.progress.history) == 1
     card = visitor.ticket(visitor.get("/items/what-is-lse"))
-    assert "Kept." in visitor.post("/answer", ticket=card, response="good")
+    assert "Saved." in visitor.post("/answer", ticket=card, response="good")
     assert "graded already" in visitor.post("/answer", ticket=card, response="again")
 
 

@@ -130,7 +130,7 @@ def test_a_pinned_head_is_taken_away_from_the_one_that_is_open(tab):
     opened = tab(given, layer=0, head=1)
     opened.get_by_role("button", name="Pin to compare").click()
     opened.locator(".ch-cell[title='Layer 1, head 2']").click()
-    assert "less the pinned one, layer 0, head 1" in opened.locator(".ch-less").inner_text()
+    assert "minus the pinned one, layer 0, head 1" in opened.locator(".ch-less").inner_text()
     one, other = (given.record[f"layer.{layer}.attention"].weights[0, head, 0, 0] for layer, head in ((1, 2), (0, 1)))
     opened.locator(".ch-hatch").hover(position={"x": 2, "y": 2})
     said = opened.locator(".ch-readout").inner_text().split()[-1].replace("−", "-")

@@ -30,7 +30,7 @@ def test_the_texts_reach_a_catalog():
     texts = {text for _, _, text in messages.messages("page")}
     assert {"Pin to compare", "Strongest links of this head", "%(count)s tokens", "Copied"} <= texts
     assert {
-        "how evenly queries look: 0 at one key, 1 at all alike",
+        "how evenly queries look: 0 at one key, 1 at all keys equally",
         "previous token",
     } <= texts  # from views/score_tables.py
 

@@ -109,7 +109,7 @@ class ResidualParts:
             return vectors
         cos, sin = (self._at(table, place).double() for table in self._rotary)
         if cos.shape[-1] != vectors.shape[-1]:
-            raise CaptureError("its rotary positions turn a part of each head only, which is not known here")
+            raise CaptureError("its rotary positions turn only a part of each head, which is not supported")
         half = vectors.shape[-1] // 2
         return vectors * cos + torch.cat([-vectors[:, half:], vectors[:, :half]], -1) * sin
 
@@ -148,7 +148,7 @@ def _normed(stream: Parts, norm: Any) -> Parts:
     elif kind.endswith("RMSNorm") and hasattr(norm, "variance_epsilon"):
         vectors = stream.vectors / (whole.square().mean() + norm.variance_epsilon).sqrt()
     else:
-        raise CaptureError(f"{kind} is a norm that is not known; only LayerNorm and RMSNorm are")
+        raise CaptureError(f"{kind} is an unknown norm; only LayerNorm and RMSNorm are supported")
     vectors = vectors if weight is None else vectors * weight.detach().double()
     bias = getattr(norm, "bias", None)
     if bias is not None:

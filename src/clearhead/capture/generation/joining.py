@@ -204,7 +204,7 @@ def _shared(parts: list[Part]) -> Attention:
             raise CaptureError("scale, softcap, sinks or slopes differ from call to call")
     offsets = {attention_of(part).offset + part.key - part.row for part in parts}
     if first.alibi is not None and len(offsets) > 1:
-        raise CaptureError("distances are counted in another way from call to call")
+        raise CaptureError("distances are counted in a different way from call to call")
     own = {name: getattr(first, name) for name in per_head}
     first_query = 0 if first.alibi is None else offsets.pop()
     return Attention(first.scale, softcap=first.softcap, first_query=first_query, **own)

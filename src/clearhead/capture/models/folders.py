@@ -78,7 +78,7 @@ def folder_or_name(name_or_path: str | Path) -> str | Path:
     if not text or isinstance(name_or_path, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
         raise ModelError(
             message(
-                "%(path)s is not there. Give a folder with config.json and weights.",
+                "%(path)s does not exist. Give a folder with config.json and weights.",
                 path=text or message("the model path"),
             )
         )
@@ -93,7 +93,7 @@ def _chat_folder() -> Path:
     if not has_chat_model():
         raise ModelError(
             message(
-                "the chat model %(model)s is not here yet. `clearhead models fetch` fetches it (93 MB, once).",
+                "the chat model %(model)s is not installed yet. `clearhead models fetch` fetches it (93 MB, once).",
                 model=CHAT_NAME,
             )
         )

@@ -212,9 +212,9 @@ def _load_error(folder: str | Path, error: Exception) -> ModelError:
     if "trust_remote_code" in str(error):  # how transformers asks for consent
         refused = ModelError(
             message(
-                "%(model)s brings Python code of its own, which would run with all your rights, so it was not loaded "
-                "and none of it was run. Read its .py files; if you trust them, say so: `--trust-remote-code`, or "
-                "capture.load(..., trust_remote_code=True).",
+                "%(model)s comes with its own Python code, which would run with all your rights, so the model was not "
+                "loaded and none of the code was run. Read its .py files; if you trust them, say so: "
+                "`--trust-remote-code`, or capture.load(..., trust_remote_code=True).",
                 model=folder,
             )
         )

@@ -88,9 +88,11 @@ def _check_regular_files(folder: Path) -> None:
                 try:
                     target = Path(entry.path).resolve(strict=True)
                 except (OSError, RuntimeError):
-                    raise _wrong(entry.name, message("is a link to nothing. Put the file itself here.")) from None
+                    raise _wrong(entry.name, message("is a broken link. Put the file itself here.")) from None
                 if not any(target.is_relative_to(place) for place in homes):
-                    raise _wrong(entry.name, message("is a link out of the model folder. Put the file itself here."))
+                    raise _wrong(
+                        entry.name, message("is a link that leads out of the model folder. Put the file itself here.")
+                    )
             mode = entry.stat().st_mode
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
                 raise _wrong(entry.name, message("is a pipe, a socket or a device, not a file."))
@@ -152,7 +154,7 @@ def _check_paths(folder: Path, name: str, settings: dict[str, Any]) -> None:
         except (OSError, ValueError, RuntimeError):
             outside = True
         if outside and not (folder / Path(value).name).exists():
-            raise _wrong(name, message("names a file out of the model folder as %(name)s.", name=key))
+            raise _wrong(name, message("names a file outside the model folder as %(name)s.", name=key))
 
 
 def _weights(folder: Path, config: dict[str, Any]) -> list[str]:
@@ -186,7 +188,7 @@ def _weights(folder: Path, config: dict[str, Any]) -> list[str]:
             )
             raise _wrong(INDEX, why)
         if not (folder / name).is_file():
-            raise _wrong(INDEX, message("names %(name)s, which is not there.", name=name[:80]))
+            raise _wrong(INDEX, message("names %(name)s, which does not exist.", name=name[:80]))
     return names
 
 

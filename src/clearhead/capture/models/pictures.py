@@ -43,7 +43,8 @@ def read_picture(loaded: Loaded, picture: str | Path | bytes | Image) -> Reading
     if loaded.reads != "pictures":
         raise ModelError(
             message(
-                "%(model)s reads text, not pictures. Give it a text, or choose a model of pictures.", model=loaded.name
+                "%(model)s reads text, not pictures. Give it a text, or choose a model that reads pictures.",
+                model=loaded.name,
             )
         )
     opened = _opened(picture)
@@ -80,7 +81,7 @@ def _opened(picture: str | Path | bytes | Image) -> Image:
                 opened = Image.open(BytesIO(picture) if isinstance(picture, bytes) else picture)
             return ImageOps.exif_transpose(opened).convert("RGB")
     except FileNotFoundError as error:
-        raise ModelError(message("%(name)s is not there. Give the path of a picture file.", name=name)) from error
+        raise ModelError(message("%(name)s does not exist. Give the path of a picture file.", name=name)) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ModelError(
             message(

@@ -134,7 +134,8 @@ def _check_texts(loaded: Loaded, text: str, second: str | None, target: str | No
     if loaded.reads != "text":
         raise ModelError(
             message(
-                "%(model)s reads pictures, not text. Give it a picture, or choose a model of text.", model=loaded.name
+                "%(model)s reads pictures, not text. Give it a picture, or choose a model that reads text.",
+                model=loaded.name,
             )
         )
     for value, refused in (

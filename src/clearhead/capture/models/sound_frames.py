@@ -88,6 +88,6 @@ def sound_frames(model: nn.Module) -> SoundFrames:
     if isinstance(strides, list | tuple) and strides:
         return SoundFrames(prod(strides) / int(getattr(config, "sampling_rate", None) or _RATE))
     raise CaptureError(
-        f"how many seconds a key of {type(model).__name__} covers is not known: it is neither Whisper nor has it a "
+        f"how many seconds a key of {type(model).__name__} covers is not known: it is not Whisper and has no "
         "conv_stride. Make SoundFrames(seconds) yourself."
     )

@@ -41,7 +41,7 @@ def score_calls(
             if text is not None and axis.sequence != "other" and text.ids.shape[0] != matrix.shape[0]:
                 warnings.warn(
                     f"score_record: {name} has a batch of {matrix.shape[0]}, and the token ids one of "
-                    f"{text.ids.shape[0]}, so scores that look at tokens are NaN there. Give one row of ids an entry.",
+                    f"{text.ids.shape[0]}, so scores that look at tokens are NaN there. Give one row of ids per entry.",
                     RuntimeWarning,
                     stacklevel=3,
                 )

@@ -50,7 +50,7 @@ def _absolute(asked: Sequence[Proved]) -> list[str]:
     if sum(wrong) < FEWEST or shares[1] <= 2 * shares[0]:
         return []
     return [
-        f"absolute words (always, only, all …) stand in {shares[1]:.0%} of the wrong options and in {shares[0]:.0%} of "
+        f"absolute words (always, only, all …) are in {shares[1]:.0%} of the wrong options and in {shares[0]:.0%} of "
         "the right ones; word the wrong ones less absolutely"
     ]
 

@@ -60,7 +60,7 @@ def export_pack(
     if form not in FORMS:
         raise OptionError(f"no format {form!r}; expected one of {', '.join(FORMS)}")
     if place is not None and not place.parent.is_dir():
-        raise OptionError(f"{place.parent} is not a folder; make it first, or name another place for the file")
+        raise OptionError(f"{place.parent} is not a folder; make it first, or give another path for the file")
     pack = load(find(path))
     outcomes = prove_pack(pack, cache=cache)
     wrong = next((outcome for outcome in outcomes if not outcome.ok), None)
@@ -80,7 +80,7 @@ def report_losses(exported: Sequence[Question], form: str, report: Report) -> No
     """Record what the format cannot represent of these questions."""
     for question in exported:
         if form == "qti2" and question.hints:
-            report.add(f"item {question.id}", "its hints (QTI 2.1 has no place for them)")
+            report.add(f"item {question.id}", "its hints (QTI 2.1 cannot hold them)")
 
 
 def import_drafts(

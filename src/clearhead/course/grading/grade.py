@@ -69,7 +69,7 @@ def _chosen(proved: Proved, chosen: Sequence[Option]) -> Verdict:
     if wrong:
         return explained(proved, wrong, yours)
     if keys != right:
-        reason = message("What you chose is right. Right as well, and not chosen: %(count)s.", count=len(right - keys))
+        reason = message("What you chose is right. Right options not chosen: %(count)s.", count=len(right - keys))
         return Verdict(False, reason, proved.rule, proved.answer, chosen[0], yours=yours)
     return Verdict(
         True, "", proved.rule, proved.answer, chosen[0], rationale=chosen[0].rationale, yours=yours,

@@ -21,7 +21,7 @@ class Front(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, title="Clearhead item")
 
-    id: Id = Field(description="immutable: a learner's history hangs on it; the same as the file's name")
+    id: Id = Field(description="immutable: a learner's history depends on it; the same as the file's name")
     kind: Literal["card", "choice", "predict", "debug", "tune", "worked", "explain", "code", "order", "match"]
     topic: Id = Field(description="id of a topic in pack.toml")
     concepts: list[Id] = Field(min_length=1, description="what it exercises; mastery is kept for each")

@@ -40,7 +40,7 @@ def check_challenges(topics: Iterable[Topic], items: Mapping[str, Item], text: s
         for challenge in topic.challenges:
             if names.count(challenge.id) > 1:
                 raise _wrong(
-                    text, "id", challenge.id, f"challenge {challenge.id!r} is there twice in a topic; ids are unique"
+                    text, "id", challenge.id, f"challenge {challenge.id!r} appears twice in a topic; ids are unique"
                 )
             for slot, name in challenge.problems.items():
                 item = items.get(name)

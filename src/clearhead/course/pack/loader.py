@@ -152,7 +152,7 @@ def _no_repeats(ids: list[str], text: str) -> None:
         if count > 1:
             places = [m.start() for m in re.finditer(rf'^[ \t]*id[ \t]*=[ \t]*"{re.escape(name)}"', text, re.MULTILINE)]
             line = text.count("\n", 0, places[-1]) + 1
-            raise PackError(f"topic {name!r} is there twice; ids are unique", file="pack.toml", line=line)
+            raise PackError(f"topic {name!r} appears twice; ids are unique", file="pack.toml", line=line)
 
 
 def _pages(root: Path, topic: str) -> Mapping[str, Page]:

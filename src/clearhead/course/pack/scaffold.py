@@ -65,7 +65,7 @@ _BODIES = {
         "\n## Rationale\n\nWhy it helps.\n\n## Rationale adds-instead\n\nWhy it does not.\n"
     ),
     "tune": (
-        "\n```python sweep\n@set `table`: a list of dicts, one a setting@\n```\n"
+        "\n```python sweep\n@set `table`: a list of dicts, one per setting@\n```\n"
         "\n```python answer\n@set `answer` to the best setting@\n```\n"
         "\n```python distractor misconception=adds-instead\n@set `answer` to what its holder would take@\n```\n"
         "\n## Rationale\n\nWhy it is best.\n\n## Rationale adds-instead\n\nWhy it is not.\n"
@@ -94,7 +94,7 @@ _BODIES = {
         f"\n## Pair {left}\n\n```python pair\n@set `result`@\n```\n" for left in ("`one`", "`two`", "`three`")
     ),
 }  # fmt: skip
-_STEMS = {"predict": "What does this print?", "debug": "Which change repairs it?"}
+_STEMS = {"predict": "What does this print?", "debug": "Which change fixes it?"}
 
 
 def new_pack(place: Path) -> Path:
@@ -102,7 +102,7 @@ def new_pack(place: Path) -> Path:
     name = place.name
     _check_name(name)
     if place.exists() and any(place.iterdir()):
-        raise OptionError(f"{place} is there already and is not empty; give another name")
+        raise OptionError(f"{place} already exists and is not empty; give another name")
     (place / "items").mkdir(parents=True)
     (place / "topics" / "first-topic").mkdir(parents=True)
     title = name.replace("-", " ").capitalize()
@@ -133,7 +133,7 @@ def new_item(pack: Path, name: str, kind: str, topic: str | None = None) -> Path
         raise OptionError(f"the pack has no topic {topic!r}; expected one of {', '.join(known)}")
     place = pack / "items" / f"{name}.md"
     if place.exists() or place.is_symlink():
-        raise OptionError(f"{place} is there already; give another name")
+        raise OptionError(f"{place} already exists; give another name")
     belief = next(iter(loaded.misconceptions), "adds-instead")
     body = re.sub(r"@([^@\n]+)@", lambda match: _TODO.format(what=match[1]), _BODIES[kind])
     more = "right = 1\n" if kind == "choice" else ""

@@ -134,10 +134,10 @@ async def _checked(request: Request, name: str, password: str) -> tuple[Account 
     throttle: Throttle = request.app.state.throttle
     keys = (_guesser(request, names.key(name)), address_key(request.client.host if request.client else ""))
     if wait := await run_in_threadpool(throttle.admit, *keys):
-        return None, _("Too many tries. The next is possible in %(wait)s seconds.", wait=wait), wait
+        return None, _("Too many attempts. Try again in %(wait)s seconds.", wait=wait), wait
     account = await hashing(request, partial(_accounts(request).check, name, password))
     if account is None:
-        return None, _("That name and that password do not belong together."), 0
+        return None, _("The name or the password is wrong."), 0
     await run_in_threadpool(throttle.passed, *keys)
     return account, "", 0
 

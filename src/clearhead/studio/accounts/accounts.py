@@ -82,7 +82,8 @@ class Accounts:
             taken = next((other for other in others if names.key(other) == names.key(name)), None)
             if taken is not None:
                 raise OptionError(
-                    f"{taken} is here already. For a new password: clearhead studio user reset {shlex.quote(taken)}"
+                    f"{taken} already has an account. For a new password: "
+                    f"clearhead studio user reset {shlex.quote(taken)}"
                 )
         return self._invitation(self._named(name))
 

@@ -31,7 +31,7 @@ class TooManyRequests(Exception):
         self.seconds = seconds
 
     def __str__(self) -> str:
-        return _("The studio answers only so many at once. Wait a moment, then load the page or send the form again.")
+        return _("The studio is busy. Wait a moment, then load the page or send the form again.")
 
 
 class RequestRate:

@@ -29,10 +29,8 @@ class Users:
         """Return the text to send to a person who was invited."""
         invited = self.accounts.invited(token)
         name = invited.name if invited else ""
-        send = f"Send {name} this link, good for {DAYS} days and once"
-        if self.address:
-            return f"{send}:\n{self.address}/join/{token}"
-        return f"{send}, with your studio's address before it, as in http://192.168.1.7:8765:\n/join/{token}"
+        where = "" if self.address else ", with your studio's address before it, as in http://192.168.1.7:8765"
+        return f"Send {name} this link{where}. It works once, within {DAYS} days:\n{self.address}/join/{token}"
 
 
 @contextmanager

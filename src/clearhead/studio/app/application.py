@@ -32,7 +32,6 @@ with needs(*STUDIO):
     from clearhead.studio.library.library import Library, fill
     from clearhead.studio.practice import (
         assessments,
-        bench,
         feedback,
         mistakes,
         notes,
@@ -40,6 +39,7 @@ with needs(*STUDIO):
         placement,
         practice,
         short_sessions,
+        unsent_programs,
     )
     from clearhead.studio.text.translation import _, languages, use_language
     from clearhead.studio.web.context import Context, context_of, secret_in
@@ -50,7 +50,7 @@ with needs(*STUDIO):
 
 _MOST_ASKED = (home, practice, feedback)  # first, because requests are compared with routes in order
 _LEARNING = (next_step, topic, topic_map, progress, certificate, search, preferences)
-_PRACTICE = (bench, short_sessions, placement, mistakes, assessments, notes, offline_cards)
+_PRACTICE = (unsent_programs, short_sessions, placement, mistakes, assessments, notes, offline_cards)
 _FIGURES = (own_class, project, walk, head_data, playground, page_programs, experiments)
 _LENS = (lens_pages, writing_pages)
 PARTS = (*_MOST_ASKED, *_LEARNING, *_PRACTICE, *_FIGURES, *_LENS)

@@ -70,7 +70,7 @@ def register(app: FastAPI) -> None:
             status=403,
             number=403,
             heading=_(TITLES[403]),
-            detail=_("Another site asks for this. Open it yourself if you want what it does."),
+            detail=_("Another site asked for this page. Open it yourself if you meant to."),
             again=False,
             opens=as_link(request),
             kept="",
@@ -83,7 +83,7 @@ def register(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def fault(request: Request, problem: Exception) -> Response:
         kind = type(problem).__name__
-        detail = _("The studio has a fault: %(kind)s. Your work is kept. The terminal says more.", kind=kind)
+        detail = _("The studio has a fault: %(kind)s. Your work is saved. The terminal says more.", kind=kind)
         return error_page(request, 500, FAULT, detail)
 
 

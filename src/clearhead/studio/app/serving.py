@@ -68,7 +68,7 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
         if settings.port not in (0, port):
             console.print(f"Port {settings.port} is taken; using {port}.")
         where = studio.state.context.store.database.where if settings.database else settings.data
-        console.print(f"Clearhead studio: {address}\nYour work is kept in {where}. Ctrl-C stops.")
+        console.print(f"Clearhead studio: {address}\nYour work is saved in {where}. Ctrl-C stops.")
         if settings.shared:
             users.remember_address(studio.state.context.store, settings.invites_to(port))
             _print_accounts(settings, studio.state.accounts, console)
@@ -139,7 +139,9 @@ def _check_certificate(settings: Settings) -> None:
             raise OptionError(f"the {name} {file} cannot be read: {problem.strerror}. Give a PEM file.") from problem
 
     def no_password() -> str:
-        raise OptionError(f"the key {settings.key} has a password. Give one without: nobody is there to type it.")
+        raise OptionError(
+            f"the key {settings.key} has a password. Give a key without one: the studio cannot ask for it."
+        )
 
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.certificate, settings.key, no_password)
@@ -161,7 +163,7 @@ def _print_accounts(settings: Settings, accounts: Accounts, console: Console) ->
         )
     if not settings.certificate and settings.host not in LOCAL:
         console.print(
-            "Passwords travel in the clear: give --certificate and --key, or put a proxy that serves https before it.",
+            "Passwords are sent unencrypted: give --certificate and --key, or put an HTTPS proxy in front of it.",
             style="bold",
         )
 

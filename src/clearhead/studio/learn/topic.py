@@ -145,9 +145,9 @@ def _descriptions(context: Context, pack: Pack, topic: Topic, items: list[Item])
         "recall": (_("Cards: say it to yourself, then look."), far(items_for("recall", items))),
         "practice": (_("Questions with the reason for every wrong option."), far(items_for("practice", items))),
         "challenge": (
-            many("%(count)s problem, a quiet clock, few tries.", "%(count)s problems, a quiet clock, few tries.", five)
+            many("%(count)s problem, a clock, few tries.", "%(count)s problems, a clock, few tries.", five)
             if (five := len(assessment.problems(bank, assessment.new_id(), lambda _id: None))) != len(assessment.SLOTS)
-            else _("Five problems, a quiet clock, few tries."),
+            else _("Five problems, a clock, few tries."),
             _("all right, %(day)s", day=max(badges)) if badges else "",
         ),
         "test": (

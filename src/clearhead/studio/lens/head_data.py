@@ -74,7 +74,7 @@ def look(
         if token not in words:
             raise OptionError(_("“%(token)s” is not a word of this text.", token=token))
         if words.index(token) not in owners:
-            raise OptionError(_("The model reads nothing of “%(token)s”.", token=token))
+            raise OptionError(_("The model has no token for “%(token)s”.", token=token))
         asking = owners.index(words.index(token))
         row = matrices[layer][0, head, asking].tolist()
     except ClearheadError as error:

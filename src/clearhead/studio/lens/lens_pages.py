@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 from clearhead.errors import ClearheadError, OptionError
 from clearhead.studio.lens import model_list
-from clearhead.studio.lens.asked import Asked, asked
 from clearhead.studio.lens.jobs import Job, error_fields
+from clearhead.studio.lens.reading_request import ReadingRequest, reading_request
 from clearhead.studio.lens.readings import Readings, Tell
 from clearhead.studio.lens.without_script import numbers
 from clearhead.studio.text.field_limits import fitting
@@ -92,7 +92,9 @@ def page(
         needs_queue()
         try:
             shown = numbers(
-                *kept.both(asked(text, model, second=second, target=target, units=units), _silent), layer, head
+                *kept.both(reading_request(text, model, second=second, target=target, units=units), _silent),
+                layer,
+                head,
             )
         except ClearheadError as error:
             shown = {"error": explained(error)}
@@ -116,7 +118,7 @@ async def read(request: Request, context: CurrentContext, kept: Kept, wanted: Wa
     Closing the connection stops the reading.
     """
     try:
-        request_key = asked(**wanted.model_dump())
+        request_key = reading_request(**wanted.model_dump())
     except ClearheadError as error:
         return JSONResponse(error_fields(error), status_code=422)
 
@@ -150,7 +152,7 @@ def data(
     """Return the data for `attention.js` in one response; or, with status 422, `{"error": message}`."""
     needs_queue()
     try:
-        requested = asked(text, model, rollout=rollout, second=second, target=target, units=units)
+        requested = reading_request(text, model, rollout=rollout, second=second, target=target, units=units)
         return JSONResponse(_payload(kept, requested, _silent))
     except ClearheadError as error:
         return JSONResponse(error_fields(error), status_code=422)
@@ -179,9 +181,9 @@ def answers(
         if not isinstance(about, dict):
             raise OptionError(_("a question is a JSON object. Reload the page."))
         if key:
-            requested = kept.asked(key)
+            requested = kept.request(key)
         else:
-            requested = asked(text, model, rollout=rollout, second=second, target=target, units=units)
+            requested = reading_request(text, model, rollout=rollout, second=second, target=target, units=units)
         read = kept.with_models if about.get("kind") == "why" else kept.both
         first, other = read(requested, _silent)
         return JSONResponse(answer(first, about, other))
@@ -207,7 +209,7 @@ def save(
     needs_queue()
     place = (None, None) if layer < 0 or head < 0 else (layer, head)
     try:
-        reading, second = kept.both(kept.asked(key), _silent)
+        reading, second = kept.both(kept.request(key), _silent)
         content = saved(reading, kind, layer=place[0], head=place[1], second=second)
     except ClearheadError as error:
         return JSONResponse(error_fields(error), status_code=422)
@@ -245,7 +247,7 @@ def style() -> Response:
     return Response(content, media_type="text/css")
 
 
-def _payload(kept: Readings, requested: Asked, tell: Tell) -> dict[str, Any]:
+def _payload(kept: Readings, requested: ReadingRequest, tell: Tell) -> dict[str, Any]:
     from clearhead.views.page.payload import payload
     from clearhead.views.page.saving import kinds
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clearhead.errors import ModelError, OptionError
 from clearhead.files import make_private
-from clearhead.studio.lens.asked import Asked, digest
+from clearhead.studio.lens.reading_request import ReadingRequest, digest
 from clearhead.studio.text.translation import _
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ class Readings:
         self._only, self._folder = only, folder
         self._turn = Lock()
         self._models: OrderedDict[tuple[str | None, bool], Loaded] = OrderedDict()
-        self._readings: OrderedDict[Asked, Reading] = OrderedDict()
-        self._asked: OrderedDict[str, Asked] = OrderedDict()
+        self._readings: OrderedDict[ReadingRequest, Reading] = OrderedDict()
+        self._requests: OrderedDict[str, ReadingRequest] = OrderedDict()
         self._pictures: OrderedDict[str, bytes] = OrderedDict()
         self._trusted: set[str] = set()
-        self._released: set[Asked] = set()  # readings whose model has been dropped
+        self._released: set[ReadingRequest] = set()  # readings whose model has been dropped
 
-    def read(self, wanted: Asked, tell: Tell) -> "Reading":
+    def read(self, wanted: ReadingRequest, tell: Tell) -> "Reading":
         """Return the reading, from memory or computed now.
 
         Args:
@@ -65,21 +65,21 @@ class Readings:
                 reading = self._made(wanted.alone, tell)
                 _keep(self._readings, wanted.alone, reading, LATEST)
                 self._released.discard(wanted.alone)
-            if wanted.key not in self._asked:
+            if wanted.key not in self._requests:
                 self._share(f"{wanted.key}.json", json.dumps(asdict(wanted)).encode())
-            _keep(self._asked, wanted.key, wanted, 4 * LATEST)
+            _keep(self._requests, wanted.key, wanted, 4 * LATEST)
             return self._readings[wanted.alone]
         finally:
             self._turn.release()
 
-    def with_models(self, wanted: Asked, tell: Tell) -> "tuple[Reading, Reading | None]":
+    def with_models(self, wanted: ReadingRequest, tell: Tell) -> "tuple[Reading, Reading | None]":
         """Return the same as `both`, with the models loaded, which `A.why` runs once more."""
         with self._turn:
             for released in self._released & {wanted.alone, wanted.other}:
                 self._readings.pop(released, None)
         return self.both(wanted, tell)
 
-    def both(self, wanted: Asked, tell: Tell) -> "tuple[Reading, Reading | None]":
+    def both(self, wanted: ReadingRequest, tell: Tell) -> "tuple[Reading, Reading | None]":
         """Return the reading, and the same through the second model if one is requested.
 
         Raises:
@@ -112,17 +112,17 @@ class Readings:
         """Return whether this very model is still in memory, not dropped for others."""
         return any(model is loaded for model in list(self._models.values()))
 
-    def asked(self, key: str) -> Asked:
+    def request(self, key: str) -> ReadingRequest:
         """Return the request with this key.
 
         Raises:
             OptionError: the studio has dropped it, or has been restarted.
         """
-        if key not in self._asked:
+        if key not in self._requests:
             if shared := self._shared(f"{key}.json"):
-                return Asked(**json.loads(shared))
-            raise OptionError(_("the studio has forgotten this reading. Press Read to make it again."))
-        return self._asked[key]
+                return ReadingRequest(**json.loads(shared))
+            raise OptionError(_("this reading is no longer kept. Press Read to run it again."))
+        return self._requests[key]
 
     def add_picture(self, content: bytes) -> str:
         """Keep an uploaded picture as long as there is room, and return its key."""
@@ -140,7 +140,7 @@ class Readings:
         self._refuse_others(model)
         self._trusted.add(model)
 
-    def _made(self, wanted: Asked, tell: Tell) -> Any:
+    def _made(self, wanted: ReadingRequest, tell: Tell) -> Any:
         if wanted.units != "tokens":
             from clearhead.views.grouping import grouped
 

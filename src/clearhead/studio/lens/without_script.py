@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from clearhead.studio.lens.readings import Readings
-from clearhead.studio.lens.writing import WritingAsked, write
+from clearhead.studio.lens.writing import WritingRequest, write
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -49,7 +49,7 @@ def numbers(reading: "Reading", second: "Reading | None", layer: int, head: int)
     }
 
 
-def whole_answer(kept: Readings, wanted: WritingAsked) -> dict[str, Any]:
+def whole_answer(kept: Readings, wanted: WritingRequest) -> dict[str, Any]:
     """Return the template's values for a written text: each token, what it attended to, and the other candidates."""
     from clearhead.views.page.packing import unpacked
 

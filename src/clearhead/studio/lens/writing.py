@@ -31,7 +31,7 @@ Send = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class WritingAsked:
+class WritingRequest:
     """A text to continue.
 
     Attributes:
@@ -52,7 +52,7 @@ class WritingAsked:
     without: tuple[tuple[int, int], ...] = ()
 
 
-def writing_asked(
+def writing_request(
     prompt: str,
     model: str = "",
     chat: bool = False,
@@ -60,7 +60,7 @@ def writing_asked(
     typed: str = "",
     count: int = 64,
     without: Sequence[Sequence[int]] = (),
-) -> WritingAsked:
+) -> WritingRequest:
     """Return the request of a form, checked.
 
     Raises:
@@ -73,7 +73,9 @@ def writing_asked(
     try:
         (prompt + typed + model).encode()
     except UnicodeEncodeError as error:
-        raise OptionError(_("the text holds half a character, which no tokenizer reads. Type it again.")) from error
+        raise OptionError(
+            _("the text holds half of a character, which no tokenizer can read. Type it again.")
+        ) from error
     if not 1 <= count <= MOST_TOKENS:
         raise OptionError(
             _("%(count)s tokens cannot be written at once. Ask for 1 to %(most)s.", count=count, most=MOST_TOKENS)
@@ -84,7 +86,7 @@ def writing_asked(
     if len(heads) > MOST_OFF or any(number < 0 for head in heads for number in head):
         raise OptionError(_("at most %(most)s heads can be switched off.", most=MOST_OFF))
     name = model.strip() or model_list.writes_at_first()
-    return WritingAsked(prompt.strip(), name, chat, tuple(written), typed, count, tuple(dict.fromkeys(heads)))
+    return WritingRequest(prompt.strip(), name, chat, tuple(written), typed, count, tuple(dict.fromkeys(heads)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class Text:
     sent: int
 
 
-def text_of(loaded: "Loaded", wanted: WritingAsked) -> Text:
+def text_of(loaded: "Loaded", wanted: WritingRequest) -> Text:
     """Return the tokens of a request.
 
     Raises:
@@ -136,12 +138,14 @@ class Before(Protocol):
         """Return the state from which a text can be continued, if there is one."""
         ...
 
-    def keep(self, wanted: WritingAsked, writing: "Writing") -> None:
+    def keep(self, wanted: WritingRequest, writing: "Writing") -> None:
         """Keep what was written, even if it was stopped."""
         ...
 
 
-def write(kept: Readings, wanted: WritingAsked, tell: Tell, send: Send, before: Before | None = None) -> dict[str, Any]:
+def write(
+    kept: Readings, wanted: WritingRequest, tell: Tell, send: Send, before: Before | None = None
+) -> dict[str, Any]:
     """Write, sending `{"start": …}` and then each token; return `{"end": reason}`.
 
     Args:
@@ -171,7 +175,7 @@ def write(kept: Readings, wanted: WritingAsked, tell: Tell, send: Send, before: 
 
 
 def _written(
-    writing: "Writing", text: Text, wanted: WritingAsked, names: "Names", tell: Tell, send: Send
+    writing: "Writing", text: Text, wanted: WritingRequest, names: "Names", tell: Tell, send: Send
 ) -> Literal["done", "full", "time", "count"]:
     """Write and send each token; return why the writing ended."""
     started, place = time.monotonic(), text.sent
@@ -217,7 +221,7 @@ class Names:
         return str(self._letters(self._tokenizer, [number])[0])
 
 
-def _start(loaded: "Loaded", wanted: WritingAsked, text: Text, names: Names) -> dict[str, Any]:
+def _start(loaded: "Loaded", wanted: WritingRequest, text: Text, names: Names) -> dict[str, Any]:
     from clearhead.capture.models.reading import unknown_note
 
     note = unknown_note(loaded, text.ids)

@@ -18,7 +18,7 @@ from clearhead.studio.lens.jobs import Job, error_fields
 from clearhead.studio.lens.lens_pages import Kept
 from clearhead.studio.lens.readings import Tell
 from clearhead.studio.lens.without_script import whole_answer
-from clearhead.studio.lens.writing import MOST_TOKENS, Send, WritingAsked, write, writing_asked
+from clearhead.studio.lens.writing import MOST_TOKENS, Send, WritingRequest, write, writing_request
 from clearhead.studio.lens.written_records import Written
 from clearhead.studio.text.translation import explained
 from clearhead.studio.web.context import Context, CurrentContext
@@ -51,9 +51,9 @@ class Wanted(BaseModel):
     count: int = TOKENS
     without: list[tuple[Number, Number]] = []
 
-    def asked(self) -> WritingAsked:
+    def request(self) -> WritingRequest:
         """Return the checked request. Raises OptionError."""
-        return writing_asked(self.prompt, self.model, self.chat, self.written, self.typed, self.count, self.without)
+        return writing_request(self.prompt, self.model, self.chat, self.written, self.typed, self.count, self.without)
 
 
 class WantedRows(Wanted):
@@ -87,7 +87,7 @@ def page(
     shown: dict[str, Any] = {"error": None}
     name = model.strip() or model_list.writes_at_first()
     try:
-        wanted = writing_asked(prompt or str(EXAMPLES[0]["prompt"]), name, chat, count=count)
+        wanted = writing_request(prompt or str(EXAMPLES[0]["prompt"]), name, chat, count=count)
         if without_script:
             needs_queue()
             shown = whole_answer(kept, wanted)
@@ -168,11 +168,11 @@ async def _streamed(
     request: Request,
     context: Context,
     wanted: Wanted,
-    work: Callable[[WritingAsked, Tell, Send], dict[str, Any]],
+    work: Callable[[WritingRequest, Tell, Send], dict[str, Any]],
 ) -> Response:
     """Do the work in the queue of the writing Lens and stream its parts, its progress and its result."""
     try:
-        asked = wanted.asked()
+        asked = wanted.request()
     except ClearheadError as error:
         return JSONResponse(error_fields(error), status_code=422)
 

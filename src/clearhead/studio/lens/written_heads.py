@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clearhead.errors import OptionError
 from clearhead.studio.lens.readings import Readings, Tell
-from clearhead.studio.lens.writing import Text, WritingAsked, text_of
+from clearhead.studio.lens.writing import Text, WritingRequest, text_of
 from clearhead.studio.lens.written_records import record_of
 from clearhead.studio.text.translation import _
 
@@ -21,7 +21,7 @@ MOST_NAMED: Final = 6  # heads that are named for a link, if many heads have it
 MOST_SECONDS: Final = 300  # for switching off every head: 30 passes of SmolLM2 over 200 tokens take one or two minutes
 
 
-def rows(kept: Readings, wanted: WritingAsked, tell: Tell, layer: int | None, head: int | None) -> dict[str, Any]:
+def rows(kept: Readings, wanted: WritingRequest, tell: Tell, layer: int | None, head: int | None) -> dict[str, Any]:
     """Return `rows`, packed (Q, S), the weights of each step after the prompt, and `first`, the token it wrote.
 
     These are the weights of the writing itself. If another process wrote the text, it is read once more in one pass,
@@ -42,7 +42,7 @@ def rows(kept: Readings, wanted: WritingAsked, tell: Tell, layer: int | None, he
     return {"rows": pack(weights, "u16", float(weights.max(initial=0.0))), "first": text.prompt}
 
 
-def table(kept: Readings, wanted: WritingAsked, tell: Tell, layer: int | None, head: int | None) -> dict[str, Any]:
+def table(kept: Readings, wanted: WritingRequest, tell: Tell, layer: int | None, head: int | None) -> dict[str, Any]:
     """Return `parquet`: every weight of `rows` with its tokens, as a Parquet file in base64.
 
     Raises:
@@ -86,7 +86,7 @@ def _queries(text: Text) -> range:
     return queries
 
 
-def effects(kept: Readings, wanted: WritingAsked, tell: Tell) -> dict[str, Any]:
+def effects(kept: Readings, wanted: WritingRequest, tell: Tell) -> dict[str, Any]:
     """Switch off each head in turn, and return the effect on the last token of the text.
 
     Returns:
@@ -124,7 +124,7 @@ def effects(kept: Readings, wanted: WritingAsked, tell: Tell) -> dict[str, Any]:
 
 
 def why(
-    kept: Readings, wanted: WritingAsked, tell: Tell, layer: int | None, head: int | None, place: int, key: int
+    kept: Readings, wanted: WritingRequest, tell: Tell, layer: int | None, head: int | None, place: int, key: int
 ) -> dict[str, Any]:
     """Return `why`: the parts of the logit from the step that wrote the token at `place` to `key`.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clearhead.studio.lens.continuations import CONTINUATIONS
 from clearhead.studio.lens.readings import Readings, Tell
-from clearhead.studio.lens.writing import Text, WritingAsked
+from clearhead.studio.lens.writing import Text, WritingRequest
 
 if TYPE_CHECKING:
     from clearhead.capture import Loaded, Record
@@ -37,7 +37,7 @@ class Written:
         """Return the state from which a text of this browser can be continued, if there is one."""
         return CONTINUATIONS.take(self.browser, loaded, ids, without)
 
-    def keep(self, wanted: WritingAsked, writing: "Writing") -> None:
+    def keep(self, wanted: WritingRequest, writing: "Writing") -> None:
         """Keep the record, whose matrices are computed on demand, and the state from which the text can continue."""
         if writing.is_read:
             _keep((wanted.model, tuple(writing.ids), wanted.without), writing.generated)
@@ -45,7 +45,7 @@ class Written:
             CONTINUATIONS.put(self.browser, after, self.kept.holds)
 
 
-def record_of(loaded: "Loaded", wanted: WritingAsked, text: Text, tell: Tell) -> "Record":
+def record_of(loaded: "Loaded", wanted: WritingRequest, text: Text, tell: Tell) -> "Record":
     """Return the record of a written text, with one matrix per layer."""
     from clearhead.capture.models.progress import layers_run
     from clearhead.capture.models.writing import read_again

@@ -94,7 +94,7 @@ def asked(context: Context, draft: Draft) -> Question:
     """Return the question of this draft; raise a 404 if its item is no longer in the course."""
     item = context.library.items.get(draft.item)
     if item is None:
-        raise HTTPException(404, _("This question has left the course."))
+        raise HTTPException(404, _("This question is no longer in the course."))
     return put(context, item, draft)
 
 

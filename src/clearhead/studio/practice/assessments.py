@@ -157,7 +157,7 @@ def _note(five: list[assessment.Problem], now: assessment.Problem, factor: float
     before = five[five.index(now) - 1]
     if not before.solved:
         return _("That was not right; the end of the challenge says why. On to the next.")
-    return _("That was right.") if before.in_time(factor) else _("That was right, after the time.")
+    return _("That was right.") if before.in_time(factor) else _("That was right, but after the time.")
 
 
 # Verdict of a test on a concept -> what it means and what to do.

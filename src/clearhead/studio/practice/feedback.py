@@ -36,7 +36,7 @@ def feedback(
     kept, undone = context.attempt_now(attempt_id)
     question = kept and answered(context, kept)
     if not (kept and question):
-        raise HTTPException(404, _("There is no such answer, or its question has left the course."))
+        raise HTTPException(404, _("There is no such answer, or its question is no longer in the course."))
     try:
         verdict = context.verdict(question, kept.response)
     except OptionError as other:  # the question had another kind when it was answered

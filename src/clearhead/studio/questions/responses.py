@@ -88,7 +88,7 @@ def _code(question: Question, form: FormData) -> object:
 def _order(question: Question, form: FormData) -> object:
     places = {lettered.step.key: _text(form, f"place-{lettered.letter}", "typed") for lettered in question.loose_steps}
     if sorted(places.values()) != sorted(str(place + 1) for place in range(len(places))):
-        raise Incomplete(_("Give each step a place of its own first."))
+        raise Incomplete(_("Give each step a different place first."))
     return sorted(places, key=lambda key: int(places[key]))
 
 

@@ -102,7 +102,7 @@ export function restore(form) {
     form.dispatchEvent(new Event("input", { bubbles: true }));
     line.remove();
   });
-  line.append(_("What you had filled in is here again."), " ", away);
+  line.append(_("What you had filled in has been restored."), " ", away);
   form.prepend(line);
 }
 

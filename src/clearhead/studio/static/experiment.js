@@ -34,7 +34,7 @@ function start(form) {
         says.textContent = line.error ?? (line.done === line.of ? _("Done.") : _("%(done)s of %(all)s points", { done: line.done, all: line.of }));
       }
     } catch (problem) {
-      says.textContent = _("It did not come through (%(problem)s). Is the studio still running?", { problem: problem.message });
+      says.textContent = _("The request failed (%(problem)s). Is the studio still running?", { problem: problem.message });
     } finally {
       button.disabled = false;
       progress.hidden = true;

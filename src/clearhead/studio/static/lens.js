@@ -85,7 +85,7 @@ async function read(text, signal, tell) {
     if (at.error || !reply.ok) throw new Refused({ ...at, error: at.error || _("The studio refused this. Reload the page.") });
     tell(at);
   }
-  throw new Refused({ error: _("The answer broke off. Press Read again.") });
+  throw new Refused({ error: _("The answer was interrupted. Press Read again.") });
 }
 
 /** How far a reading is, in words and as a bar. */

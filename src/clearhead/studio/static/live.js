@@ -36,7 +36,7 @@ function start(field) {
       if (outcome.html) shown(outcome.html);
       says.textContent = outcome.problem || _("It ran.");
     } catch (problem) {
-      says.textContent = way.signal.aborted ? _("Cancelled.") : _("It did not come through (%(problem)s). Is the studio still running?", { problem: problem.message });
+      says.textContent = way.signal.aborted ? _("Cancelled.") : _("The request failed (%(problem)s). Is the studio still running?", { problem: problem.message });
     } finally {
       run.disabled = false;
       cancel.hidden = true;

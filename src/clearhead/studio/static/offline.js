@@ -19,7 +19,7 @@ async function tell(left) {
   const count = (await waiting()).length;
   const parts = [];
   if (left) parts.push(_("Cards left: %(count)s.", { count: left }));
-  if (count) parts.push(_("Graded here, to be sent when the studio is reached: %(count)s.", { count }));
+  if (count) parts.push(_("Graded here, to be sent when the studio can be reached: %(count)s.", { count }));
   says.textContent = parts.join(" ");
 }
 

@@ -18,6 +18,6 @@ export async function replyFrom(address) {
     const isJson = reply.headers.get("content-type")?.includes("json");
     if (reply.ok && isJson) return reply.json();
     const problem = isJson ? (await reply.json()).error : "";
-    throw new Error(problem || _("It did not come through (%(problem)s). Is the studio still running?", { problem: reply.status }));
+    throw new Error(problem || _("The request failed (%(problem)s). Is the studio still running?", { problem: reply.status }));
   }
 }

@@ -191,7 +191,7 @@ function runClock() {
     const left = Math.max(0, (end - Date.now()) / 1000);
     line.style.transform = `scaleX(${left / all})`;
     if (left > 0) setTimeout(tick, still ? 5000 : 250);
-    else words.textContent = _("The time is up. You can still answer; it only does not count for the badge.");
+    else words.textContent = _("The time is up. You can still answer, but it does not count for the badge.");
   };
   tick();
 }

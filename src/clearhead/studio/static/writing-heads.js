@@ -81,7 +81,7 @@ export async function effectsOf(run, request, place, signal, tell) {
     if (line.effects) return { ...line, token: run.tokens[place] };
     tell(line);
   }
-  throw new Error(_("The answer broke off. Try again."));
+  throw new Error(_("The answer was interrupted. Try again."));
 }
 
 /** @param {number} layer @param {number} head */

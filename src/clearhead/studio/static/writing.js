@@ -58,7 +58,7 @@ async function write(run, typed, signal) {
     }
     if ("end" in line) [answered, state.ended] = [true, line.end];
   }
-  if (!answered) throw new Error(_("The answer broke off. Press Go on."));
+  if (!answered) throw new Error(_("The answer was interrupted. Press Go on."));
 }
 
 /** @param {{doing: string, done: number, total: number}} at */

@@ -36,7 +36,7 @@ STOPPED = {
     "output": mark("it printed too much"),
     "disk": mark("it wrote too much"),
     "start": mark("it ended before its first line ran"),
-    "report": mark("it damaged what is reported of it; it may have written to a file descriptor that it did not open"),
+    "report": mark("it damaged its own report; it may have written to a file descriptor that it did not open"),
 }
 
 # Ids of concepts -> their words, where these are not the id with spaces.

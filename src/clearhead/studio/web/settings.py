@@ -73,7 +73,7 @@ class Settings:
             _check_proxy(proxy)
         if self.url is not None and not _is_url(self.url):
             raise OptionError(
-                f"the url is {self.url!r}, expected where learners reach the studio, as in https://studio.example"
+                f"the url is {self.url!r}, expected the address at which learners reach the studio, as in https://studio.example"
             )
 
     @property

@@ -81,14 +81,14 @@ def _files(place: Path, split: str | None) -> tuple[str, list[Path]]:
     if place.is_dir() and is_dataset(place):
         files = arrow_files(place, split)
         if lost := [file for file in files if not file.is_file()]:
-            raise ModelError(f"{lost[0]} is not there, and {place} lists it. Save the dataset again.")
+            raise ModelError(f"{lost[0]} does not exist, but {place} lists it. Save the dataset again.")
         return "arrow", files
     if split is not None:
         raise OptionError(f"{place} is not a dataset of Hugging Face's, so it takes no --split. Leave it out.")
     if place.is_dir():
         return _in_folder(place)
     if not place.is_file():
-        raise ModelError(f"{place} is not there. Give a file of texts, or a folder of such files.")
+        raise ModelError(f"{place} does not exist. Give a file of texts, or a folder of such files.")
     return _form(place) or "text", [place]
 
 

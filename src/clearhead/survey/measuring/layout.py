@@ -55,7 +55,7 @@ class Layout:
             CaptureError: none of its attention can be surveyed; the message gives the reasons.
         """
         if loaded.reads != "text":
-            raise ModelError(f"{loaded.name} reads pictures, and a survey reads texts. Choose a model of text.")
+            raise ModelError(f"{loaded.name} reads pictures, and a survey reads texts. Choose a model that reads text.")
         (batch,) = batches(tokenize(loaded, [PROBE], loaded.max_length), 1, pad_id(loaded))
         record = observed(loaded, batch)
         layers, missed = [], [(item.name, item.reason) for item in record.missed]

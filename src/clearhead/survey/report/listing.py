@@ -28,7 +28,8 @@ def listing(path: str | Path) -> dict[str, Any]:
     identity, result = manifest["identity"], manifest["result"]
     if not result:
         raise ModelError(
-            f"the survey in {folder.path} is not done. Give the command that began it again: it goes on there."
+            f"the survey in {folder.path} is not done. Run the command that started it again: "
+            "it resumes where it stopped."
         )
     rows, examples = read_results(folder)
     asked = statistics_of(identity["settings"]["asks"])

@@ -46,7 +46,7 @@ def _opening(name: str, data: dict[str, Any]) -> str:
     ]
     if counts["cut"]:
         sentences.append(
-            f"{count(counts['cut'], 'text')} had more than {model['max_length']:,} tokens and lost the rest."
+            f"{count(counts['cut'], 'text')} had more than {model['max_length']:,} tokens; the rest was cut."
         )
     if counts["empty"]:
         sentences.append(f"{count(counts['empty'], 'row')} held no text.")

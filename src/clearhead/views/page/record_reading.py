@@ -82,7 +82,7 @@ def _named(whole: "Record", sequence: str, argument: str, given: Sequence[str] |
     if given is None:
         return [str(place) for place in range(size)]
     if isinstance(given, str):
-        raise OptionError(f"{argument} is one string. Give a list of tokens, one a position.")
+        raise OptionError(f"{argument} is one string. Give a list of tokens, one per position.")
     if len(given) == size or (generated and len(given) == size + 1):
         return readable([str(token) for token in given])[:size]
     if not size:
@@ -91,7 +91,7 @@ def _named(whole: "Record", sequence: str, argument: str, given: Sequence[str] |
     which = " of the decoder" if sequence == "decoder" else ""
     also = f", or {size + 1} with the last one generated" if generated else ""
     raise OptionError(
-        f"{len(given)} {argument} were given for {size} positions{which}. Give one a position{also}, or none."
+        f"{len(given)} {argument} were given for {size} positions{which}. Give one per position{also}, or none."
     )
 
 

@@ -124,7 +124,7 @@ def _picture(reading: "Reading", kind: str, layer: int | None, head: int | None,
     elif second is not None and layer is not None and head is not None:
         values = between(compare(reading, second), layer, head, MOST_CELLS)
         queries, keys = layer_token_axes(reading, layer)
-        title = f"layer {layer}, head {head}: {reading.model_name} less {second.model_name}"
+        title = f"layer {layer}, head {head}: {reading.model_name} minus {second.model_name}"
         figure = plot.difference(values, queries.tokens, title, keys=keys.tokens)
     elif layer is not None and head is not None:
         figure = plot.head(reading, layer, head)

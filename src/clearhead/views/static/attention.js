@@ -55,8 +55,8 @@ function draw(model, el) {
     const place = /** @type {[number, number]} */ (said === "other" ? [l, h] : said.split(".").map(Number));
     const layer = (said === "other" ? others : layers)[place[0]];
     if (!layer || place[1] >= layer.heads || String(layer.map.shape.slice(1)) !== String(layers[l].map.shape.slice(1))) return null;
-    if (said !== "other") return { layer, head: place[1], place, model: 0, said: _("The map shows this head less the pinned one, layer %(layer)s, head %(head)s.", { layer: place[0], head: place[1] }) };
-    return { layer, head: h, place, model: 1, said: _("The map shows this head less the same head of %(model)s.", { model: raw.other.model }), kl: raw.other.kl?.[l]?.[h] };
+    if (said !== "other") return { layer, head: place[1], place, model: 0, said: _("The map shows this head minus the pinned one, layer %(layer)s, head %(head)s.", { layer: place[0], head: place[1] }) };
+    return { layer, head: h, place, model: 1, said: _("The map shows this head minus the same head of %(model)s.", { model: raw.other.model }), kl: raw.other.kl?.[l]?.[h] };
   }
   const pin = (said) => {
     change({ pin: said });
@@ -109,7 +109,7 @@ function draw(model, el) {
   const said = [
     ...(raw.note ? [raw.note] : []),
     ...((raw.units ?? "tokens") === "tokens" ? [] : [_("Tokens are put together: from a word or line, the mean over its tokens; to one, the sum.")]),
-    ...(layers[0].few ? [_("Drawn in outline: %(few)s of every %(stride)s queries. An open head is worked out whole while you look at it.", { few: layers[0].few, stride: layers[0].links.stride })] : []),
+    ...(layers[0].few ? [_("Drawn in outline: %(few)s of every %(stride)s queries. An open head is computed in full while you look at it.", { few: layers[0].few, stride: layers[0].links.stride })] : []),
     ...(raw.left_out ? [_("Left out to keep this small: %(what)s.", { what: raw.left_out })] : []),
     ...raw.missed.map((missed) => _("Not captured: %(name)s: %(reason)s", missed)),
   ];
@@ -219,7 +219,7 @@ const saidShort = (value) => (value === Infinity ? "∞" : String(Number(value.t
 
 /** How far each head is from the other model's in the same place, as a score to order by. */
 const apart = (other) => ({
-  about: _("how far from the same head of %(model)s, nats a query", { model: other.model }),
+  about: _("how far from the same head of %(model)s, nats per query", { model: other.model }),
   values: other.kl.map((row) => row.map((value) => value ?? Infinity)),
 });
 

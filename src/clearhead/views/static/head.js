@@ -17,7 +17,7 @@ const LINK_WIDTH = 12; // pixels for weight 1
 
 const WORDS = {
   weight: [_("weight"), _("How much of a key's value a query takes: the softmax of the scaled, masked logits over the row. 0 to 1; a row adds up to 1.")],
-  breadth: [_("breadth"), _("How evenly a head's queries look: the entropy of its rows over the most it could be, the log of the number of keys in sight. 0: each query looks at one key; 1: at all alike.")],
+  breadth: [_("breadth"), _("How evenly a head's queries look: the entropy of its rows over the most it could be, the log of the number of keys in sight. 0: each query looks at one key; 1: at all keys equally.")],
   divergence: [_("KL divergence"), _("How differently two heads attend: the mean over queries of Σ a·ln(a / b), a this head's weights and b the other's. 0: the same; infinite where b gives nothing to a key that a looks at.")],
   query: [_("query"), _("The token that looks. One row of the map.")],
   key: [_("key"), _("The token that is looked at. One column of the map.")],
@@ -43,7 +43,7 @@ export function openHead(scene, l, h) {
     make("header", { class: "ch-head" },
       make("h2", {}, name),
       make("span", { class: "ch-acts" },
-        scene.raw.other ? make("button", { type: "button", "aria-pressed": String(pin === "other"), onclick: () => scene.pin(pin === "other" ? "" : "other") }, pin === "other" ? _("This model alone") : _("Less %(model)s", { model: scene.raw.other.model })) : null,
+        scene.raw.other ? make("button", { type: "button", "aria-pressed": String(pin === "other"), onclick: () => scene.pin(pin === "other" ? "" : "other") }, pin === "other" ? _("This model alone") : _("Minus %(model)s", { model: scene.raw.other.model })) : null,
         alone || pin === "other" ? null : make("button", { type: "button", onclick: () => scene.pin(pin ? "" : `${l}.${h}`) }, pin ? _("Unpin %(head)s", { head: pin.replace(".", "·") }) : _("Pin to compare")),
         make("button", { type: "button", class: "ch-close", onclick: close }, _("Close"))),
       make("p", { class: "ch-note" }, alone ? "" : `${layer.name} · `, _("breadth"), " ", number("breadth", breadth?.toFixed(2) ?? "–", explain)),
@@ -111,7 +111,7 @@ function divergence(scene, l, h, other, explain) {
   const line = make("span", { "aria-live": "polite" });
   const fill = (mean, most = []) => {
     const where = most.map(([query, value]) => `“${label(scene.layers[l].rows.tokens[query])}” ${nats(value)}`).join(", ");
-    const [before, after] = (where ? _("KL divergence %(number)s nats a query, most at %(where)s.", { where }) : _("KL divergence %(number)s nats a query.")).split("%(number)s");
+    const [before, after] = (where ? _("KL divergence %(number)s nats per query, most at %(where)s.", { where }) : _("KL divergence %(number)s nats per query.")).split("%(number)s");
     line.replaceChildren(before, number("divergence", nats(mean), explain), after ?? "");
   };
   if (other.kl !== undefined) fill(other.kl);
@@ -290,7 +290,7 @@ function table(layer, h, other) {
   const rows = Array.from({ length: most }, (_, i) => make("tr", {},
     make("th", { scope: "row" }, `${layer.rows.place(i)} ${label(layer.rows.tokens[i])}`), ...cells(i).map((cell) => make("td", {}, cell))));
   const caption = most < queries ? _("Weights: rows are queries, columns are keys; the first %(most)s of %(queries)s queries", { most, queries })
-    : other && full ? _("Weights less the other head's: rows are queries, columns are keys") : _("Weights: rows are queries, columns are keys");
+    : other && full ? _("Weights minus the other head's: rows are queries, columns are keys") : _("Weights: rows are queries, columns are keys");
   return make("div", { class: "ch-scroll", tabindex: "0", role: "region", "aria-label": _("Weights") },
     make("table", {}, make("caption", {}, caption),
       make("thead", {}, make("tr", {}, make("th", { scope: "col" }, _("query")), ...heads.map((head) => make("th", { scope: "col" }, head)))),

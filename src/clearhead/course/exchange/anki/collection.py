@@ -88,7 +88,7 @@ class Collection:
                 raise self._holds_program(f"{name} is a {kind if page == 0 and kind != 'table' else 'virtual table'}")
 
     def _holds_program(self, why: str) -> PackError:
-        message = f"its collection holds a program ({why[:200]!s}), which no Anki writes; export the deck again"
+        message = f"its collection holds a program ({why[:200]!s}), which Anki never writes; export the deck again"
         return PackError(message, file=self._file)
 
     def _count(self) -> int:

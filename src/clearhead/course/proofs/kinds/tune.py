@@ -58,7 +58,7 @@ def prove_tune(runner: Runner) -> dict[str, Any]:
         raise runner.raised(run, sweep.line)
     table = json.loads(run.values.get("__table", "[]"))
     if len(table) < 2:
-        raise runner.wrong(sweep.line, "a sweep sets `table`, a list of at least two dicts: one a setting")
+        raise runner.wrong(sweep.line, "a sweep sets `table`, a list of at least two dicts: one per setting")
     column = next(iter(table[0]))
     rows = {row[column]: row for row in table if column in row}
     if len(rows) != len(table):

@@ -52,7 +52,9 @@ _TABLE: Mapping[Direction, str] = {
 _ROTARY: Mapping[Direction, str] = {
     "rises": mark("With rotation the share rises from %(first)s to %(last)s."),
     "falls": mark("With rotation the share falls from %(first)s where it was fitted to %(last)s."),
-    "same": mark("With rotation the share is unchanged: %(first)s, then %(last)s. Its scores know distances alone."),
+    "same": mark(
+        "With rotation the share is unchanged: %(first)s, then %(last)s. Its scores depend on distances alone."
+    ),
     "unclear": mark("With rotation the share shows no clear change: %(first)s, then %(last)s."),
 }
 

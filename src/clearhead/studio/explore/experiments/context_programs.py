@@ -119,7 +119,7 @@ found = {
 DROPOUT = Experiment(
     "dropout",
     mark("Dropout on weights"),
-    mark("Weights are struck out at random, and the others grow to make up for it. What does a row sum to then?"),
+    mark("Weights are dropped at random, and the others grow to make up for it. What does a row sum to then?"),
     mark("rate"),
     (0, 0.1, 0.2, 0.3, 0.5, 0.7),
     (Setting("keys", mark("Keys"), (8, 32, 128), 0),),

@@ -190,7 +190,7 @@ _FARTHER: Mapping[Direction, str] = {
 _SLOPE: Mapping[Direction, str] = {
     "rises": mark(
         "The gradient at the logits rises from %(first)s at the lowest temperature to %(last)s at the highest: "
-        "a choice that is made has next to no slope. Hard attention is therefore trained by sampling, or by a smooth "
+        "a clear choice has almost no gradient. Hard attention is therefore trained by sampling, or by a smooth "
         "stand-in."
     ),
     "falls": mark(

@@ -67,7 +67,7 @@ found = {
 SCALE = Experiment(
     "scale",
     mark("With and without the scale"),
-    mark("What becomes of the weights and of the gradient as heads get wider, with 1/√D and without it?"),
+    mark("What happens to the weights and to the gradient as heads get wider, with 1/√D and without it?"),
     mark("width of a head, D"),
     (4, 16, 64, 256, 1024),
     (Setting("keys", mark("Keys"), (4, 16, 64, 256), 1),),

@@ -10,7 +10,9 @@ from clearhead.studio.text.translation import mark
 DOTS = Experiment(
     "dots",
     mark("Two arrows at random"),
-    mark("Draw two vectors at random, with two numbers each, then with 512. Do they still point the same way by luck?"),
+    mark(
+        "Draw two vectors at random, with two numbers each, then with 512. Do they still point the same way by chance?"
+    ),
     mark("numbers in a vector"),
     (2, 8, 32, 128, 512),
     (Setting("size", mark("Size of the numbers (standard deviation)"), (1, 2, 3), 0),),
@@ -39,7 +41,7 @@ def _dots(column: Column) -> list[str]:
     return [
         *changed(
             column, "cosine", mark("The size of the cosine"),
-            meaning={"falls": mark("Vectors with many numbers hardly ever agree by luck: there is room for many.")},
+            meaning={"falls": mark("Vectors with many numbers hardly ever agree by chance: there is room for many.")},
         ),
         *changed(column, "spread", mark("The spread of the plain dot product")),
         *changed(
@@ -96,7 +98,7 @@ def _source(column: Column) -> list[str]:
 TURNS = Experiment(
     "turns",
     mark("Fast hands and slow hands"),
-    mark("RoPE turns pairs of numbers like the hands of a clock. How far apart can two places be before they blur?"),
+    mark("RoPE turns pairs of numbers like the hands of a clock. How far apart can two positions be before they blur?"),
     mark("distance between query and key"),
     (1, 4, 16, 64, 256, 1024),
     (
@@ -127,11 +129,11 @@ def _turns(column: Column) -> list[str]:
     return [
         *changed(
             column, "logit", mark("The logit of two equal vectors"),
-            meaning={"falls": mark("Equal words count for less when they are far apart, and nobody taught it that.")},
+            meaning={"falls": mark("Equal words count for less when they are far apart, without any training.")},
         ),
         *changed(
             column, "slow", mark("The share of slow pairs"),
-            meaning={"falls": mark("Those that are left are what still tells a far place from one that is farther.")},
+            meaning={"falls": mark("Those that are left still tell a far position from one that is farther.")},
         ),
     ]  # fmt: skip
 
@@ -139,7 +141,9 @@ def _turns(column: Column) -> list[str]:
 INFLUENCE = Experiment(
     "influence",
     mark("Weight and influence"),
-    mark("The key with the largest weight: is it the one whose loss changes the output most? Make the values unequal."),
+    mark(
+        "The key with the largest weight: is it the one whose removal changes the output most? Make the values unequal."
+    ),
     mark("largest value, as a multiple of the smallest"),
     (1, 3, 10, 30, 100),
     (Setting("keys", mark("Keys"), (4, 8, 16, 32), 1),),

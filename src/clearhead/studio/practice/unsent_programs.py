@@ -24,7 +24,7 @@ router = APIRouter()
 MOST_SHOWN = 4_000  # characters of what a program printed
 
 
-@router.post("/bench/draft")
+@router.post("/programs/draft")
 def keep_draft(context: CurrentContext, form: Annotated[FormData, Depends(form_of)]) -> Response:
     """Store the unsent program of this form until its question is opened again."""
     item = context.drafts.read(str(form.get("ticket", ""))).item
@@ -32,7 +32,7 @@ def keep_draft(context: CurrentContext, form: Annotated[FormData, Depends(form_o
     return Response(status_code=204)
 
 
-@router.post("/bench")
+@router.post("/programs/run")
 @queued("programs")
 def run(request: Request, context: CurrentContext, form: Annotated[FormData, Depends(form_of)]) -> Response:
     """Run the program of this form, and show the question again with the program and its output."""

@@ -9,7 +9,7 @@ from clearhead.studio.text.translation import _
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReadingRequest:
     """One text or one picture through one model.
 
     Attributes:
@@ -36,17 +36,17 @@ class Asked:
         return digest(repr(astuple(self)).encode())
 
     @property
-    def alone(self) -> "Asked":
+    def alone(self) -> "ReadingRequest":
         """The same request without the second model."""
         return replace(self, second="")
 
     @property
-    def other(self) -> "Asked":
+    def other(self) -> "ReadingRequest":
         """The same request, to the second model only."""
         return replace(self, model=self.second, second="")
 
 
-def asked(
+def reading_request(
     text: str,
     model: str = "",
     picture: str = "",
@@ -54,7 +54,7 @@ def asked(
     second: str = "",
     target: str = "",
     units: str = "tokens",
-) -> Asked:
+) -> ReadingRequest:
     """Return the request of a form, checked.
 
     Raises:
@@ -69,8 +69,10 @@ def asked(
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise OptionError(_("the text holds half a character, which no tokenizer reads. Type it again.")) from error
-    return Asked(
+            raise OptionError(
+                _("the text holds half of a character, which no tokenizer can read. Type it again.")
+            ) from error
+    return ReadingRequest(
         text.strip(), model.strip() or None, picture.strip(), rollout, second.strip(), target.strip(), units.strip()
     )
 

@@ -13,7 +13,7 @@ function keepOnServer(field) {
     clearTimeout(waits);
     if (field.value === kept) return;
     kept = field.value;
-    navigator.sendBeacon("/bench/draft", new URLSearchParams({ csrf: form.elements.csrf.value, ticket: form.elements.ticket.value, program: kept }));
+    navigator.sendBeacon("/programs/draft", new URLSearchParams({ csrf: form.elements.csrf.value, ticket: form.elements.ticket.value, program: kept }));
   };
   field.addEventListener("input", () => {
     clearTimeout(waits);
@@ -29,9 +29,9 @@ function keepOnServer(field) {
 /** @param {HTMLTextAreaElement} field */
 function start(field) {
   const form = field.form;
-  const run = form.querySelector("[data-bench]");
+  const run = form.querySelector("[data-run-untested]");
   const cancel = form.querySelector("[data-cancel]");
-  const says = form.querySelector("[data-bench-says]");
+  const says = form.querySelector("[data-run-says]");
   const ran = form.querySelector(".ran");
   let way = null;
   edit(field);
@@ -61,7 +61,7 @@ function start(field) {
       show(output);
       says.textContent = "";
     } catch (problem) {
-      says.textContent = way.signal.aborted ? _("Cancelled.") : _("It did not come through (%(problem)s). Is the studio still running?", { problem: problem.message });
+      says.textContent = way.signal.aborted ? _("Cancelled.") : _("The request failed (%(problem)s). Is the studio still running?", { problem: problem.message });
     } finally {
       way = null;
       busy(false);
