@@ -36,6 +36,12 @@ class CostTable {
   std::vector<Task> tasks_[kDtypes][2];
 };
 
+// Whether a program or the environment may have forced a CPU target, on which the costs depend: Python knows which.
+bool may_be_forced();
+
+// The table of costs in use, a CostTable, from the function that Python registered.
+nanobind::object costs_in_use();
+
 void bind_costs(nanobind::module_&);
 
 }  // namespace clearhead

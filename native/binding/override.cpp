@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "binding/costs.h"
 #include "binding/torch.h"
 #include "binding/torch_shim.h"
 
@@ -28,7 +29,7 @@ shim::Functions torch;
 // Python objects, for as long as the process lives.
 PyObject *python_forward, *python_backward, *adopt, *lend, *is_forced;
 double few;
-std::atomic<bool> is_on{false}, may_be_forced{false};
+std::atomic<bool> is_on{false};
 std::atomic<int64_t> handed_back{0};
 
 template <class Type>
@@ -118,15 +119,22 @@ nb::object as_python(Handle tensor) { return nb::handle(adopt)(nb::steal(PyCapsu
 
 // Asks Python only where it must: the GIL and a call take 1 µs.
 bool is_target_forced() {
-  if (!may_be_forced) return false;
+  if (!may_be_forced()) return false;
   const nb::gil_scoped_acquire locked;
   return nb::cast<bool>(nb::handle(is_forced)());
 }
 
-// Torch's C interface does not say whether a tensor requires a gradient.
+// c10::TensorImpl::requires_grad() of what a handle, an at::Tensor*, points at: torch's C interface does not say it. Null
+// where this torch has other tensors; asking Python takes 2 µs.
+bool (*requires_grad_of_torch)(const void* tensor) = nullptr;
+
+bool requires_grad_of(Handle tensor) { return requires_grad_of_torch(*reinterpret_cast<void* const*>(tensor)); }
+
 bool needs_gradients(const Call& call) {
   if (call.count == kBackward) return true;
   if (!torch.is_grad_enabled()) return false;
+  const Handle* const t = call.tensors;
+  if (requires_grad_of_torch) return requires_grad_of(t[0]) || requires_grad_of(t[1]) || requires_grad_of(t[2]);
   const nb::gil_scoped_acquire locked;
   for (int i = 0; i < kForward; i++)
     if (requires_grad(as_python(call.tensors[i]))) return true;
@@ -204,7 +212,15 @@ void bind_overrides(nb::module_& m) {
      "a capsule of a handle into a tensor and back; the last says whether a CPU target is forced. Returns False where torch "
      "lacks the interface.");
 
-  m.def("expect_forced_targets", [] { may_be_forced = true; }, "Ask whether a CPU target is forced from now on.");
+  m.def("read_requires_grad", [](nb::capsule without, nb::capsule with) {
+    const auto handle = [](const nb::capsule& capsule) { return static_cast<Handle>(capsule.data()); };
+    const bool has_it = shim::get(requires_grad_of_torch, "_ZNK3c1010TensorImpl13requires_gradEv");
+    const bool is_read = has_it && !requires_grad_of(handle(without)) && requires_grad_of(handle(with));
+    if (!is_read) requires_grad_of_torch = nullptr;
+    for (const nb::capsule& capsule : {without, with}) torch.delete_tensor(handle(capsule));
+    return is_read;
+  }, "Read from handles whether a tensor requires a gradient, if that gives the right answer for a tensor without and one "
+     "with. Deletes both handles.");
 
   m.def("switch_overrides", [](bool on) { is_on = on; }, "Whether calls may leave torch's own kernels.");
 

@@ -11,6 +11,8 @@ namespace {
 // The version of the interface that is declared here, 2.13: torch keeps its conventions for kernels registered with it.
 constexpr uint64_t kVersion = uint64_t{2} << 56 | uint64_t{13} << 48;
 
+}  // namespace
+
 #ifdef __linux__
 // Python loads libtorch_cpu outside the global scope, where RTLD_DEFAULT does not look.
 void* symbol(const char* name) {
@@ -20,14 +22,6 @@ void* symbol(const char* name) {
 #else
 void* symbol(const char*) { return nullptr; }  // not tested elsewhere: the Python override runs there
 #endif
-
-template <class Function>
-bool get(Function*& function, const char* name) {
-  function = reinterpret_cast<Function*>(symbol(name));
-  return function != nullptr;
-}
-
-}  // namespace
 
 bool Functions::find() {
   return get(init_library, "aoti_torch_library_init_impl") && get(implement, "torch_library_impl") &&

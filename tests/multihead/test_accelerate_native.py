@@ -12,6 +12,7 @@ import torch.nn.functional as F
 import clearhead
 from attention_calls import DTYPES, B, D, H, L, S, inputs, masks, needs_native, with_gradients
 from clearhead.kernels.native import cpu_targets
+from clearhead.kernels.native.library import library
 from clearhead.multihead import acceleration, torch_overrides
 
 pytestmark = [
@@ -64,6 +65,18 @@ def test_a_gradient_of_any_input_counts_and_none_goes_to_our_kernel(learner):
         with torch.no_grad():
             F.scaled_dot_product_attention(*tensors)
         assert accelerated.counts["forward"] == 2
+
+
+def test_a_wrong_answer_about_gradients_is_noticed():
+    """The kernel reads it from a handle, which this torch allows; otherwise it asks Python, which takes 2 µs."""
+    handle = torch._C._aoti.unsafe_alloc_void_ptr_from_tensor
+    plain, learning = torch.empty(1), torch.empty(1, requires_grad=True)
+    with clearhead.accelerate():
+        try:
+            assert not library.read_requires_grad(handle(learning), handle(plain))
+            test_a_gradient_of_any_input_counts_and_none_goes_to_our_kernel(0)  # Python is asked
+        finally:
+            assert library.read_requires_grad(handle(plain), handle(learning))
 
 
 def test_a_forced_target_computes_few_tokens_with_gradients():

@@ -83,6 +83,9 @@ class Overrides:
             return False
         forward, backward = partial(self.forward, keyset), partial(self.backward, keyset)
         self.is_native = library.register_overrides(forward, backward, adopt, lend, lambda: is_forced(), FEW)
+        if self.is_native:
+            without, learning = torch.empty(1), torch.empty(1, requires_grad=True)
+            library.read_requires_grad(lend(without), lend(learning))
         if is_forced():
             library.expect_forced_targets()
         return self.is_native
