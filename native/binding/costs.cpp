@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <utility>
 
 namespace nb = nanobind;
 
@@ -13,8 +12,9 @@ namespace {
 
 std::atomic<bool> forced{false};
 // Python objects: a function that gives the table for a forced target or None, the context variable of that target, and
-// the table for None.
+// the table for None. A table that was replaced is kept, because a thread without the GIL may be reading it.
 PyObject *ask = nullptr, *target = nullptr, *unforced = nullptr;
+std::atomic<const CostTable*> unforced_table{nullptr};
 
 int dtype_of(nb::handle number) {
   const int dtype = nb::cast<int>(number);
@@ -49,9 +49,14 @@ bool may_be_forced() { return forced; }
 nb::object costs_in_use() {
   if (unforced && !forced) return nb::borrow(unforced);
   nb::object table = nb::handle(ask)(nb::handle(target).attr("get")());
-  if (!forced) unforced = nb::object(table).release().ptr();
+  if (!forced) {
+    unforced = nb::object(table).release().ptr();
+    unforced_table = nb::inst_ptr<CostTable>(table);
+  }
   return table;
 }
+
+const CostTable* unforced_costs() { return forced ? nullptr : unforced_table.load(); }
 
 void bind_costs(nb::module_& m) {
   nb::class_<CostTable>(m, "CostTable")
@@ -67,7 +72,10 @@ void bind_costs(nb::module_& m) {
     target = forced_target.inc_ref().ptr();
   }, "Register a function that gives the table for a forced target, and the context variable of that target.");
 
-  m.def("forget_costs", [] { nb::steal(std::exchange(unforced, nullptr)); }, "Ask that function again at the next call.");
+  m.def("forget_costs", [] {
+    unforced = nullptr;
+    unforced_table = nullptr;
+  }, "Ask that function again at the next call.");
 
   m.def("expect_forced_targets", [] { forced = true; }, "Ask whether a CPU target is forced from now on.");
 }

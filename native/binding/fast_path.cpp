@@ -75,7 +75,7 @@ FastPath describe(nb::handle query, nb::handle key, nb::handle value, nb::handle
   p.key = k.tensor;
   p.value = v.tensor;
   if (!mask.is_none()) {
-    if (!read(mask, &m) || m.axes > q.axes) return kNone;
+    if (!look(mask, &m) || m.axes > q.axes || (m.kind != kBool && is_negated(mask))) return kNone;
     if (m.kind != kBool && m.kind != q.kind && !(m.kind == kFloat32 && q.kind != kFloat64)) return kNone;
     Tensor* const full = m.kind == kBool ? &p.allow : &p.bias;
     if (!broadcast(m, {batch, heads, length, keys}, full)) return kNone;
@@ -128,7 +128,7 @@ Match match(const CostTable& costs, nb::handle query, nb::handle key, nb::handle
   const Attention& p = call.p;
   if (path == kNone || (is_masked && is_causal)) return kUnreadable;
   if (!costs.computes(p.dtype)) return kNoMatch;
-  const bool mask_learns = is_masked && requires_grad(mask);
+  const bool mask_learns = is_masked && call.mask.kind != kBool && requires_grad(mask);
   const bool learns = learning.is_none() ? is_grad_enabled() && (requires_grad(query) || requires_grad(key) ||
                                                                  requires_grad(value) || mask_learns)
                                          : learning.ptr() == Py_True;

@@ -29,6 +29,7 @@ bool Functions::find() {
          get(is_defined, "aoti_torch_is_defined") && get(get_dim, "aoti_torch_get_dim") &&
          get(get_dtype, "aoti_torch_get_dtype") && get(get_sizes, "aoti_torch_get_sizes") &&
          get(get_strides, "aoti_torch_get_strides") && get(is_grad_enabled, "aoti_torch_grad_mode_is_enabled") &&
+         get(get_num_threads, "torch_get_num_threads") &&
          get(forward, "aoti_torch_cpu__scaled_dot_product_flash_attention_for_cpu") &&
          get(backward, "aoti_torch_cpu__scaled_dot_product_flash_attention_for_cpu_backward");
 }

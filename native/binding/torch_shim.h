@@ -30,6 +30,7 @@ struct Functions {
   Error (*get_sizes)(Handle tensor, int64_t** sizes);
   Error (*get_strides)(Handle tensor, int64_t** strides);
   bool (*is_grad_enabled)();
+  Error (*get_num_threads)(uint32_t* threads);
   Error (*forward)(Handle query, Handle key, Handle value, double dropout, int32_t is_causal, Handle* mask, double* scale,
                    Handle* out, Handle* lse);
   Error (*backward)(Handle grad_out, Handle query, Handle key, Handle value, Handle out, Handle lse, double dropout,

@@ -112,7 +112,7 @@ _AVX512: Costs = {
     ("few queries, gradients", _F32): (Cost(73.4, 3.35, 265), Cost(54.3, 2.01, 178)),
     ("few queries, gradients", _BF16): (Cost(74.3, 3.23, 291), Cost(60.3, 4.65, 801)),
     ("few queries, gradients", _F16): (Cost(69.7, 4.82, 351), Cost(51.5, 7.32, 1250)),
-    ("few queries, gradients", _F64): (Cost(69.4, 4.43, 506), Cost(68.4, 3.82, 637)),
+    ("few queries, gradients", _F64): (Cost(69.4, 4.43, 300), Cost(50, 3.5, 520)),  # 8 and 48 heads of 2 to 8 tokens
     ("short, gradients", _F32): (Cost(82.9, 3.37, 145), Cost(56.8, 4.42, 106)),
 }
 
