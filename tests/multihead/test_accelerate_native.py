@@ -60,6 +60,16 @@ def test_few_tokens_with_gradients_run_on_torchs_kernel_without_python(dtype, ma
 
 
 @pytest.fixture
+def without_python_for_torch(monkeypatch):
+    """Fails a call that enters a Python override only to run on torch's kernel."""
+
+    def refuse(*_arguments, **_options):
+        raise AssertionError("a Python override ran torch's kernel")
+
+    monkeypatch.setattr(torch_overrides.Overrides, "_torch", refuse)
+
+
+@pytest.fixture
 def costs(monkeypatch):
     """Sets how long our kernel and torch's take for a call with gradients, in microseconds."""
 
@@ -79,6 +89,7 @@ def costs(monkeypatch):
     [(torch.float32, 67), (torch.float64, 67), (torch.bfloat16, 11), (torch.float16, 11)],
     ids=str,
 )
+@pytest.mark.usefixtures("without_python_for_torch")
 def test_above_the_bound_the_plans_costs_decide(dtype, length, costs):
     tensors, upstream = inputs(dtype, length=length, keys=length), torch.randn(B, H, length, D).to(dtype)
     ours = {"forward": 1, "backward": 1, "module": 0, "torch": 0}
