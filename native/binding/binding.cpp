@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "binding/costs.h"
+#include "binding/dispatch_state.h"
 #include "binding/fast_path.h"
 #include "binding/override.h"
 #include "dispatch/cpu.h"
@@ -109,6 +110,8 @@ NB_MODULE(_native, m) {
     return all;
   }, "The features that this CPU has, of those that the library knows.");
 
+  m.def("cpu_family", &cpu_family, "The family of an x86 CPU, as in /proc/cpuinfo; 0 elsewhere.");
+
   m.def("peak", [](int target, int threads, int64_t steps) {
     const Target& t = target_at(target);
     nb::gil_scoped_release unlocked;
@@ -147,6 +150,7 @@ NB_MODULE(_native, m) {
   });
 
   bind_costs(m);
+  bind_dispatch_state(m);
   bind_fast_path(m);
   bind_overrides(m);
 }

@@ -1,6 +1,7 @@
 #include "binding/costs.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 namespace nb = nanobind;
@@ -8,6 +9,12 @@ namespace nb = nanobind;
 namespace clearhead {
 
 namespace {
+
+std::atomic<bool> forced{false};
+// Python objects: a function that gives the table for a forced target or None, the context variable of that target, and
+// the table for None. A table that was replaced is kept, because a thread without the GIL may be reading it.
+PyObject *ask = nullptr, *target = nullptr, *unforced = nullptr;
+std::atomic<const CostTable*> unforced_table{nullptr};
 
 int dtype_of(nb::handle number) {
   const int dtype = nb::cast<int>(number);
@@ -37,6 +44,20 @@ double CostTable::saved(int dtype, bool learns, double batch_heads, int64_t quer
   return 0;
 }
 
+bool may_be_forced() { return forced; }
+
+nb::object costs_in_use() {
+  if (unforced && !forced) return nb::borrow(unforced);
+  nb::object table = nb::handle(ask)(nb::handle(target).attr("get")());
+  if (!forced) {
+    unforced = nb::object(table).release().ptr();
+    unforced_table = nb::inst_ptr<CostTable>(table);
+  }
+  return table;
+}
+
+const CostTable* unforced_costs() { return forced ? nullptr : unforced_table.load(); }
+
 void bind_costs(nb::module_& m) {
   nb::class_<CostTable>(m, "CostTable")
       .def(nb::init<const nb::list&, const nb::list&, double>())
@@ -45,6 +66,18 @@ void bind_costs(nb::module_& m) {
         if (!table.computes(dtype)) return nb::none();
         return nb::float_(table.saved(dtype, learns, batch_heads, queries, keys, width, threads));
       }, "The microseconds that torch's function saves, 0.0 where it saves none; None where no target has the dtype.");
+
+  m.def("register_costs", [](nb::handle table_of, nb::handle forced_target) {
+    ask = table_of.inc_ref().ptr();
+    target = forced_target.inc_ref().ptr();
+  }, "Register a function that gives the table for a forced target, and the context variable of that target.");
+
+  m.def("forget_costs", [] {
+    unforced = nullptr;
+    unforced_table = nullptr;
+  }, "Ask that function again at the next call.");
+
+  m.def("expect_forced_targets", [] { forced = true; }, "Ask whether a CPU target is forced from now on.");
 }
 
 }  // namespace clearhead

@@ -36,6 +36,15 @@ class CostTable {
   std::vector<Task> tasks_[kDtypes][2];
 };
 
+// Whether a program or the environment may have forced a CPU target, on which the costs depend: Python knows which.
+bool may_be_forced();
+
+// The table of costs in use, a CostTable, from the function that Python registered.
+nanobind::object costs_in_use();
+
+// The same without the GIL, for as long as no target is forced; null where Python has not given it yet.
+const CostTable* unforced_costs();
+
 void bind_costs(nanobind::module_&);
 
 }  // namespace clearhead

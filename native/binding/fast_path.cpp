@@ -1,6 +1,8 @@
 // Fast path: which way a call on plain tensors goes, in one look at them, and the kernels on those that stay here.
 #include "binding/fast_path.h"
 
+#include <utility>
+
 #include "binding/costs.h"
 #include "binding/torch.h"
 #include "dispatch/dispatch.h"
@@ -44,10 +46,10 @@ bool in_rows(const View& v) {
 
 // Query (B, H, L, D), key (B, H_kv, S, D) and value (B, H_kv, S, E) of one dtype, none empty, and a mask that broadcasts
 // to (B, H, L, S), bool, float32 or of their dtype. B may be 1 for key and value, and so may H_kv; with `grouped` H_kv
-// divides H. All three may lack B, or B and H.
+// divides H. All three may lack B, or B and H. Query, key and value may be negated: torch's kernel never reads such memory.
 FastPath describe(nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool grouped, Call* call) {
   View &q = call->query, &k = call->key, &v = call->value, &m = call->mask;
-  if (!read(query, &q) || !read(key, &k) || !read(value, &v)) return kNone;
+  if (!look(query, &q) || !look(key, &k) || !look(value, &v)) return kNone;
   if (q.kind > kFloat64 || k.kind != q.kind || v.kind != q.kind) return kNone;
   if (q.axes < (grouped ? 4 : 2) || k.axes != q.axes || v.axes != q.axes) return kNone;
   const auto [batch, heads, length, width] = q.sizes;
@@ -73,7 +75,7 @@ FastPath describe(nb::handle query, nb::handle key, nb::handle value, nb::handle
   p.key = k.tensor;
   p.value = v.tensor;
   if (!mask.is_none()) {
-    if (!read(mask, &m) || m.axes > q.axes) return kNone;
+    if (!look(mask, &m) || m.axes > q.axes || (m.kind != kBool && is_negated(mask))) return kNone;
     if (m.kind != kBool && m.kind != q.kind && !(m.kind == kFloat32 && q.kind != kFloat64)) return kNone;
     Tensor* const full = m.kind == kBool ? &p.allow : &p.bias;
     if (!broadcast(m, {batch, heads, length, keys}, full)) return kNone;
@@ -88,7 +90,8 @@ FastPath describe(nb::handle query, nb::handle key, nb::handle value, nb::handle
 Attention attention(nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool grouped, bool is_causal,
                     double scale, nb::handle out, nb::handle lse) {
   Call call;
-  if (describe(query, key, value, mask, grouped, &call) == kNone) throw nb::type_error("this call cannot take the fast path");
+  if (describe(query, key, value, mask, grouped, &call) == kNone || is_negated(query) || is_negated(key) || is_negated(value))
+    throw nb::type_error("this call cannot take the fast path");
   Attention& p = call.p;
   if (is_causal) p.band_high = 0;
   p.scale = scale;
@@ -125,7 +128,7 @@ Match match(const CostTable& costs, nb::handle query, nb::handle key, nb::handle
   const Attention& p = call.p;
   if (path == kNone || (is_masked && is_causal)) return kUnreadable;
   if (!costs.computes(p.dtype)) return kNoMatch;
-  const bool mask_learns = is_masked && requires_grad(mask);
+  const bool mask_learns = is_masked && call.mask.kind != kBool && requires_grad(mask);
   const bool learns = learning.is_none() ? is_grad_enabled() && (requires_grad(query) || requires_grad(key) ||
                                                                  requires_grad(value) || mask_learns)
                                          : learning.ptr() == Py_True;
@@ -138,8 +141,42 @@ Match match(const CostTable& costs, nb::handle query, nb::handle key, nb::handle
     if (takes && path == kDifferentiable) return kTorchFaster;
     if (saved >= costs.describing) return kNoMatch;
   }
-  if (!learns) return kNative;
-  return path == kDifferentiable && !mask_learns ? kNativeGradients : kNoMatch;
+  if (learns && (path != kDifferentiable || mask_learns)) return kNoMatch;
+  if (is_negated(query) || is_negated(key) || is_negated(value)) return kUnreadable;
+  return learns ? kNativeGradients : kNative;
+}
+
+// Python objects, for as long as the process lives: torch's operator, its function for masks, and arguments.
+PyObject *flash, *sdpa, *no_dropout, *scale_name, *names;
+
+// The output of torch's function for a call of kTorchFaster. The operator behind it saves the choice between operators, but
+// makes no numbers of a bool mask.
+nb::object run_torch(nb::handle query, nb::handle key, nb::handle value, nb::handle mask, nb::handle grouped, bool is_causal,
+                     nb::handle scale) {
+  PyObject *const q = query.ptr(), *const k = key.ptr(), *const v = value.ptr();
+  if (!mask.is_none()) {
+    PyObject* const arguments[] = {q, k, v, mask.ptr(), scale.ptr(), grouped.ptr()};
+    const nb::object out = nb::steal(PyObject_Vectorcall(sdpa, arguments, 3, names));
+    if (!out.is_valid()) throw nb::python_error();
+    return out;
+  }
+  PyObject* const arguments[] = {q, k, v, no_dropout, is_causal ? Py_True : Py_False, scale.ptr()};
+  const nb::object both = nb::steal(PyObject_Vectorcall(flash, arguments, 5, scale.is_none() ? nullptr : scale_name));
+  if (!both.is_valid()) throw nb::python_error();
+  return nb::borrow(PyTuple_GetItem(both.ptr(), 0));
+}
+
+// The output of a call for which torch's function is faster, else its Match: one look at the tensors decides.
+nb::object attend(nb::handle query, nb::handle key, nb::handle value, nb::handle is_causal, nb::handle scale, nb::handle mask,
+                  nb::handle grouped) {
+  if (is_watched()) return nb::int_(int(kNoMatch));
+  const int causal = PyObject_IsTrue(is_causal.ptr());
+  if (causal < 0) throw nb::python_error();
+  const nb::object costs = costs_in_use();
+  const Match matched =
+      match(*nb::inst_ptr<CostTable>(costs), query, key, value, mask, grouped, causal, scale, false, nb::none());
+  if (matched != kTorchFaster) return nb::int_(int(matched));
+  return run_torch(query, key, value, mask, grouped, causal, scale);
 }
 
 }  // namespace
@@ -158,6 +195,18 @@ void bind_fast_path(nb::module_& m) {
     return int(match(costs, query, key, value, mask, grouped, causal, scale, with_lse, learns));
   }, nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
      nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none());
+
+  m.def("register_attention", [](nb::handle operator_of_torch, nb::handle function_of_torch) {
+    nb::steal(std::exchange(flash, operator_of_torch.inc_ref().ptr()));
+    nb::steal(std::exchange(sdpa, function_of_torch.inc_ref().ptr()));
+    if (no_dropout) return;
+    no_dropout = nb::float_(0.0).release().ptr();
+    scale_name = nb::make_tuple("scale").release().ptr();
+    names = nb::make_tuple("attn_mask", "scale", "enable_gqa").release().ptr();
+  }, "Register torch._scaled_dot_product_flash_attention_for_cpu and torch's function before any call of `attend`.");
+
+  m.def("attend", &attend, nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
+        nb::arg().none(), nb::arg().none());
 
   m.def("fast_forward", [](int target, int threads, nb::handle query, nb::handle key, nb::handle value,
                              nb::handle mask, bool grouped, bool is_causal, double scale, nb::handle out,

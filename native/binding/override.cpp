@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "binding/costs.h"
 #include "binding/torch.h"
 #include "binding/torch_shim.h"
 
@@ -27,8 +28,8 @@ constexpr int kForward = 3, kBackward = 6;  // how many tensors the operators ta
 shim::Functions torch;
 // Python objects, for as long as the process lives.
 PyObject *python_forward, *python_backward, *adopt, *lend, *is_forced;
-double few;
-std::atomic<bool> is_on{false}, may_be_forced{false};
+double few[kFloat64 + 1];  // of each dtype
+std::atomic<bool> is_on{false};
 std::atomic<int64_t> handed_back{0};
 
 template <class Type>
@@ -106,11 +107,34 @@ bool torch_computes(const Call& call) {
   return mask.dtype == query.dtype && (mask.axes == 2 || mask.axes == 4);
 }
 
-bool is_small(const Call& call) {
+// A dtype of the kernels for one of torch's c10::ScalarType, whose numbers are in saved models; -1 for any other.
+int dtype_of(int32_t scalar_type) {
+  switch (scalar_type) {
+    case 5: return kFloat16;
+    case 6: return kFloat32;
+    case 7: return kFloat64;
+    case 15: return kBFloat16;
+    default: return -1;
+  }
+}
+
+// Whether torch's kernel is faster for a call with gradients: it has few multiply-adds, or the plan's costs say so. They
+// are those of a Python function on each kernel, so that they decide only above `few`.
+bool is_torch_faster(const Call& call) {
   const Shape query(call.inputs()[0]), key(call.inputs()[1]);
-  double products = 2;
-  for (int i = 0; i < 4; i++) products *= double(query.sizes[i]);
-  return products * double(key.sizes[2]) < few;
+  const int dtype = dtype_of(query.dtype);
+  if (dtype < 0) return true;
+  const int64_t* const q = query.sizes;
+  const double heads = double(q[0]) * double(q[1]);
+  if (2 * heads * double(q[2]) * double(q[3]) * double(key.sizes[2]) < few[dtype]) return true;
+  if (!unforced_costs() && !may_be_forced()) {
+    const nb::gil_scoped_acquire locked;
+    costs_in_use();
+  }
+  const CostTable* const costs = unforced_costs();
+  uint32_t threads = 1;
+  torch.get_num_threads(&threads);
+  return costs && costs->saved(dtype, true, heads, q[2], key.sizes[2], q[3], int(threads)) > 0;
 }
 
 // The Python tensor of a handle, which stays the caller's: torch's function copies it (torch_overrides.py makes sure).
@@ -118,15 +142,22 @@ nb::object as_python(Handle tensor) { return nb::handle(adopt)(nb::steal(PyCapsu
 
 // Asks Python only where it must: the GIL and a call take 1 µs.
 bool is_target_forced() {
-  if (!may_be_forced) return false;
+  if (!may_be_forced()) return false;
   const nb::gil_scoped_acquire locked;
   return nb::cast<bool>(nb::handle(is_forced)());
 }
 
-// Torch's C interface does not say whether a tensor requires a gradient.
+// c10::TensorImpl::requires_grad() of what a handle, an at::Tensor*, points at: torch's C interface does not say it. Null
+// where this torch has other tensors; asking Python takes 2 µs.
+bool (*requires_grad_of_torch)(const void* tensor) = nullptr;
+
+bool requires_grad_of(Handle tensor) { return requires_grad_of_torch(*reinterpret_cast<void* const*>(tensor)); }
+
 bool needs_gradients(const Call& call) {
   if (call.count == kBackward) return true;
   if (!torch.is_grad_enabled()) return false;
+  const Handle* const t = call.tensors;
+  if (requires_grad_of_torch) return requires_grad_of(t[0]) || requires_grad_of(t[1]) || requires_grad_of(t[2]);
   const nb::gil_scoped_acquire locked;
   for (int i = 0; i < kForward; i++)
     if (requires_grad(as_python(call.tensors[i]))) return true;
@@ -135,7 +166,7 @@ bool needs_gradients(const Call& call) {
 
 // Whether torch's kernel is to compute a call, as multihead/torch_overrides.py decides it.
 bool is_torchs(const Call& call) {
-  return torch_computes(call) && (!is_on || (is_small(call) && needs_gradients(call) && !is_target_forced()));
+  return torch_computes(call) && (!is_on || (needs_gradients(call) && !is_target_forced() && is_torch_faster(call)));
 }
 
 // Throws what torch turns into a RuntimeError with the same message: it has no C function that keeps a Python error.
@@ -189,22 +220,30 @@ void kernel(Value* stack, uint64_t, uint64_t outputs) {
 
 void bind_overrides(nb::module_& m) {
   m.def("register_overrides", [](nb::handle forward, nb::handle backward, nb::handle adopting, nb::handle lending,
-                                 nb::handle forced, double fewer_than) {
+                                 nb::handle forced, const nb::tuple& fewer_than) {
     if (!torch.find()) return false;
     python_forward = forward.inc_ref().ptr();
     python_backward = backward.inc_ref().ptr();
     adopt = adopting.inc_ref().ptr();
     lend = lending.inc_ref().ptr();
     is_forced = forced.inc_ref().ptr();
-    few = fewer_than;
+    for (size_t i = 0; i < fewer_than.size(); i++) few[i] = nb::cast<double>(fewer_than[i]);
     return torch.override_cpu("_scaled_dot_product_flash_attention_for_cpu", kernel<kForward>) &&
            torch.override_cpu("_scaled_dot_product_flash_attention_for_cpu_backward", kernel<kBackward>);
-  }, "Register C++ kernels for torch's attention operators on the CPU, for as long as the process lives: calls of fewer "
-     "multiply-adds than a number, with gradients, go back to torch, others to the two functions. The next two turn "
-     "a capsule of a handle into a tensor and back; the last says whether a CPU target is forced. Returns False where torch "
-     "lacks the interface.");
+  }, "Register C++ kernels for torch's attention operators on the CPU, for as long as the process lives: calls with "
+     "gradients that torch computes faster go back to torch, others to the two functions. The next two turn a capsule of a "
+     "handle into a tensor and back, the third says whether a CPU target is forced. Last the numbers of multiply-adds, one "
+     "for each dtype, below which calls with gradients go back. Returns False where torch lacks the interface.");
 
-  m.def("expect_forced_targets", [] { may_be_forced = true; }, "Ask whether a CPU target is forced from now on.");
+  m.def("read_requires_grad", [](nb::capsule without, nb::capsule with) {
+    const auto handle = [](const nb::capsule& capsule) { return static_cast<Handle>(capsule.data()); };
+    const bool has_it = shim::get(requires_grad_of_torch, "_ZNK3c1010TensorImpl13requires_gradEv");
+    const bool is_read = has_it && !requires_grad_of(handle(without)) && requires_grad_of(handle(with));
+    if (!is_read) requires_grad_of_torch = nullptr;
+    for (const nb::capsule& capsule : {without, with}) torch.delete_tensor(handle(capsule));
+    return is_read;
+  }, "Read from handles whether a tensor requires a gradient, if that gives the right answer for a tensor without and one "
+     "with. Deletes both handles.");
 
   m.def("switch_overrides", [](bool on) { is_on = on; }, "Whether calls may leave torch's own kernels.");
 

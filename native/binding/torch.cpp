@@ -1,6 +1,8 @@
 #include "binding/torch.h"
 
+#include "binding/dispatch_state.h"
 #include "binding/dlpack.h"
+#include "binding/torch_shim.h"
 
 namespace nb = nanobind;
 
@@ -13,6 +15,9 @@ const dlpack::Exchange* exchange = nullptr;
 // Functions of torch: to look one up again takes as long as to call it.
 PyObject *is_neg = nullptr, *grad_mode = nullptr, *get_num_threads = nullptr;
 nb::tuple* watchers = nullptr;
+// The same two of torch's C interface, where it has them.
+bool (*grad_mode_of_torch)() = nullptr;
+shim::Error (*num_threads_of_torch)(uint32_t*) = nullptr;
 
 int kind_of(const dlpack::Tensor& t) {
   switch (t.code << 16 | t.bits << 8 | t.lanes) {
@@ -35,12 +40,6 @@ nb::object call(PyObject* function) {
   nb::object answer = nb::steal(PyObject_CallNoArgs(function));
   if (!answer.is_valid()) throw nb::python_error();
   return answer;
-}
-
-bool is_negated(PyObject* object) {
-  const nb::object answer = nb::steal(PyObject_Vectorcall(is_neg, &object, 1, nullptr));
-  if (!answer.is_valid()) PyErr_Clear();
-  return answer.ptr() != Py_False;
 }
 
 // Whether a tensor's storage has memory. Torch adds a view's offset to the storage's address, so that a view of a
@@ -91,10 +90,13 @@ bool register_torch(nb::handle tensor, nb::handle parameter, nb::handle api, nb:
   grad_mode = recording.inc_ref().ptr();
   get_num_threads = threads.inc_ref().ptr();
   watchers = new nb::tuple(asked);  // for as long as the process lives
+  shim::get(grad_mode_of_torch, "aoti_torch_grad_mode_is_enabled");
+  shim::get(num_threads_of_torch, "torch_get_num_threads");
   return exchange->major == 1;
 }
 
 bool is_watched() {
+  if (is_plainly_dispatched()) return false;
   for (nb::handle question : *watchers) {
     const nb::object answer = call(question.ptr());
     if (!answer.is_none() && answer.ptr() != Py_False && PyObject_IsTrue(answer.ptr()) != 0) return true;
@@ -102,11 +104,24 @@ bool is_watched() {
   return false;
 }
 
-bool is_grad_enabled() { return call(grad_mode).ptr() != Py_False; }
+bool is_grad_enabled() { return grad_mode_of_torch ? grad_mode_of_torch() : call(grad_mode).ptr() != Py_False; }
 
-int num_threads() { return int(PyLong_AsLong(call(get_num_threads).ptr())); }
+int num_threads() {
+  uint32_t threads = 0;
+  if (num_threads_of_torch && num_threads_of_torch(&threads) == 0) return int(threads);
+  return int(PyLong_AsLong(call(get_num_threads).ptr()));
+}
 
-bool read(nb::handle object, View* view) {
+bool is_negated(nb::handle tensor) {
+  PyObject* const object = tensor.ptr();
+  const nb::object answer = nb::steal(PyObject_Vectorcall(is_neg, &object, 1, nullptr));
+  if (!answer.is_valid()) PyErr_Clear();
+  return answer.ptr() != Py_False;
+}
+
+bool read(nb::handle object, View* view) { return look(object, view) && !is_negated(object); }
+
+bool look(nb::handle object, View* view) {
   dlpack::Tensor t;
   const PyTypeObject* const type = Py_TYPE(object.ptr());
   if (type != tensor_type && type != parameter_type) return false;
@@ -114,7 +129,7 @@ bool read(nb::handle object, View* view) {
     PyErr_Clear();
     return false;
   }
-  if (t.device != 1 || t.axes > 4 || !t.data || !t.strides || is_negated(object.ptr())) return false;
+  if (t.device != 1 || t.axes > 4 || !t.data || !t.strides) return false;
   if (reinterpret_cast<uintptr_t>(t.data) < kLowAddress && !has_storage(object.ptr())) return false;
   int64_t strides[4] = {};
   for (int64_t& size : view->sizes) size = 1;

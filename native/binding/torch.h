@@ -28,8 +28,11 @@ bool is_grad_enabled();
 int num_threads();
 
 // Reads a torch.Tensor or Parameter in CPU memory with up to four axes; missing leading axes have size 1 and stride 0.
-// Returns false for everything else, including views whose memory holds the negatives of the tensor's numbers.
+// Returns false for everything else, including views whose memory holds the negatives of the tensor's numbers; look()
+// leaves out that question, which takes as long as the rest.
 bool read(nanobind::handle object, View* view);
+bool look(nanobind::handle object, View* view);
+bool is_negated(nanobind::handle tensor);
 View must_read(nanobind::handle object);
 
 // Whether autograd records operations on a tensor, a plain one.

@@ -11,6 +11,8 @@ namespace {
 // The version of the interface that is declared here, 2.13: torch keeps its conventions for kernels registered with it.
 constexpr uint64_t kVersion = uint64_t{2} << 56 | uint64_t{13} << 48;
 
+}  // namespace
+
 #ifdef __linux__
 // Python loads libtorch_cpu outside the global scope, where RTLD_DEFAULT does not look.
 void* symbol(const char* name) {
@@ -21,20 +23,13 @@ void* symbol(const char* name) {
 void* symbol(const char*) { return nullptr; }  // not tested elsewhere: the Python override runs there
 #endif
 
-template <class Function>
-bool get(Function*& function, const char* name) {
-  function = reinterpret_cast<Function*>(symbol(name));
-  return function != nullptr;
-}
-
-}  // namespace
-
 bool Functions::find() {
   return get(init_library, "aoti_torch_library_init_impl") && get(implement, "torch_library_impl") &&
          get(delete_value, "torch_delete_stable_ivalue") && get(delete_tensor, "aoti_torch_delete_tensor_object") &&
          get(is_defined, "aoti_torch_is_defined") && get(get_dim, "aoti_torch_get_dim") &&
          get(get_dtype, "aoti_torch_get_dtype") && get(get_sizes, "aoti_torch_get_sizes") &&
          get(get_strides, "aoti_torch_get_strides") && get(is_grad_enabled, "aoti_torch_grad_mode_is_enabled") &&
+         get(get_num_threads, "torch_get_num_threads") &&
          get(forward, "aoti_torch_cpu__scaled_dot_product_flash_attention_for_cpu") &&
          get(backward, "aoti_torch_cpu__scaled_dot_product_flash_attention_for_cpu_backward");
 }

@@ -10,6 +10,15 @@ using Handle = struct AtenTensorOpaque*;
 using Kernel = void (*)(Value* stack, uint64_t arguments, uint64_t outputs);
 using Error = int32_t;  // 0 where a function succeeds
 
+// The address of a function or variable of torch; of a thread-local one, that of this thread. Null where torch has none.
+void* symbol(const char* name);
+
+template <class Function>
+bool get(Function*& function, const char* name) {
+  function = reinterpret_cast<Function*>(symbol(name));
+  return function != nullptr;
+}
+
 struct Functions {
   Error (*init_library)(const char* space, const char* key, const char* file, uint32_t line, void** library);
   Error (*implement)(void* library, const char* name, Kernel kernel, uint64_t version);
@@ -21,6 +30,7 @@ struct Functions {
   Error (*get_sizes)(Handle tensor, int64_t** sizes);
   Error (*get_strides)(Handle tensor, int64_t** strides);
   bool (*is_grad_enabled)();
+  Error (*get_num_threads)(uint32_t* threads);
   Error (*forward)(Handle query, Handle key, Handle value, double dropout, int32_t is_causal, Handle* mask, double* scale,
                    Handle* out, Handle* lse);
   Error (*backward)(Handle grad_out, Handle query, Handle key, Handle value, Handle out, Handle lse, double dropout,

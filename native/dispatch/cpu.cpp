@@ -69,4 +69,15 @@ bool cpu_supports(const char* features) {
   return true;
 }
 
+int cpu_family() {
+#if defined(__x86_64__) || defined(__i386__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+  const int family = int(a >> 8 & 0xF);
+  return family == 0xF ? family + int(a >> 20 & 0xFF) : family;
+#else
+  return 0;
+#endif
+}
+
 }  // namespace clearhead

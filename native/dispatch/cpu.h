@@ -9,4 +9,8 @@ extern const char* const kCpuFeatures[];
 // Whether this CPU has every feature of a list such as "avx2,fma". An unknown name counts as missing.
 bool cpu_supports(const char* features);
 
+// The family of an x86 CPU as its maker numbers them, as in /proc/cpuinfo; 0 elsewhere. CPUs of two families may have the
+// same features: a Zen 4 is of family 25, a Zen 5 of 26.
+int cpu_family();
+
 }  // namespace clearhead

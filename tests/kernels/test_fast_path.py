@@ -1,4 +1,4 @@
-"""The fast path equals the fallback, and is not used under modes and transforms or for special tensors."""
+"""The fast path equals the fallback, and is not used for special tensors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,8 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from clearhead import attention, kernels
 from clearhead.errors import KernelError
@@ -151,29 +149,6 @@ def test_parameters_and_a_strided_last_axis_are_read(kind: str, dtype: torch.dty
         plain = kernels.attend(query, key, value, False, None)
     assert out is not None
     torch.testing.assert_close(out, plain)
-
-
-class Functions(TorchFunctionMode):
-    pass
-
-
-class Operators(TorchDispatchMode):
-    pass
-
-
-@pytest.mark.parametrize("mode", [Functions, Operators, lambda: torch.autocast("cpu", torch.bfloat16)])
-def test_the_fast_path_is_not_used_under_a_mode(mode: Callable[[], torch.autocast]) -> None:
-    query, key, value = three()
-    with mode():
-        assert kernels.attend(query, key, value, False, None) is None
-
-
-def test_the_fast_path_is_not_used_inside_vmap() -> None:
-    def seen(query: Tensor) -> Tensor:
-        assert kernels.attend(query, query, query, False, None) is None
-        return query
-
-    torch.func.vmap(seen)(three()[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)

@@ -16,6 +16,7 @@ from clearhead.errors import OptionError
 from clearhead.kernels import plan, tuning
 from clearhead.kernels.measured import costs, cpu_classes, figures, tasks
 from clearhead.kernels.measured.tasks import Cost, Costs
+from clearhead.kernels.native.library import cpu_family
 
 from .targets import needs_native
 
@@ -210,15 +211,54 @@ def test_costs_cached_with_a_forced_target_apply_only_to_it(monkeypatch: pytest.
 def test_a_class_applies_if_cpu_and_target_have_its_instructions() -> None:
     def names(needs: tuple[str, ...], features: frozenset[str]) -> list[frozenset[str]]:
         target = kernels.Target(0, "new", 16, needs, (torch.float32,), (), False, True)
-        return [each.needs for each in cpu_classes.of(target, features)]
+        return [each.needs for each in cpu_classes.of(target, features, family=0)]
 
-    amx, avx512, avx2 = (each.needs for each in cpu_classes.CLASSES)
+    amx, avx512, avx2 = (each.needs for each in cpu_classes.CLASSES if each.family is None)
     everything = amx | avx512 | avx2
     assert names((*amx, *avx2), everything) == [amx, avx2]
     assert names(tuple(avx2), everything) == [avx2]
     assert names((*avx512, *avx2), everything) == [avx512, avx2]
     assert names(tuple(everything), avx2) == [avx2]
     assert names((), frozenset()) == []
+
+
+# As much of /proc/cpuinfo as decides: CPU, family and flags.
+RECORDED = {
+    "Zen 3": ("25", "fma avx2 f16c"),
+    "Zen 4": ("25", "fma avx2 f16c avx512f avx512bw avx512dq avx512vl avx512_bf16"),
+    "Zen 5": ("26", "fma avx2 f16c avx512f avx512bw avx512dq avx512vl avx512_bf16 avx512_vp2intersect"),
+    "Emerald Rapids": ("6", "fma avx2 f16c avx512f avx512bw avx512dq avx512vl avx512_bf16 amx_bf16 amx_tile"),
+}
+OF_CPU = {
+    "Zen 3": ["AVX2, a Zen 3 (bench/results/zen3.md)"],
+    "Zen 4": ["a Zen 4 (bench/results/zen4.md)", "AVX-512, a Zen 4", "AVX2, a Zen 3 (bench/results/zen3.md)"],
+    "Zen 5": ["AVX-512, a Zen 4", "AVX2, a Zen 3 (bench/results/zen3.md)"],
+    "Emerald Rapids": [
+        "Intel AMX, an Emerald Rapids Xeon",
+        "AVX-512, a Zen 4",
+        "AVX2, a Zen 3 (bench/results/zen3.md)",
+    ],
+}
+
+
+@needs_native
+@pytest.mark.parametrize("cpu", RECORDED)
+def test_the_class_of_a_recorded_cpu(cpu: str) -> None:
+    family, flags = RECORDED[cpu]
+    features = frozenset(flags.replace("avx512_bf16", "avx512bf16").replace("amx_", "amx-").split())
+    runs = (row for row in kernels.targets() if row.needs and not row.for_tests and features.issuperset(row.needs))
+    target = next(runs, None)
+    if target is None:
+        pytest.skip("no target of this CPU was compiled here")
+    assert [each.name for each in cpu_classes.of(target, features, int(family))] == OF_CPU[cpu]
+
+
+@needs_native
+def test_the_family_is_that_of_cpuinfo() -> None:
+    listed = Path("/proc/cpuinfo")
+    lines = listed.read_text().splitlines() if listed.is_file() else []
+    families = {int(line.split(":")[1]) for line in lines if line.startswith("cpu family")}
+    assert {cpu_family()} == (families or {cpu_family()})
 
 
 def test_classes_hold_costs_of_known_tasks() -> None:

@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import clearhead
 from clearhead import kernels
-from clearhead.kernels import plan
+from clearhead.kernels import fast_path, plan
 from clearhead.kernels.measured import cpu_classes, figures
 from clearhead.kernels.measured.costs import torch_saves
 from clearhead.kernels.measured.tasks import CALLS, Cost, Costs
 from clearhead.kernels.native import cpu_targets
+from clearhead.kernels.native.library import library
 from clearhead.kernels.portable.torch_sdpa import flash_runs
 
 from .targets import needs_native
@@ -75,6 +77,45 @@ def test_each_answer(dtype: torch.dtype) -> None:
     assert matched(learning, mask=mask & (torch.arange(5) != 3)[:, None]) == plan.NO_MATCH  # a row of NaN in torch
     assert matched(learning, mask=mask[:1].expand(5, 5)) == plan.TORCH_FASTER
     assert matched(learning, mask=torch.zeros(5, 5, dtype=dtype, requires_grad=True)) == plan.NO_MATCH
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("scale", [None, 0.3])
+@pytest.mark.parametrize("mask", ["none", "causal", "bool"])
+def test_where_torch_is_faster_its_own_function_and_node_run(
+    dtype: torch.dtype, scale: float | None, mask: str
+) -> None:
+    measure(TORCH_FASTER)
+    leaves = [x.requires_grad_() for x in three(2, 3, 5, 7, dtype=dtype)]
+    allow = torch.ones(5, 5, dtype=torch.bool).tril() if mask == "bool" else None
+    call: dict[str, Any] = {"attn_mask": allow, "is_causal": mask == "causal", "scale": scale}
+    ours, stock = (attend(*leaves, **call) for attend in (clearhead.attention, F.scaled_dot_product_attention))
+    assert type(ours.grad_fn) is type(stock.grad_fn)
+    assert torch.equal(ours, stock)
+    grads = [torch.autograd.grad(out.sum(), leaves) for out in (ours, stock)]
+    assert all(map(torch.equal, *grads))
+
+
+def test_torchs_error_is_raised() -> None:
+    measure(TORCH_FASTER)
+
+    def refuse(*_call: Any) -> None:
+        raise ValueError("no memory")
+
+    library.register_attention(refuse, refuse)
+    try:
+        with pytest.raises(ValueError, match="no memory"):
+            clearhead.attention(*three(2, 3, 5, 7))
+    finally:
+        library.register_attention(fast_path._flash, fast_path._sdpa)
+
+
+def test_torch_computes_a_negated_view() -> None:
+    measure(TORCH_FASTER)
+    query, key, value = three(2, 3, 5, 7, dtype=torch.float64)
+    negated = torch.complex(key, -key).conj().imag
+    assert negated.is_neg()
+    torch.testing.assert_close(clearhead.attention(query, negated, value), clearhead.attention(query, key, value))
 
 
 @pytest.mark.parametrize("name", ["query", "key", "value", "mask", "grouped", "scale"])
@@ -180,7 +221,7 @@ def test_costs_may_be_replaced_while_other_threads_read_them(monkeypatch: pytest
     assert answers <= {plan.NATIVE, plan.TORCH_FASTER}
 
 
-def test_a_plain_call_enters_five_functions() -> None:
+def test_a_plain_call_enters_four_functions() -> None:
     """Those that docs/design.md lists: each takes a hundredth of a small attention's time."""
     tensors, entered = three(1, 2, 37, 5), []
     clearhead.attention(*tensors)
@@ -195,4 +236,4 @@ def test_a_plain_call_enters_five_functions() -> None:
         clearhead.attention(*tensors)
     finally:
         sys.setprofile(before)
-    assert entered == ["attention", "attend", "match", "is_dynamo_compiling", "native_forward"]
+    assert entered == ["attention", "attend", "is_dynamo_compiling", "native_forward"]

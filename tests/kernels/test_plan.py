@@ -15,7 +15,7 @@ from clearhead import kernels, masks
 from clearhead.kernels import fast_path, plan
 from clearhead.kernels.measured import costs, tasks
 from clearhead.kernels.native import cpu_targets
-from clearhead.kernels.native.library import library
+from clearhead.kernels.native.library import library, reads_tensors
 from clearhead.kernels.portable import blockwise
 from clearhead.kernels.portable.reference import Reference
 from clearhead.kernels.portable.torch_sdpa import TorchSdpa, flash_runs
@@ -70,7 +70,7 @@ class Run:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Record the paths, kernels and targets that are entered from here on."""
     record = Run()
 
@@ -99,7 +99,12 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     for route, path in ROUTES.items():
         module, name = route.rsplit(".", 1)
         watch(sys.modules[module], name, lambda args, path=path: record.paths.append(path))
-    return record
+    if reads_tensors:  # the library calls torch's functions itself
+        library.register_attention(fast_path._flash, fast_path._sdpa)
+    yield record
+    monkeypatch.undo()
+    if reads_tensors:
+        library.register_attention(fast_path._flash, fast_path._sdpa)
 
 
 @pytest.fixture

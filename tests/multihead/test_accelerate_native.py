@@ -11,7 +11,11 @@ import torch.nn.functional as F
 
 import clearhead
 from attention_calls import DTYPES, B, D, H, L, S, inputs, masks, needs_native, with_gradients
+from clearhead.kernels import plan
+from clearhead.kernels.measured import cpu_classes
+from clearhead.kernels.measured.tasks import GRADIENT_TASKS, Cost
 from clearhead.kernels.native import cpu_targets
+from clearhead.kernels.native.library import library
 from clearhead.multihead import acceleration, torch_overrides
 
 pytestmark = [
@@ -43,13 +47,61 @@ def without_python(monkeypatch):
 @pytest.mark.parametrize("mask", ["none", "causal", "bool", "float"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_few_tokens_with_gradients_run_on_torchs_kernel_without_python(dtype, mask, scale):
-    tensors, upstream = inputs(dtype), torch.randn(B, H, L, D).to(dtype)
+    length, keys = (3, 5) if dtype.itemsize == 2 else (L, S)  # 16 bits have a lower bound
+    tensors, upstream = inputs(dtype, length=length, keys=keys), torch.randn(B, H, length, D).to(dtype)
     call = {"scale": scale, **masks(mask, dtype)[0]}
+    if "attn_mask" in call:
+        call["attn_mask"] = call["attn_mask"][..., :length, :keys]
     stock = with_gradients(F.scaled_dot_product_attention, tensors, upstream, **call)
     with clearhead.accelerate() as accelerated:
         same = with_gradients(F.scaled_dot_product_attention, tensors, upstream, **call)
     assert accelerated.counts == {"forward": 0, "backward": 0, "module": 0, "torch": 2}
     assert all(map(torch.equal, same, stock))
+
+
+@pytest.fixture
+def without_python_for_torch(monkeypatch):
+    """Fails a call that enters a Python override only to run on torch's kernel."""
+
+    def refuse(*_arguments, **_options):
+        raise AssertionError("a Python override ran torch's kernel")
+
+    monkeypatch.setattr(torch_overrides.Overrides, "_torch", refuse)
+
+
+@pytest.fixture
+def costs(monkeypatch):
+    """Sets how long our kernel and torch's take for a call with gradients, in microseconds."""
+
+    def known(ours, torchs):
+        pair = Cost(ours, 0.0, 0.0), Cost(torchs, 0.0, 0.0)
+        table = {(task, dtype): pair for task in GRADIENT_TASKS for dtype in DTYPES}
+        monkeypatch.setattr(cpu_classes, "CLASSES", (cpu_classes.CpuClass("a CPU", frozenset(), table),))
+        plan.forget()
+
+    yield known
+    monkeypatch.undo()
+    plan.forget()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "length"),
+    [(torch.float32, 67), (torch.float64, 67), (torch.bfloat16, 11), (torch.float16, 11)],
+    ids=str,
+)
+@pytest.mark.usefixtures("without_python_for_torch")
+def test_above_the_bound_the_plans_costs_decide(dtype, length, costs):
+    tensors, upstream = inputs(dtype, length=length, keys=length), torch.randn(B, H, length, D).to(dtype)
+    ours = {"forward": 1, "backward": 1, "module": 0, "torch": 0}
+    for faster, counts in (
+        ("ours", ours),
+        ("torch", {**ours, "forward": 0, "backward": 0, "torch": 2}),
+        ("ours", ours),
+    ):
+        costs(900.0, 0.0) if faster == "torch" else costs(0.0, 900.0)
+        with clearhead.accelerate() as accelerated:
+            with_gradients(F.scaled_dot_product_attention, tensors, upstream)
+        assert accelerated.counts == counts
 
 
 @pytest.mark.parametrize("learner", range(3))
@@ -64,6 +116,18 @@ def test_a_gradient_of_any_input_counts_and_none_goes_to_our_kernel(learner):
         with torch.no_grad():
             F.scaled_dot_product_attention(*tensors)
         assert accelerated.counts["forward"] == 2
+
+
+def test_a_wrong_answer_about_gradients_is_noticed():
+    """The kernel reads it from a handle, which this torch allows; otherwise it asks Python, which takes 2 µs."""
+    handle = torch._C._aoti.unsafe_alloc_void_ptr_from_tensor
+    plain, learning = torch.empty(1), torch.empty(1, requires_grad=True)
+    with clearhead.accelerate():
+        try:
+            assert not library.read_requires_grad(handle(learning), handle(plain))
+            test_a_gradient_of_any_input_counts_and_none_goes_to_our_kernel(0)  # Python is asked
+        finally:
+            assert library.read_requires_grad(handle(plain), handle(learning))
 
 
 def test_a_forced_target_computes_few_tokens_with_gradients():

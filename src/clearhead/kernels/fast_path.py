@@ -4,18 +4,27 @@ Describing a problem, checking it and choosing a kernel take 40 µs, more than a
 again in the backward pass. Here the library reads the tensors itself. `match` in plan.py decides which calls come here.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from clearhead.kernels.autograd import backward
 from clearhead.kernels.native import cpu_targets
 from clearhead.kernels.native.call import PIECES, lse_dtype, wide
 from clearhead.kernels.native.cpu_targets import index_of
-from clearhead.kernels.native.library import library
-from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, TORCH_FASTER, TORCH_FUSED, match
+from clearhead.kernels.native.library import library, reads_tensors
+from clearhead.kernels.plan import (
+    NATIVE,
+    NATIVE_GRADIENTS,
+    NO_MATCH,
+    TORCH_FASTER,
+    UNREADABLE,
+    match,
+    takes_fused,
+)
 from clearhead.kernels.problem import carries_tangent, has_own_memory
 from clearhead.spec import Attention
 
@@ -23,6 +32,15 @@ from clearhead.spec import Attention
 # longer to call it.
 _flash = torch._scaled_dot_product_flash_attention_for_cpu
 _sdpa = F.scaled_dot_product_attention  # makes numbers of a bool mask, which that operator does not take
+# Bound once, because a look-up by name takes 0.2 µs behind a backward pass.
+_compiler, _is_dynamo_compiling = torch.compiler, torch.compiler.is_dynamo_compiling
+if reads_tensors:
+    library.register_attention(_flash, _sdpa)
+    _attend = library.attend
+else:
+
+    def _attend(*_call: Any) -> int:
+        return NO_MATCH
 
 
 def attend(
@@ -39,19 +57,21 @@ def attend(
         >>> attend(q.double(), q, q, False, None) is None
         True
     """
-    matched = match(query, key, value, is_causal, scale, mask, grouped)
-    if matched == NATIVE:
+    # The library makes the decision of `match`, and calls torch's function where that is faster. Neither Dynamo nor a
+    # tangent is seen from there.
+    if (
+        _is_dynamo_compiling() or _compiler._is_compiling_flag or forward_ad._current_level >= 0
+    ) and match(query, key, value, is_causal, scale, mask, grouped) == NO_MATCH:  # fmt: skip
+        return None
+    result: Any = _attend(query, key, value, is_causal, scale, mask, grouped)
+    if type(result) is not int:
+        return cast(Tensor, result)
+    if result == NATIVE:
         return native_forward(query, key, value, is_causal, scale, mask, grouped)
-    if matched == NATIVE_GRADIENTS:
+    if result == NATIVE_GRADIENTS:
         return native_with_gradients(query, key, value, is_causal, scale, mask, grouped)
-    if matched == TORCH_FASTER:  # torch_flash, without its call
-        if mask is not None:
-            return _sdpa(query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped)
-        return _flash(query, key, value, 0.0, bool(is_causal), attn_mask=None, scale=scale)[0]
-    if matched == TORCH_FUSED:
-        return F.scaled_dot_product_attention(
-            query, key, value, is_causal=bool(is_causal), scale=scale, enable_gqa=grouped
-        )
+    if result == UNREADABLE and takes_fused(query, key, value, is_causal, scale, mask, grouped):
+        return _sdpa(query, key, value, is_causal=bool(is_causal), scale=scale, enable_gqa=grouped)
     return None
 
 

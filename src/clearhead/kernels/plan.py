@@ -1,6 +1,7 @@
 """The plan of a call: its path, its kernel and its CPU target, and why. Everything is decided here, once a call.
 
-`match` is the decision for plain tensors, in 1.4 µs; `plan` that for every other call, once it is described.
+`match` is the decision for plain tensors, which the library also makes for `attend` (fast_path.py); `plan` that for
+every other call, once it is described.
 `explanation.explain` says, for the arguments of `attention`, what these two decide.
 """
 
@@ -60,7 +61,7 @@ class Plan(NamedTuple):
 
 
 # What `match` answers; the library has the same numbers (native/binding/fast_path.cpp).
-NO_MATCH, NATIVE, NATIVE_GRADIENTS, TORCH_FASTER, TORCH_FUSED, _UNREADABLE = range(6)
+NO_MATCH, NATIVE, NATIVE_GRADIENTS, TORCH_FASTER, TORCH_FUSED, UNREADABLE = range(6)
 # Bound once, because `match` runs before every small attention: behind a backward pass a look-up by name takes 0.2 µs.
 _compiler, _is_dynamo_compiling = torch.compiler, torch.compiler.is_dynamo_compiling
 _match = library.match if reads_tensors else None
@@ -88,12 +89,21 @@ def match(
     matched: int = _match(
         table_of(forced.get()), looks, query, key, value, mask, grouped, is_causal, scale, with_lse, learns
     )
-    if matched == _UNREADABLE:
-        fused = mask is None and not with_lse and type(query) is Tensor and query.is_cuda
-        return TORCH_FUSED if fused and torch_cuda.takes(query, key, value, is_causal, scale, grouped) else NO_MATCH
+    if matched == UNREADABLE:
+        fused = not with_lse and takes_fused(query, key, value, is_causal, scale, mask, grouped)
+        return TORCH_FUSED if fused else NO_MATCH
     if forward_ad._current_level >= 0 and matched != NO_MATCH and carries_tangent(query, key, value, mask):
         return NO_MATCH
     return matched
+
+
+def takes_fused(
+    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None, mask: Tensor | None, grouped: bool
+) -> bool:
+    """Return whether torch has a fused operator for a call of UNREADABLE tensors, which may be on a GPU."""
+    if mask is not None or type(query) is not Tensor or not query.is_cuda:
+        return False
+    return torch_cuda.takes(query, key, value, is_causal, scale, grouped)
 
 
 def forget() -> None:

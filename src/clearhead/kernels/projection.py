@@ -4,6 +4,8 @@ The weights are read in place at each call. There is no packed copy that could b
 (docs/decisions/0021-weights-are-read-where-they-lie.md).
 """
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -89,23 +91,29 @@ def linear_is_faster(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> b
     dtype = x.dtype
     if dtype not in _LEAST_ROWS or torch.is_autocast_enabled("cpu") or needs_gradients(x, weight, bias):
         return False
-    kernel = with_linear()
-    if kernel is None or kernel.refuses_linear(x, weight, bias) is not None:
+    if not _pays(x, weight):
         return False
-    measured = costs.of(LINEAR, dtype)
+    kernel = with_linear()
+    return kernel is not None and kernel.refuses_linear(x, weight, bias) is None
+
+
+def _pays(x: Tensor, weight: Tensor) -> bool:
+    """Return whether our kernel is faster than F.linear. Asked first: what a kernel refuses takes 4 µs to find out."""
+    measured = costs.of(LINEAR, x.dtype)
     if measured is not None:
         part = x.numel() * len(weight) / torch.get_num_threads()
         return measured.ours.at(0, part) <= measured.torchs.at(0, part)
     rows = x.numel() // max(1, x.shape[-1])
-    if rows < _LEAST_ROWS[dtype] or (rows == 1 and weight.numel() < _LEAST_WEIGHTS):
+    if rows < _LEAST_ROWS[x.dtype] or (rows == 1 and weight.numel() < _LEAST_WEIGHTS):
         return False
-    return not _torch_multiplies(dtype)
+    return not _torch_multiplies(x.dtype)
 
 
 _LEAST_ROWS = {torch.float32: 1, torch.bfloat16: 1, torch.float16: 4}
 _LEAST_WEIGHTS = 1 << 16  # the smallest layer worth dispatching for a single row
 
 
+@cache
 def _torch_multiplies(dtype: torch.dtype) -> bool:
     """Return whether torch's library has instructions for products of this 16-bit dtype on this CPU."""
     if dtype is torch.bfloat16:

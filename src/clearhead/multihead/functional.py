@@ -75,11 +75,11 @@ def attention(
         >>> torch.allclose(weights @ v, out, atol=1e-5)
         True
     """
-    if attn_mask is not None and not is_causal and is_causal_rule(attn_mask):
+    if attn_mask is not None and type(attn_mask) is not Tensor and not is_causal and is_causal_rule(attn_mask):
         attn_mask, is_causal = None, True
     # kernels.calls.prepare.is_simple, inlined: a Python call costs 3 % of a small attention.
     simple = type(dropout_p) in (int, float) and dropout_p == 0 and softcap is None and sinks is None and kernel is None
-    if simple and not (return_matrix or isinstance(attn_mask, Mask)):
+    if simple and not return_matrix and (type(attn_mask) is Tensor or not isinstance(attn_mask, Mask)):
         attend = kernels.attend_with_lse if return_lse else kernels.attend
         out = attend(query, key, value, is_causal, scale, attn_mask, enable_gqa)
         if out is not None:

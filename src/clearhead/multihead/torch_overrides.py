@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels.fast_path import native_forward
-from clearhead.kernels.native.call import wide
+from clearhead.kernels.native.call import DTYPES, wide
 from clearhead.kernels.native.cpu_targets import index_of, is_forced
 from clearhead.kernels.native.library import library
 from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, match, needs_gradients
@@ -37,9 +37,9 @@ SCHEMAS = {
 
 _OURS = (NATIVE, NATIVE_GRADIENTS)
 # Below this many multiply-adds a call with gradients uses torch's kernel, because ours saves less than the Python
-# overhead (13 tokens of 8 heads, thread time on a Xeon with AVX-512: torch 118 µs; accelerated, 144 µs on torch's
-# kernel and 162 µs on ours).
-FEW = 1 << 20
+# function around it takes, 30 µs. Fitted to both ways with 1 and 8 heads of 1 to 128 tokens on a Zen 4 (bench/LOG.md):
+# in float32 and float64 32 tokens of 8 heads of width 64, and 4 in 16 bits, which torch multiplies slowly.
+FEW, FEW_16_BIT = 1 << 20, 1 << 14
 _OWN_CLASSES = (Tensor, torch.nn.Parameter)
 _SOURCE, _PADDING = 0, 1  # mask_type of torch's module: (L, S), (B, S); any other is (B, H, L, S)
 
@@ -82,7 +82,11 @@ class Overrides:
         if adopt is None or lend is None or not _copies_handles(adopt, lend):
             return False
         forward, backward = partial(self.forward, keyset), partial(self.backward, keyset)
-        self.is_native = library.register_overrides(forward, backward, adopt, lend, lambda: is_forced(), FEW)
+        few = tuple(float(_few(dtype)) for dtype in sorted(DTYPES, key=DTYPES.__getitem__))
+        self.is_native = library.register_overrides(forward, backward, adopt, lend, lambda: is_forced(), few)
+        if self.is_native:
+            without, learning = torch.empty(1), torch.empty(1, requires_grad=True)
+            library.read_requires_grad(lend(without), lend(learning))
         if is_forced():
             library.expect_forced_targets()
         return self.is_native
@@ -201,7 +205,11 @@ def _is_small_with_gradients(query: Tensor, key: Tensor, value: Tensor) -> bool:
 
 
 def _is_small(query: Tensor, key: Tensor) -> bool:
-    return 2 * query.numel() * key.shape[-2] < FEW and not is_forced()
+    return 2 * query.numel() * key.shape[-2] < _few(query.dtype) and not is_forced()
+
+
+def _few(dtype: torch.dtype) -> int:
+    return FEW_16_BIT if dtype.itemsize == 2 else FEW
 
 
 def _fit(query: Tensor, grad_out: Tensor, out: Tensor, lse: Tensor) -> bool:

@@ -15,7 +15,7 @@ from clearhead.kernels.measured import cpu_classes, figures
 from clearhead.kernels.measured.tasks import CALLS, Cost, share, task_of
 from clearhead.kernels.native.call import DTYPES
 from clearhead.kernels.native.cpu_targets import Target, current, forced, is_forced
-from clearhead.kernels.native.library import cpu_features, library
+from clearhead.kernels.native.library import cpu_family, cpu_features, library
 from clearhead.kernels.portable.torch_sdpa import flash_runs
 
 # Torch's kernel is taken where it is faster by more than what two measurements differ by, and than it takes to look:
@@ -66,6 +66,10 @@ def table_of(_forced: str | None) -> Any:
     return library.CostTable([DTYPES[dtype] for dtype in computed], tasks, DESCRIBING)
 
 
+if library is not None:
+    library.register_costs(table_of, forced)
+
+
 def _saved(dtype: torch.dtype) -> list[tuple[float, ...]]:
     """Each task in a dtype as `CostTable` takes it: dtype, bounds, and what torch's function saves.
 
@@ -99,6 +103,8 @@ def forget() -> None:
     figures.load.cache_clear()
     _of.cache_clear()
     table_of.cache_clear()
+    if library is not None:
+        library.forget_costs()
 
 
 def of(task: str, dtype: torch.dtype) -> Known | None:
@@ -114,7 +120,7 @@ def _of(task: str, dtype: torch.dtype, _forced: str | None) -> Known | None:
     target, _ = current(dtype)
     if is_forced() or target is None:
         return None
-    for each in cpu_classes.of(target, cpu_features()):
+    for each in cpu_classes.of(target, cpu_features(), cpu_family()):
         lines = each.costs.get((task, dtype))
         if lines is not None:
             return Known(*lines, f"as measured on {each.name}")
@@ -126,7 +132,7 @@ def source() -> str:
     if figures.load().costs:
         return f"{figures.load().path}"
     target, _ = current()
-    classes = [] if target is None else cpu_classes.of(target, cpu_features())
+    classes = [] if target is None else cpu_classes.of(target, cpu_features(), cpu_family())
     known = f"those of {classes[0].name}" if classes else "none, so our kernel is taken wherever it can"
     return f"{known} ({figures.load().reason})"
 

@@ -1,8 +1,9 @@
 """What kernels cost on CPUs of a class: the plan's figures where `clearhead tune` was not run.
 
-A class is the instructions that its CPUs have and that the target uses there. A task that a class has no figures for is
-looked up in the next one that this CPU belongs to, and where none has any our kernel is taken. Each pair is ours and
-torch's: microseconds a call, a head and a million multiply-adds of one thread, as `clearhead tune --json` prints them.
+A class is the instructions that its CPUs have and that the target uses there, and where two kinds of CPU have the same
+instructions also their family. A task that a class has no figures for is looked up in the next one that this CPU
+belongs to, and where none has any our kernel is taken. Each pair is ours and torch's: microseconds a call, a head and a
+million multiply-adds of one thread, as `clearhead tune --json` prints them.
 """
 
 from typing import NamedTuple
@@ -21,16 +22,22 @@ class CpuClass(NamedTuple):
     Attributes:
         name: the CPU that was measured, when, and where the whole measurement is.
         needs: the instructions, which the target must need as well: its costs are those of the kernels that use them.
+        family: the CPU's family, as in /proc/cpuinfo; None for any.
     """
 
     name: str
     needs: frozenset[str]
     costs: Costs
+    family: int | None = None
 
 
-def of(target: Target, features: frozenset[str]) -> list[CpuClass]:
-    """The classes that a CPU with such features belongs to while it runs a target, most special first."""
-    return [each for each in CLASSES if each.needs <= features and each.needs <= set(target.needs)]
+def of(target: Target, features: frozenset[str], family: int) -> list[CpuClass]:
+    """The classes that a CPU of such features and family belongs to while it runs a target, most special first."""
+    return [
+        each
+        for each in CLASSES
+        if each.needs <= features and each.needs <= set(target.needs) and each.family in (None, family)
+    ]
 
 
 # Two cores of an Emerald Rapids Xeon, 2026-11-29, at real-time priority beside other work: float32 and bfloat16 without
@@ -83,6 +90,12 @@ _AMX: Costs = {
     ("linear", _F16): (Cost(75, 0, 19.3), Cost(24.4, 0, 14.5)),
 }
 
+# What a Zen 4 alone has, because a Zen 5 differs or was not measured. "linear": 11 layers of 1 to 256 rows, 384 to
+# 2,048 wide, each way in turn, 2026-11-29. Ours takes 0.45 to 0.8 of torch's time up to 8 rows, twice it from 128 rows.
+_ZEN4: Costs = {
+    ("linear", _BF16): (Cost(17, 0, 20.5), Cost(28, 0, 10)),
+}
+
 # Two cores of a Zen 4 (EPYC, family 25 model 17), 2026-11-29, at real-time priority beside other work: each kernel in
 # processes of its own, in turn, the fastest of 2 or 3 starts, for torch's kernel may be 1.3 times as slow in one as in
 # the next (bench/LOG.md). Only tasks of which some go to torch, and those that a Zen 3 has costs for. A Zen 5 has these
@@ -99,7 +112,7 @@ _AVX512: Costs = {
     ("few queries, gradients", _F32): (Cost(73.4, 3.35, 265), Cost(54.3, 2.01, 178)),
     ("few queries, gradients", _BF16): (Cost(74.3, 3.23, 291), Cost(60.3, 4.65, 801)),
     ("few queries, gradients", _F16): (Cost(69.7, 4.82, 351), Cost(51.5, 7.32, 1250)),
-    ("few queries, gradients", _F64): (Cost(69.4, 4.43, 506), Cost(68.4, 3.82, 637)),
+    ("few queries, gradients", _F64): (Cost(69.4, 4.43, 300), Cost(50, 3.5, 520)),  # 8 and 48 heads of 2 to 8 tokens
     ("short, gradients", _F32): (Cost(82.9, 3.37, 145), Cost(56.8, 4.42, 106)),
 }
 
@@ -116,6 +129,7 @@ _AVX2: Costs = {
 
 CLASSES = (
     CpuClass("Intel AMX, an Emerald Rapids Xeon", frozenset({"amx-bf16"}), _AMX),
+    CpuClass("a Zen 4 (bench/results/zen4.md)", frozenset({"avx512bf16"}), _ZEN4, family=25),
     CpuClass("AVX-512, a Zen 4", frozenset({"avx512bf16"}), _AVX512),
     CpuClass("AVX2, a Zen 3 (bench/results/zen3.md)", frozenset({"avx2"}), _AVX2),
 )

@@ -123,10 +123,10 @@ def is_forced() -> bool:
 
 def forget() -> None:
     """Read `CLEARHEAD_KERNEL_TARGET` again at the next call. It is cached, because a look-up takes 1 µs."""
-    if library is not None:
-        library.expect_forced_targets()
     _forced_by_environment.cache_clear()
     chosen_for.cache_clear()
+    if library is not None and is_forced():
+        library.expect_forced_targets()
 
 
 @cache

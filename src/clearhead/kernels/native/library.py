@@ -1,6 +1,7 @@
 """The compiled library, `clearhead._native`: loaded once, None where it was not built. Only this file imports it."""
 
 import platform
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def _load() -> tuple[Any, str]:
         return None, f"the native library was not built: {first or 'the package was installed without building it'}"
     except ImportError as error:  # a shared library that it needs is missing
         return None, f"the native library cannot be loaded: {error}"
-    if not hasattr(module, "register_overrides"):
+    if not hasattr(module, "cpu_family"):
         return None, "the native library was built from other sources. Install clearhead again"
     return module, ""
 
@@ -50,6 +51,33 @@ reads_tensors: bool = library is not None and library.register_torch(
 )  # fmt: skip
 
 
+def _flips(word: int, is_on: Any, switch: Any) -> bool:
+    """Return whether a word of this thread's dispatch state changes while something is on instead of off."""
+    was_on, before = is_on(), library.dispatch_state()[word]
+    switch(not was_on)
+    try:
+        return bool(library.dispatch_state()[word] != before)
+    finally:
+        switch(was_on)
+
+
+def _read_dispatch_state() -> bool:
+    """Let the library read this thread's dispatch state, if modes and autocast change it as in torch 2.13."""
+    if not reads_tensors or library.dispatch_state() is None:
+        return False
+    for key in (torch._C.DispatchKey.Python, torch._C.DispatchKey.FuncTorchDynamicLayerFrontMode):
+        is_on = partial(torch._C._dispatch_tls_is_dispatch_key_included, key)
+        if not _flips(0, is_on, partial(torch._C._dispatch_tls_set_dispatch_key_included, key)):
+            return False
+    if not _flips(1, partial(torch.is_autocast_enabled, "cpu"), partial(torch.set_autocast_enabled, "cpu")):
+        return False
+    return bool(library.read_dispatch_state(True))
+
+
+# Whether it does, instead of asking WATCHERS, which takes 2 µs behind a backward pass.
+reads_dispatch_state = _read_dispatch_state()
+
+
 def cpu_features() -> frozenset[str]:
     """The instruction sets and the vendor of this CPU, by gcc's names, of those the library knows; empty without it.
 
@@ -57,6 +85,15 @@ def cpu_features() -> frozenset[str]:
     True
     """
     return frozenset() if library is None else frozenset(library.cpu_features())
+
+
+def cpu_family() -> int:
+    """The family of an x86 CPU as its maker numbers them, 25 for an AMD Zen 3 or 4, 26 for a Zen 5; 0 if not known.
+
+    >>> cpu_family() >= 0
+    True
+    """
+    return 0 if library is None else int(library.cpu_family())
 
 
 def cpu_supports(features: str) -> bool:
