@@ -37,7 +37,7 @@ CALLS = {
                "from clearhead.capture import load; load()",
                "from clearhead.matrix.store import save; save(clearhead.AttentionMatrix(q, q), 'x')",
                "from clearhead.matrix.store import load; load(__file__)",
-               "from clearhead.capture.models.pictures import _opened; _opened('x.png')"),
+               "from clearhead.capture.media.pictures import opened; opened('x.png')"),
     "views": ("from clearhead.views import plot", "from clearhead.views.widget import AttentionWidget"),
     "studio": ("import clearhead.studio.app.application", "import clearhead.studio.app.serving",
                "import clearhead.studio.accounts.users"),

@@ -118,7 +118,7 @@ def test_two_encoder_decoders_are_compared(folders):
 @pytest.mark.parametrize(
     ("kind", "more", "said"),
     [
-        ("whisper", [], "reads input_features (sound"),
+        ("whisper", [], "has no preprocessor_config.json"),
         ("gpt2", ["--target", TARGET], "not an encoder-decoder"),
         ("bart", ["--target", " "], "target is empty"),
         ("bart", ["--target", "a kite " * 999], "the target is"),
