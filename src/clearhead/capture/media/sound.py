@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearhead.capture.media.sound_frames import sound_frames
-from clearhead.capture.models.input_checks import check_vocabulary, running
+from clearhead.capture.models.input_checks import check_characters, check_vocabulary, running
 from clearhead.capture.models.loading import Loaded
 from clearhead.capture.models.reading import Reading, Sound, decoder_input
 from clearhead.capture.observing import observe
@@ -51,6 +51,7 @@ def read_sound(loaded: Loaded, sound: str | Path | bytes, text: str, *, max_byte
         )
     if not text.strip():
         raise ModelError(message("text is empty. Give the words that are said in the sound."))
+    check_characters(text)
     samples, rate = _samples(sound)
     name = _named(sound)
     _check_sound(loaded, name, samples, rate)

@@ -13,7 +13,7 @@ from torch import Tensor
 from clearhead.capture.media.picture_tokens import PictureTokens, picture_pixels, picture_tokens
 from clearhead.capture.media.pictures import opened
 from clearhead.capture.models.chat_template import as_message, has_chat_template
-from clearhead.capture.models.input_checks import check_length, check_vocabulary, running
+from clearhead.capture.models.input_checks import check_characters, check_length, check_vocabulary, running
 from clearhead.capture.models.loading import Loaded
 from clearhead.capture.models.reading import Grid, Reading
 from clearhead.capture.models.token_text import letters
@@ -56,6 +56,7 @@ def read_with_picture(
         raise ModelError(_reads_other_things(loaded))
     if not text.strip():
         raise ModelError(message("text is empty. Give at least one word."))
+    check_characters(text)
     image = opened(picture)
     with running(loaded, "text with a picture"):
         inputs = dict(loaded.processor(text=[_prompt(loaded, text)], images=[image], return_tensors="pt"))

@@ -10,6 +10,25 @@ from clearhead.errors import ClearheadError, ModelError
 from clearhead.messages import Message, message
 
 
+def check_characters(text: str) -> None:
+    """Check that a text consists of whole characters. A shell argument that is not UTF-8 holds halves of surrogates.
+
+    Raises:
+        ModelError: it does not.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ModelError(
+            message(
+                "the text “%(start)s…” holds half a character at place %(place)s, which no tokenizer reads. Give text "
+                "in UTF-8.",
+                start=text[: error.start][-20:],
+                place=error.start,
+            )
+        ) from error
+
+
 def check_length(loaded: Loaded, length: int, name: Message | None = None) -> None:
     """Check that there is a token, and that there are not too many.
 

@@ -153,13 +153,7 @@ def _on_disk(folder: str | Path) -> Path:
 
 
 def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained: bool) -> Loaded:
-    from transformers import (
-        AutoConfig,
-        AutoImageProcessor,
-        AutoModel,
-        AutoModelForCausalLM,
-        AutoTokenizer,
-    )
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
     writer = None
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
@@ -197,15 +191,7 @@ def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained
     if hears:
         processor = _feature_extractor(folder, name, local)
     length = _max_length(config, tokenizer)
-    return Loaded(
-        model=model,
-        tokenizer=tokenizer,
-        name=name,
-        max_length=length,
-        processor=processor,
-        writer=writer,
-        no_picture=no_picture,
-    )
+    return Loaded(model, tokenizer, name, length, processor, writer, no_picture)
 
 
 def _seeing_part(model: Any, config: Any) -> Any:

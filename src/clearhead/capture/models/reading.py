@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.capture.models.input_checks import check_length, check_no_picture_token, check_vocabulary, running
+from clearhead.capture.models.input_checks import (
+    check_characters,
+    check_length,
+    check_no_picture_token,
+    check_vocabulary,
+    running,
+)
 from clearhead.capture.models.loading import Loaded
 from clearhead.capture.models.token_text import letters, pieces_of
 from clearhead.capture.observing import observe
@@ -183,6 +189,7 @@ def _check_texts(loaded: Loaded, text: str, second: str | None, target: str | No
     ):
         if value is not None and not value.strip():
             raise ModelError(refused)
+        check_characters(value or "")
     if target is not None and not loaded.has_decoder:
         raise ModelError(
             message(
