@@ -74,8 +74,12 @@ def read_given(
         ModelError: the text cannot be read, or is empty.
     """
     if picture is None and sound is None:
-        found = read_words(text, file)
-        return Given(found, target=target) if isinstance(found, str) else Given(None, found, target=target)
+        words_or_picture = read_words(text, file)
+        return (
+            Given(words_or_picture, target=target)
+            if isinstance(words_or_picture, str)
+            else Given(None, words_or_picture, target=target)
+        )
     if picture is not None and sound is not None:
         raise OptionError("both --picture and --sound were given. No model here takes both: give one of them.")
     words = None if text is None and file is None else read_text(text, file)

@@ -48,9 +48,9 @@ def _patches(looks: list[Look], picture: "Grid", width: int) -> list[Text]:
     high = max(1, round(picture.rows * wide / picture.cols))
     lines: list[Text] = []
     for start in range(0, len(looks), ACROSS):
-        some = looks[start : start + ACROSS]
+        group = looks[start : start + ACROSS]
         names, grids = Text("  "), [Text("  ") for _ in range(high)]
-        for look in some:
+        for look in group:
             title = f"{_cut(look.token)} {look.total:.2f}"
             names.append(title[: 2 * wide].ljust(2 * wide) + "  ", style=QUERY)
             cells = _pooled(look.weights[None], (high, wide))
