@@ -37,7 +37,7 @@ CALLS = {
                "from clearhead.capture import load; load()",
                "from clearhead.matrix.store import save; save(clearhead.AttentionMatrix(q, q), 'x')",
                "from clearhead.matrix.store import load; load(__file__)",
-               "from clearhead.capture.models.pictures import _opened; _opened('x.png')"),
+               "from clearhead.capture.media.pictures import opened; opened('x.png')"),
     "views": ("from clearhead.views import plot", "from clearhead.views.widget import AttentionWidget"),
     "studio": ("import clearhead.studio.app.application", "import clearhead.studio.app.serving",
                "import clearhead.studio.accounts.users"),
@@ -146,6 +146,7 @@ def test_every_optional_import_is_asked_for_by_needs() -> None:
         "capture/adapters/transformers_interface.py",
         "capture/models/continuation.py",
         "capture/models/loading.py",
+        "capture/models/processors.py",  # by loading.py
         "multihead/transformers_backend.py",
         "survey/",  # check_installed comes first
         "views/plot.py",

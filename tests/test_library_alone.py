@@ -12,6 +12,8 @@ from test_extras import libraries, requirements
 ROOMS = ("masks", "kernels", "matrix", "multihead", "capture", "sandbox", "views")
 NEEDS_AN_EXTRA = {
     "views.plot",
+    "views.media.figure",
+    "views.media.in_terminal",
     "views.over_picture",
     "views.terminal",
     "views.terminal_comparison",

@@ -225,3 +225,38 @@ def test_a_record_says_what_is_in_it():
     assert "model.encoder.layers.0.self_attn … model.encoder.layers.1.self_attn (2): B=1 H=4 L=7 S=7" in said
     assert "model.decoder.layers.0.encoder_attn: B=1 H=4 L=1 S=7, last of 4 calls" in said
     assert repr(Record()) == "Record(0 modules, 0 calls, 0 B, 0 missed)"
+
+
+class Chunked(torch.nn.Module):
+    """Attention to all tokens, a few queries at a time, with a causal mask or without one."""
+
+    num_heads = 3
+
+    def __init__(self, is_causal):
+        super().__init__()
+        self.is_causal = is_causal
+
+    def forward(self, x):
+        q = x.unflatten(-1, (3, 8)).transpose(1, 2)
+        places, outs = torch.arange(q.shape[2]), []
+        for chunk in places.split(5):
+            mask = places <= chunk[:, None] if self.is_causal else None
+            outs.append(torch.nn.functional.scaled_dot_product_attention(q[:, :, chunk], q, q, attn_mask=mask))
+        return torch.cat(outs, 2).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_chunks_of_queries_do_not_say_that_they_begin_at_the_first_token(is_causal):
+    model, x = torch.nn.Sequential(Chunked(is_causal)), torch.randn(2, 13, 24)
+    with torch.no_grad(), observe(model) as record:
+        model(x)
+    places = record.positions("0")
+    assert [len(place.queries.positions) for place in places] == [5, 5, 3]
+    assert {place.queries.sequence for place in places} == {"other"}
+    assert {(place.keys.sequence, place.keys.positions) for place in places} == {("input", range(13))}
+    whole = torch.cat([A.to_dense() for A in record.calls("0")], 2).double()
+    q = x.double().unflatten(-1, (3, 8)).transpose(1, 2)
+    logits = q @ q.mT / 8**0.5
+    if is_causal:
+        logits = logits.masked_fill(torch.ones(13, 13).triu(1).bool(), -torch.inf)
+    torch.testing.assert_close(whole, logits.softmax(-1), rtol=0, atol=32 * torch.finfo(torch.float32).eps)

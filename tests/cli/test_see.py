@@ -118,10 +118,16 @@ def test_two_encoder_decoders_are_compared(folders):
 @pytest.mark.parametrize(
     ("kind", "more", "said"),
     [
-        ("whisper", [], "reads input_features (sound"),
+        ("whisper", [], "has no preprocessor_config.json"),
         ("gpt2", ["--target", TARGET], "not an encoder-decoder"),
         ("bart", ["--target", " "], "target is empty"),
         ("bart", ["--target", "a kite " * 999], "the target is"),
+        ("marian", ["--target", ""], "target is empty"),
+        ("marian", ["--target", "a kite " * 999], "the target is 1999 tokens long and"),
+        ("marian", ["--target", "ein Drache\udcff"], "holds half a character at place 10"),  # not UTF-8 in a shell
+        ("gpt2", ["--picture", "kite.png"], "reads text, and kite.png is a picture"),
+        ("gpt2", ["--sound", "kite.wav"], "does not hear sound"),
+        ("gpt2", ["--picture", "kite.png", "--sound", "kite.wav"], "give one of them"),
         ("gpt2, too few embeddings", [], "belong to different models"),
     ],
 )

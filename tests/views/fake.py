@@ -63,6 +63,8 @@ class Reading:
     model_name: str = "a small model"
     grid: object = None
     decoder: object = None
+    pictures: tuple[object, ...] = ()
+    sound: object = None
     note: object = None
 
     @property

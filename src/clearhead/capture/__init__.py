@@ -3,12 +3,14 @@
 from clearhead.capture.interventions.ablation import ablate
 from clearhead.capture.interventions.effects import HeadEffect, HeadEffects
 from clearhead.capture.interventions.intervene import intervene
+from clearhead.capture.media.picture_tokens import PictureTokens, picture_pixels, picture_tokens
+from clearhead.capture.media.pictures import read_picture
+from clearhead.capture.media.sound import read_sound
+from clearhead.capture.media.sound_frames import SoundFrames, sound_frames
+from clearhead.capture.media.with_picture import read_with_picture
 from clearhead.capture.models.folders import demo_folder
 from clearhead.capture.models.loading import Loaded, load
-from clearhead.capture.models.picture_tokens import PictureTokens, picture_pixels, picture_tokens
-from clearhead.capture.models.pictures import read_picture
-from clearhead.capture.models.reading import Grid, Reading, read
-from clearhead.capture.models.sound_frames import SoundFrames, sound_frames
+from clearhead.capture.models.reading import Grid, Reading, Sound, read
 from clearhead.capture.observing import observe
 from clearhead.capture.record import Record
 from clearhead.capture.scores import induction_scores, score_record, scores
@@ -25,6 +27,7 @@ __all__ = [
     "PictureTokens",
     "Reading",
     "Record",
+    "Sound",
     "SoundFrames",
     "ablate",
     "demo_folder",
@@ -36,6 +39,8 @@ __all__ = [
     "picture_tokens",
     "read",
     "read_picture",
+    "read_sound",
+    "read_with_picture",
     "score_record",
     "scores",
     "sound_frames",

@@ -47,7 +47,7 @@ class PositionTracker:
         self._text, self._began = 0, False
         self._nth: dict[int, int] = {}
         self._start: int | None = None  # tokens in the cache when the pass began; None: no cache is known
-        self._main: int | None = None  # states in the first self-attention of the pass
+        self._main: int | None = None  # keys in the first self-attention of the pass
         self._cross: dict[int, bool] = {}
         self._ends: dict[int, int] = {}
         self._plain: dict[int, bool] = {}  # modules without their own rules -> whether they belong to a decoder
@@ -142,7 +142,7 @@ class PositionTracker:
         if self._start is not None or keys == self._ends.get(id(module), -1) + queries:
             return True
         if self._main is None:
-            self._main = queries
+            self._main = keys  # fewer queries are a part of the tokens: a chunk of them, or pooled states
         return queries == keys == self._main
 
     def _sized(self, own: Sequence, size: int) -> Axis:

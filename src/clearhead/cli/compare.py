@@ -31,7 +31,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare the heads of two models over one text: which are alike, which differ, and where."""
-    given = reading.read_words(text, file)
+    given = reading.read_given(text, file, target=target)
     from clearhead.capture.models.folders import DEMO_NAME
     from clearhead.console import console
     from clearhead.views import comparison, terminal_comparison
@@ -39,17 +39,15 @@ def compare(
     from clearhead.views.page.html import page
 
     names = [None if name == "-" else name for name in (first, second)]
-    ours, theirs = (
-        reading.look(given, name, target=target, trust=trust_remote_code, label=name or "") for name in names
-    )
+    ours, theirs = (reading.look(given, name, trust=trust_remote_code, label=name or "") for name in names)
     result = comparison.compare(ours, theirs)
     place = (layer or 0, head or 0) if layer is not None or head is not None else None
     if html is not None:
-        words = given if isinstance(given, str) else None
         with reading.progress("drawing") as tell:
             content = page(
-                ours, text=words, model=names[0], target=target, second=theirs, layer=layer, head=head, progress=tell
-            )
+                ours, text=given.text, model=names[0], target=target, file=given.file, second=theirs, layer=layer,
+                head=head, progress=tell,
+            )  # fmt: skip
         output.write(html, content)
     if png is not None:
         output.draw_comparison(png, result, place)
@@ -60,7 +58,7 @@ def compare(
         screen.print(terminal_comparison.one_head(result, *place, screen.width))
     elif html is None and png is None:
         console().print(terminal_comparison.overview(result))
-    if not as_json and isinstance(given, str):
+    if not as_json and given.text is not None and given.file is None:
         output.tell_page(
-            lens_address(given, names[0], second=names[1] or DEMO_NAME, target=target, layer=layer, head=head)
+            lens_address(given.text, names[0], second=names[1] or DEMO_NAME, target=target, layer=layer, head=head)
         )

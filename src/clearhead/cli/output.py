@@ -23,8 +23,13 @@ def write(path: Path, content: str) -> None:
 def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
     """Write a figure of all heads, or of one head if a layer or a head is given."""
     plot = plotting()
-    single = layer is not None or head is not None
-    plot.save(plot.head(reading, layer or 0, head or 0) if single else plot.grid(reading), path)
+    if layer is None and head is None:
+        figure = plot.grid(reading)
+    else:
+        from clearhead.views.media.figure import head_figure
+
+        figure = head_figure(reading, layer or 0, head or 0)
+    plot.save(figure, path)
     printing.report(f"wrote {path}")
 
 

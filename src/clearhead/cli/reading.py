@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -34,6 +35,59 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", "
 NAMES: Final = 6  # layers named in a message
 
 Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a model is to read.
+
+    Attributes:
+        text: the text; None for a picture alone.
+        picture, sound: the file that the text is about, one at most.
+        target: the text given to the decoder of an encoder-decoder.
+    """
+
+    text: str | None
+    picture: Path | None = None
+    sound: Path | None = None
+    target: str | None = None
+
+    @property
+    def file(self) -> str | None:
+        """The path of the picture or sound, as typed."""
+        place = self.picture or self.sound
+        return None if place is None else str(place)
+
+
+def read_given(
+    text: str | None,
+    file: Path | None,
+    *,
+    picture: Path | None = None,
+    sound: Path | None = None,
+    target: str | None = None,
+) -> Given:
+    """Return what a command's arguments say is to be read.
+
+    Raises:
+        OptionError: a picture and a sound, or a text twice.
+        ModelError: the text cannot be read, or is empty.
+    """
+    if picture is None and sound is None:
+        words_or_picture = read_words(text, file)
+        return (
+            Given(words_or_picture, target=target)
+            if isinstance(words_or_picture, str)
+            else Given(None, words_or_picture, target=target)
+        )
+    if picture is not None and sound is not None:
+        raise OptionError("both --picture and --sound were given. No model here takes both: give one of them.")
+    words = None if text is None and file is None else read_text(text, file)
+    if sound is not None and target is not None:  # a speech model's decoder reads what is said
+        if words is not None:
+            raise OptionError("both a text and --target were given with a sound. Give the words once, as the text.")
+        words, target = target, None
+    return Given(words, picture, sound, target)
 
 
 def read_words(text: str | None, file: Path | None) -> str | Path:
@@ -88,20 +142,18 @@ def read_text(text: str | None, file: Path | None) -> str:
 
 
 def look(
-    words: str | Path,
+    given: Given,
     model: str | None,
     *,
-    target: str | None = None,
     trust: bool = False,
     max_bytes: int | None = None,
     label: str = "",
 ) -> "Reading":
-    """Read a text or a picture (a path) through a model and return the reading.
+    """Read a text, a picture, or a text with a picture or a sound through a model and return the reading.
 
     Args:
-        words: the text; for a model of pictures, the path of a picture.
+        given: from `read_given`.
         model: a folder or a cached name; None for the demo model.
-        target: the text given to the decoder of an encoder-decoder.
         trust: run the Python code that comes with the model.
         max_bytes: stop recording layers before their queries and keys take more.
         label: the model's name in the progress line.
@@ -115,24 +167,59 @@ def look(
     with progress(f"loading {label or 'the model'}"):
         loaded = capture.load(model, trust_remote_code=trust)
     with progress(f"reading through {loaded.name}") as tell, layers_run(loaded.model, tell):
-        if target is not None and not loaded.has_decoder:
-            raise ModelError(f"{loaded.name} is not an encoder-decoder of text, so it takes no --target. Leave it out.")
-        if loaded.reads == "pictures":
-            reading = capture.read_picture(loaded, words)
-        elif isinstance(words, Path):
-            more = " Its words and patches: docs/reference/observe.md, Pictures and sound." * _reads_both(loaded)
-            raise ModelError(
-                f"{loaded.name} reads text, and {words} is a picture. Give --model a model that reads pictures.{more}"
-            )
-        else:
-            reading = capture.read(loaded, words, target=target, max_bytes=max_bytes)
+        reading = _reading(loaded, given, max_bytes)
     check_not_empty(reading)
     return reading
 
 
-def _reads_both(loaded: "Loaded") -> bool:
-    """Whether a model of text takes pictures among its words."""
-    return hasattr(getattr(loaded.model, "config", None), "image_token_id")
+def _reading(loaded: "Loaded", given: Given, max_bytes: int | None) -> "Reading":
+    """Return the reading of what was given, by the function for this kind of model."""
+    from clearhead import capture
+
+    _check_suits(loaded, given)
+    if given.sound is not None:
+        return capture.read_sound(loaded, given.sound, given.text or "", max_bytes=max_bytes)
+    if given.picture is not None and loaded.reads == "pictures":
+        return capture.read_picture(loaded, given.picture)
+    if given.picture is not None:
+        return capture.read_with_picture(loaded, given.text or "", given.picture, max_bytes=max_bytes)
+    return capture.read(loaded, given.text or "", target=given.target, max_bytes=max_bytes)
+
+
+def _check_suits(loaded: "Loaded", given: Given) -> None:
+    """Check that a model reads what was given; the library says the rest.
+
+    Raises:
+        ModelError: it does not; the message names the options of this command.
+    """
+    name = loaded.name
+    if given.target is not None and not loaded.has_decoder:
+        raise ModelError(f"{name} is not an encoder-decoder of text, so it takes no --target. Leave it out.")
+    if loaded.reads == "sound":
+        if given.sound is None:
+            raise ModelError(
+                f"{name} hears sound. Give it a WAV file with --sound, and the words that are said in it: "
+                'clearhead see "the words" --sound speech.wav'
+            )
+        if given.text is None:
+            raise ModelError(f"{name} reads the words that are said in {given.sound}. Give them as the text.")
+    if given.picture is None:
+        return
+    if loaded.reads == "text" and not loaded.takes_picture:
+        lacking = ""
+        if hasattr(getattr(loaded.model, "config", None), "image_token_id"):
+            reason = loaded.no_picture or "its folder has no preprocessor_config.json"
+            lacking = f" {name} is a vision-language model, but cannot see: {reason.rstrip('.')}."
+        raise ModelError(
+            f"{name} reads text, and {given.picture} is a picture. Give --model a model of pictures.{lacking}"
+        )
+    if loaded.reads == "pictures" and given.text is not None:
+        raise ModelError(f"{name} sees the picture alone and reads no words. Leave the words out.")
+    if loaded.takes_picture and given.text is None:
+        raise ModelError(
+            f"{name} reads words about a picture. Give them too: "
+            f'clearhead see "what is in it?" --picture {given.picture}'
+        )
 
 
 def layer_number(reading: "Reading", given: str | None) -> int | None:

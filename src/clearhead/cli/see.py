@@ -16,6 +16,10 @@ def see(
         str | None, typer.Argument(help="The text to read, - for standard input, or the path of a picture.")
     ] = None,
     file: Annotated[Path | None, typer.Option(help="Read the text or the picture from this file.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="The picture that the text is about, or that a model of pictures sees.")
+    ] = None,
+    sound: Annotated[Path | None, typer.Option(help="The sound, a WAV file, in which the text is said.")] = None,
     target: Target = None,
     model: Model = None,
     layer: Annotated[
@@ -36,11 +40,11 @@ def see(
     trust_remote_code: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Show what every head of a model attends to in a text or a picture.
+    """Show what every head of a model attends to in a text, a picture, both together, or a sound and its words.
 
     Without --layer and --head, all heads are shown, small. With only one of the two, the other is 0.
     """
-    given = reading.read_words(text, file)
+    given = reading.read_given(text, file, picture=picture, sound=sound, target=target)
     from clearhead.console import console
     from clearhead.views import terminal
     from clearhead.views.checks import check_head
@@ -51,7 +55,7 @@ def see(
     from clearhead.views.rollout import rolled
 
     max_bytes = sizes.size(max_memory, "--max-memory")
-    result = reading.look(given, model, target=target, trust=trust_remote_code, max_bytes=max_bytes)
+    result = reading.look(given, model, trust=trust_remote_code, max_bytes=max_bytes)
     if rollout:
         result, layer, head = rolled(result), layer or "0", head or 0
     result = grouped(result, units)
@@ -59,9 +63,11 @@ def see(
     if number is not None or head is not None:
         check_head(result, number or 0, head or 0)
     if html is not None:
-        words = given if isinstance(given, str) else None
         with reading.progress("drawing") as tell:
-            content = page(result, text=words, model=model, target=target, layer=number, head=head, progress=tell)
+            content = page(
+                result, text=given.text, model=model, target=target, file=given.file, layer=number, head=head,
+                progress=tell,
+            )  # fmt: skip
         output.write(html, content)
     if png is not None:
         output.draw(png, result, number, head)
@@ -71,6 +77,6 @@ def see(
         console().print(terminal.score_table(result))
     elif html is None and png is None:
         terminal.show(result, console(), layer=number, head=head)
-    if not as_json and isinstance(given, str):
-        address = lens_address(given, model, target=target, layer=number, head=head, rollout=rollout, units=units)
+    if not as_json and given.text is not None and given.file is None:
+        address = lens_address(given.text, model, target=target, layer=number, head=head, rollout=rollout, units=units)
         output.tell_page(address)

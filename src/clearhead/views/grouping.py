@@ -14,7 +14,7 @@ from clearhead.matrix import AttentionMatrix
 from clearhead.messages import message
 
 if TYPE_CHECKING:
-    from clearhead.capture import Reading
+    from clearhead.capture import Grid, Reading
 
 UNITS: Final = ("tokens", "words", "lines")
 MOST: Final = 2**25  # weights between units, of all heads together: 134 MB
@@ -128,6 +128,8 @@ def grouped(reading: "Reading", units: str, *, progress: Callable[[int, int], No
         raise OptionError(message("a picture has patches, which make no words. Show its tokens."))
     pieces = reading.pieces or spaced(reading.tokens, reading.special)
     sides = {"input": groups(pieces, reading.special, units, reading.segments)}
+    if reading.sound is not None:  # frames make no words; those of the decoder do
+        sides["input"] = [range(place, place + 1) for place in range(len(reading.tokens))]
     if reading.decoder is not None:
         words = spaced(reading.decoder.tokens, reading.decoder.special)
         sides["decoder"] = groups(words, reading.decoder.special, units)
@@ -154,7 +156,13 @@ def grouped(reading: "Reading", units: str, *, progress: Callable[[int, int], No
         segments=[reading.segments[group[0]] for group in sides["input"]],
         decoder=decoder,
         pieces=None,
+        pictures=tuple(_moved(picture, sides["input"]) for picture in reading.pictures),
     )
+
+
+def _moved(picture: "Grid", places: list[range]) -> "Grid":
+    """Return a picture at its place among groups: each of its patches is a group of its own."""
+    return replace(picture, first=next(number for number, group in enumerate(places) if picture.first in group))
 
 
 def groups(

@@ -1,6 +1,6 @@
 """Find the strongest links: of a token, of a head, between words; and the link to open first."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +58,8 @@ def strongest(
 def between_words(reading: "Reading", count: int) -> list[Link]:
     """Return the largest weights between two different words, over all heads; special tokens do not count.
 
+    With a picture or a sound, they are those from a word to a patch or a moment.
+
     There is one link per head, so that a single sharp head does not fill the list.
     """
     kept = [strongest_links(matrix) for matrix in reading.record.values()]
@@ -88,7 +90,7 @@ def _topk(weights: "Tensor", count: int) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def first_link(reading: "Reading", links: list[StrongestLinks] | None = None) -> Link:
-    """Return the link to open first: the strongest between two words that are not neighbours.
+    """Return the link to open first: the strongest between two words that are not neighbours, or to a patch or moment.
 
     The words are at least four tokens apart if the text has such a pair, else as near to that as possible. `links`: the
     strongest links of every layer, if they are already known.
@@ -103,7 +105,23 @@ def first_link(reading: "Reading", links: list[StrongestLinks] | None = None) ->
 
 
 def _axes(reading: "Reading") -> list[tuple[TokenAxis, TokenAxis]]:
-    return [token_axes(reading, name) for name in reading.record]
+    """Return the axes of each layer, with all tokens marked special that a telling link does not begin or end at."""
+    axes = [token_axes(reading, name) for name in reading.record]
+    if not reading.pictures and reading.sound is None:
+        return axes
+    patches = {place for picture in reading.pictures for place in picture.places()}
+    return [
+        (
+            replace(queries, special=[True] * len(queries.tokens)) if _is_heard(reading, queries) else queries,
+            replace(keys, special=[not _is_heard(reading, keys) and place not in patches for place in keys.positions]),
+        )
+        for queries, keys in axes
+    ]
+
+
+def _is_heard(reading: "Reading", axis: TokenAxis) -> bool:
+    """Return whether an axis runs along the frames of a sound."""
+    return reading.sound is not None and axis.sequence == "input"
 
 
 def _between_words(kept: list[StrongestLinks], axes: list[tuple[TokenAxis, TokenAxis]], *, least: int) -> list[Link]:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from clearhead.views.links import LINKS
 from clearhead.views.maps import numbers
+from clearhead.views.media.looks import pictures_of
 from clearhead.views.score_tables import Table, tables
 from clearhead.views.token_axes import TokenAxis, token_axes
 
@@ -23,10 +24,12 @@ def listing(reading: "Reading", *, layer: int | None = None, head: int | None = 
         layer, head: only these; None: all.
     Returns:
         `format`, `model`, `tokens`, `decoder_tokens` (for an encoder-decoder with a target), `note` (what is not
-        shown), `missed`; `layers`, each with its `name` and the tokens and positions of its `queries` and `keys`; and
-        `heads`, each with its `layer`, `name`, `head`, `scores` (see scores.py) and `links`: for each query its
-        strongest keys as `[key, weight]`, largest first, with keys counted along the layer's own keys. If both layer
-        and head are given, the head also has `weights`, the rows of the whole matrix, if they are at most a million.
+        shown), `missed`; `pictures` (each with the token of its `first` patch, `rows`, `cols` and `row_gap`) and
+        `sound` (the `seconds` of a token and the `duration`; None without sound); `layers`, each with its `name` and
+        the tokens and positions of its `queries` and `keys`; and `heads`, each with its `layer`, `name`, `head`,
+        `scores` (see scores.py) and `links`: for each query its strongest keys as `[key, weight]`, largest first, with
+        keys counted along the layer's own keys. If both layer and head are given, the head also has `weights`, the rows
+        of the whole matrix, if they are at most a million.
     """
     scores = tables(reading)
     heads = [
@@ -45,6 +48,13 @@ def listing(reading: "Reading", *, layer: int | None = None, head: int | None = 
         "tokens": list(reading.tokens),
         "decoder_tokens": None if reading.decoder is None else list(reading.decoder.tokens),
         "note": reading.note,
+        "pictures": [
+            {"first": grid.first, "rows": grid.rows, "cols": grid.cols, "row_gap": grid.row_gap}
+            for grid in pictures_of(reading)
+        ],
+        "sound": None
+        if reading.sound is None
+        else {"seconds": reading.sound.seconds, "duration": reading.sound.duration},
         "layers": [
             {"name": name, **{side: _axis(line) for side, line in zip(("queries", "keys"), axes, strict=True)}}
             for name, axes in ((name, token_axes(reading, name)) for name in reading.record)

@@ -11,6 +11,7 @@ from clearhead.printing import count
 from clearhead.views.checks import check_head
 from clearhead.views.links import LINKS, Link, between_words, strongest
 from clearhead.views.maps import Array, hidden, tiles
+from clearhead.views.media.in_terminal import over_media
 from clearhead.views.score_tables import tables
 from clearhead.views.token_axes import TokenAxis, layer_token_axes, token_axes
 
@@ -46,9 +47,10 @@ def show(reading: "Reading", console: Console, *, layer: int | None = None, head
 
 def overview(reading: "Reading", width: int = 80) -> RenderableType:
     """Show the tokens, all heads as small maps (layers down, heads across), and the strongest links between words."""
-    tokens = Text("  ").join(Text(_shown(token, 20), style="bold") for token in reading.tokens[:200])
-    if len(reading.tokens) > 200:
-        tokens.append(f"  … and {len(reading.tokens) - 200} more", style=QUIET)
+    names = _without_patches(reading)
+    tokens = Text("  ").join(Text(_shown(token, 20), style="bold") for token in names[:200])
+    if len(names) > 200:
+        tokens.append(f"  … and {len(names) - 200} more", style=QUIET)
     links = between_words(reading, LINKS)
     parts: list[RenderableType] = [_title(reading), tokens]
     if reading.decoder is not None:
@@ -56,11 +58,9 @@ def overview(reading: "Reading", width: int = 80) -> RenderableType:
         parts += [Text.assemble(("decoder:  ", QUIET), decoder)]
     parts += [Text(), *_grid(reading, width), Text()]
     if links:
-        parts += [
-            Text("Strongest links between two words, one per head", style="bold"),
-            *_lines(reading, links),
-            Text(),
-        ]
+        which = "from a word to a patch" if reading.pictures else "between two words"
+        which = "from a word to a moment" if reading.sound is not None else which
+        parts += [Text(f"Strongest links {which}, one per head", style="bold"), *_lines(reading, links), Text()]
         best = links[0]
         parts.append(Text(f"Open a head: --layer {best.layer} --head {best.head}", style=QUIET))
     if reading.note:
@@ -108,6 +108,7 @@ def one_head(reading: "Reading", layer: int, head: int, width: int = 80) -> Rend
         Text(),
         Text("Strongest links", style="bold"),
         *_lines(reading, links, where=False),
+        *over_media(reading, layer, head, width),
     )
 
 
@@ -122,6 +123,17 @@ def score_table(reading: "Reading", count: int = 6) -> RenderableType:
             line = Text(f"  layer {layer:>2}, head {head:>2}  {value:8.3f}  ")
             parts.append(line.append("█" * round(24 * value / most), style=WEIGHT))
     return Group(*parts)
+
+
+def _without_patches(reading: "Reading") -> list[str]:
+    """Return the tokens, with one name for all patches of a picture, or for all frames of a sound."""
+    if reading.sound is not None:
+        return [f"[sound,\u00a0{reading.sound.duration:.2f}\u00a0s]"]
+    names, start = [], 0
+    for picture in reading.pictures:
+        names += [*reading.tokens[start : picture.first], f"[{picture.rows}\u00a0×\u00a0{picture.cols}\u00a0patches]"]
+        start = picture.stop
+    return names + list(reading.tokens[start:])
 
 
 def _title(reading: "Reading") -> Text:

@@ -243,7 +243,7 @@ def test_what_is_kept_in_a_folder_that_was_there_is_private_too(tmp_path: Path, 
         secret_in(data)
         Locks(data / "locks")
         readings = Readings(folder=data / "lens")
-        readings.add_picture(b"a picture")
+        readings.add_upload(b"a picture")
         with _alone(data / "proofs"):
             pass
     finally:

@@ -150,7 +150,7 @@ def test_a_new_password_and_a_removal_end_every_session(shared: TestClient) -> N
     accounts(shared).remove("ada")
     assert elsewhere.client.get("/progress").status_code == 401
     elsewhere.log_in("ada", WORD + "2", 401)
-    with pytest.raises(OptionError, match="here already"):
+    with pytest.raises(OptionError, match="already has an account"):
         accounts(shared).add("ada")
 
 
@@ -233,7 +233,7 @@ def test_the_command_invites_lists_resets_and_removes(tmp_path: Path) -> None:
     assert "/join/" in run("reset", "ada")
     run("remove", "ada")
     assert run("list") == "ada  removed\n"
-    assert "here already" in run("add", "ada", code=2)
+    assert "already has an account" in run("add", "ada", code=2)
     assert "there are: ada" in run("remove", "bob", code=2)
     assert "cannot be a name" in run("add", "<b>", code=2)
 

@@ -126,7 +126,7 @@ def test_what_the_lens_was_asked_is_known_to_the_other_process(tmp_path: Path) -
     here, there = Readings(folder=tmp_path / "lens"), Readings(folder=tmp_path / "lens")
     wanted = reading_request("It was too tired", "induction", rollout=True)
     here._share(f"{wanted.key}.json", b"")
-    key = here.add_picture(b"a picture")
+    key = here.add_upload(b"a picture")
     assert there._picture(key) == b"a picture"
     with pytest.raises(ModelError, match="not kept"):
         there._picture("../../secret")

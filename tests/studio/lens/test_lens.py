@@ -252,7 +252,7 @@ def picture(size=28):
 def test_an_uploaded_picture_is_read_and_forgotten_pictures_are_reported(client, vit):
     key = posted(client, "/lens/picture", content=picture())["key"]
     last = posted(client, "/lens/read", picture=key, model=str(vit))[-1]
-    shown = last["payload"]["picture"]
+    (shown,) = last["payload"]["pictures"]
     assert (shown["rows"], shown["cols"], shown["first"]) == (7, 7, 1)
     assert shown["src"].startswith("data:image/jpeg;base64,")
     question = json.dumps({"kind": "row", "layer": 1, "head": 2, "token": 9, "side": "query"})

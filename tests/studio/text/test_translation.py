@@ -53,7 +53,9 @@ REFUSING = (
     "capture/models/folders.py",
     "capture/models/loading.py",
     "capture/models/reading.py",
-    "capture/models/pictures.py",
+    "capture/models/input_checks.py",
+    "capture/media/sound.py",
+    "capture/media/pictures.py",
     "views/checks.py",
 )
 # Modules that speak in the terminal, or to the author of a pack: in English, like every command.

@@ -33,19 +33,48 @@ class OutputProjection:
     def weight(self, width: int) -> Tensor:
         """Return (H, D_v, E): the part of the weight for each recorded head, with heads of `width` values.
 
+        A weight that dequantises itself (torchao), or of which this process holds all that its heads need (DTensor), is
+        read as numbers.
+
         Raises:
-            CaptureError: the layer is quantised and keeps codes, not numbers.
+            CaptureError: the layer is quantised and keeps codes, or its weight is sharded over processes.
         """
-        weight: Any = self.module.weight
-        if not weight.is_floating_point():
-            raise CaptureError(
-                f"the output projection is quantised: {type(self.module).__name__} keeps its weight as {weight.dtype}, "
-                "which are codes. Dequantise it, and give it yourself: record[layer].value_weighted(out_weight=…), or "
-                "record.z(layer) @ its part of each head."
-            )
+        weight = _as_numbers(self.module, self.total * width)
         whole = weight if type(self.module).__name__ == "Conv1D" else weight.mT
-        parts = whole.detach().reshape(self.total, width, -1)
+        parts = whole.reshape(self.total, width, -1)
         return parts if self.heads is None else parts[self.heads]
+
+
+def _as_numbers(module: nn.Module, merged: int) -> Tensor:
+    """Return the weight of a projection as a plain tensor; its input has `merged` features.
+
+    Raises:
+        CaptureError: it is codes without a `dequantize`, or sharded.
+    """
+    kept: Any = module.weight
+    weight = kept
+    name, axis = type(module).__name__, 0 if type(module).__name__ == "Conv1D" else 1
+    if hasattr(weight, "to_local"):  # a DTensor
+        weight = weight.detach().to_local()
+        if weight.shape[axis] != merged or weight.shape[1 - axis] != kept.shape[1 - axis]:
+            raise CaptureError(
+                f"the output projection is sharded: this process holds {tuple(weight.shape)} of {name}'s weight "
+                f"{tuple(kept.shape)}. Gather it on every rank, weight.full_tensor(), and give it yourself: "
+                "record[layer].value_weighted(out_weight=…), or record.z(layer) @ its part of each head."
+            )
+    if type(weight) not in (Tensor, nn.Parameter) and weight.is_floating_point():  # a subclass, such as torchao's
+        try:
+            weight = weight.dequantize()
+        except (NotImplementedError, RuntimeError, TypeError, AttributeError):
+            weight = kept
+    if type(weight) not in (Tensor, nn.Parameter) or not weight.is_floating_point():
+        raise CaptureError(
+            f"the output projection is quantised: {name} keeps its weight as "
+            f"{weight.dtype if type(weight) in (Tensor, nn.Parameter) else type(weight).__name__}, which are codes. "
+            "Dequantise it, and give it yourself: record[layer].value_weighted(out_weight=…), or record.z(layer) @ its "
+            "part of each head."
+        )
+    return weight.detach()
 
 
 class ProjectionFinder:
@@ -107,7 +136,8 @@ class ProjectionFinder:
         name, own, shape = self._waiting
         out = after_edits(own).detach().reshape(*shape, -1)
         self._left -= 1
-        merged = args[0].detach()
+        merged: Any = args[0].detach()
+        merged = merged.to_local() if hasattr(merged, "to_local") else merged  # tensor parallel: this rank's heads
         width = out.shape[2] * out.shape[3]
         fits = merged.shape[-1] == width and merged.numel() == out.numel() and merged.dtype == out.dtype
         if fits and torch.equal(merged.reshape(out.shape), out):

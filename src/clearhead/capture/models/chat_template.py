@@ -21,19 +21,28 @@ with open("given") as file:
 """
 
 
-def as_message(loaded: Loaded, prompt: str) -> str:
+def has_chat_template(loaded: Loaded) -> bool:
+    """Return whether a model has a chat template, of its processor or of its tokenizer."""
+    return bool(getattr(loaded.processor, "chat_template", None) or getattr(loaded.tokenizer, "chat_template", None))
+
+
+def as_message(loaded: Loaded, prompt: str, *, picture: bool = False) -> str:
     """Return a prompt in the chat template of a model, as a user's message, up to where the answer begins.
+
+    With `picture`, the message has a picture before the prompt.
 
     If this machine cannot confine programs, the template runs in this process, without a limit.
 
     Raises:
         ModelError: the template raises an error, or takes more than `LIMITS`.
     """
-    turns = [{"role": "user", "content": prompt}]
+    content: Any = [{"type": "image"}, {"type": "text", "text": prompt}] if picture else prompt
+    turns = [{"role": "user", "content": content}]
     tokenizer = loaded.tokenizer
+    template = (picture and loaded.processor.chat_template) or tokenizer.get_chat_template()
     if not sandbox.available():
-        return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
-    given = {"turns": turns, "template": tokenizer.get_chat_template(), "tokens": _special_tokens(tokenizer)}
+        return str(tokenizer.apply_chat_template(turns, template, add_generation_prompt=True, tokenize=False))
+    given = {"turns": turns, "template": template, "tokens": _special_tokens(tokenizer)}
     outcome = sandbox.run(
         _PROGRAM, files=[("given", json.dumps(given).encode())], limits=LIMITS, want=[("text", "")],
         preload=(_RENDERER,), owner="chat template",

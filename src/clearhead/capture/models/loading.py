@@ -16,6 +16,7 @@ from clearhead.capture.attention_modules import attention_modules
 from clearhead.capture.models.folders import DEMO_NAME, UNTRAINED_NAME, demo_folder, folder_or_name, is_chat_name
 from clearhead.capture.models.library_messages import clean_library_messages, without_unused_weights
 from clearhead.capture.models.model_files import check_model_files
+from clearhead.capture.models.processors import SOUND_MODELS, picture_and_text_processor
 from clearhead.errors import ClearheadError, ModelError
 from clearhead.extras import missing, needs
 from clearhead.local_models.chat_model import CHAT_NAME
@@ -28,14 +29,15 @@ _LIBRARIES = ("safetensors", "PIL", "tokenizers", "huggingface_hub")  # imported
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model ready to read texts or pictures.
+    """A model ready to read texts, pictures, texts with a picture, or sound.
 
     Attributes:
         model: the network, in eval mode.
         tokenizer: its tokenizer; None for a model of pictures.
         name: its display name.
         max_length: the maximum number of tokens, special ones included.
-        processor: turns a picture into the model's input; None for a model of text.
+        processor: turns a picture or a sound into the model's input; None for a model of text.
+        no_picture: why a vision-language model takes no picture here, if it does not.
         writer: the same network with its language modelling head, for writing; None without one.
     """
 
@@ -45,11 +47,21 @@ class Loaded:
     max_length: int
     processor: Any = None
     writer: nn.Module | None = None
+    no_picture: str | None = None
 
     @property
-    def reads(self) -> Literal["text", "pictures"]:
-        """What the model reads, "text" or "pictures": whether to call `read` or `read_picture`."""
-        return "text" if self.processor is None else "pictures"
+    def reads(self) -> Literal["text", "pictures", "sound"]:
+        """What the model reads: whether to call `read`, `read_picture` or `read_sound`."""
+        if self.processor is None:
+            return "text"
+        if self.tokenizer is None:
+            return "pictures"
+        return "sound" if hasattr(self.processor, "sampling_rate") else "text"
+
+    @property
+    def takes_picture(self) -> bool:
+        """Whether it reads a text with a picture in it: whether to call `read_with_picture`."""
+        return self.reads == "text" and self.processor is not None
 
     @property
     def has_decoder(self) -> bool:
@@ -59,7 +71,7 @@ class Loaded:
 
 
 def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = False) -> Loaded:
-    """Load a Hugging Face model that is already on this machine: one that reads texts, or one that reads pictures.
+    """Load a Hugging Face model that is already on this machine: it reads texts, pictures, both, or sound (Whisper).
 
     Weights are read from safetensors alone, and nothing is downloaded.
 
@@ -160,15 +172,13 @@ def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained
         if made_as is AutoModelForCausalLM:
             has_head = not any(name.startswith(_HEADS) for name in how["missing_keys"])
             model, writer = model.base_model, model if has_head else None
-    if hasattr(model, "vision_model") and hasattr(model, "text_model") and not hasattr(config, "image_token_id"):
-        model = model.vision_model  # CLIP-like: only the vision half attends over patches
-    if getattr(config, "is_encoder_decoder", False) and model.main_input_name == "pixel_values":
-        model = model.get_encoder()  # the decoder writes captions, which are not needed
-    if model.main_input_name not in ("input_ids", "pixel_values"):
+    model = _seeing_part(model, config)
+    hears = config.model_type in SOUND_MODELS
+    if model.main_input_name not in ("input_ids", "pixel_values") and not hears:
         raise ModelError(
             message(
-                "%(model)s reads %(input)s (sound, or another kind of signal), neither text nor pictures. Use "
-                "clearhead.observe on it, with the inputs it takes.",
+                "%(model)s reads %(input)s, a signal that is neither text nor a picture nor the sound of a Whisper. "
+                "Use clearhead.observe on it, with the inputs it takes.",
                 model=name,
                 input=model.main_input_name,
             )
@@ -177,8 +187,52 @@ def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained
         processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **local)
         return Loaded(model=model, tokenizer=None, name=name, max_length=10**9, processor=processor)
     tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+    processor, no_picture = _picture_processor(folder, config, tokenizer, local)
+    if hears:
+        processor = _feature_extractor(folder, name, local)
     length = _max_length(config, tokenizer)
-    return Loaded(model=model, tokenizer=tokenizer, name=name, max_length=length, writer=writer)
+    return Loaded(model, tokenizer, name, length, processor, writer, no_picture)
+
+
+def _seeing_part(model: Any, config: Any) -> Any:
+    """Return the part of a model of pictures that attends over patches; any other model as it is."""
+    if hasattr(model, "vision_model") and hasattr(model, "text_model") and not hasattr(config, "image_token_id"):
+        return model.vision_model  # CLIP-like
+    if getattr(config, "is_encoder_decoder", False) and model.main_input_name == "pixel_values":
+        return model.get_encoder()  # the decoder writes captions, which are not needed
+    return model
+
+
+def _picture_processor(
+    folder: str | Path, config: Any, tokenizer: Any, local: dict[str, Any]
+) -> tuple[Any, str | None]:
+    """Return a vision-language model's processor, or None and why it takes no picture here: it still reads texts."""
+    if getattr(config, "image_token_id", getattr(config, "image_token_index", None)) is None:
+        return None, None
+    try:
+        return picture_and_text_processor(folder, config, tokenizer, local), None
+    except (ImportError, OSError, ValueError, TypeError, AttributeError) as error:
+        return None, str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _feature_extractor(folder: str | Path, name: str, local: dict[str, Any]) -> Any:
+    """Return what turns a sound into the input of a speech model.
+
+    Raises:
+        ModelError: the folder does not say how.
+    """
+    from transformers import AutoFeatureExtractor
+
+    try:
+        return AutoFeatureExtractor.from_pretrained(folder, **local)
+    except OSError as error:
+        raise ModelError(
+            message(
+                "%(model)s hears sound, and its folder has no preprocessor_config.json, which says how to prepare one. "
+                "Copy that file from the model too.",
+                model=name,
+            )
+        ) from error
 
 
 def _is_causal(config: Any, causal_models: Any) -> bool:
@@ -241,6 +295,7 @@ def _max_length(config: Any, tokenizer: Any) -> int:
     limits = [
         getattr(config, "max_position_embeddings", None),
         getattr(config, "n_positions", None),
+        getattr(config, "max_target_positions", None),  # Whisper's decoder
         getattr(tokenizer, "model_max_length", None),
     ]
     known = [int(limit) for limit in limits if limit is not None and 0 < limit < 10**9]

@@ -1,7 +1,5 @@
 """read(): run a text through a model; its tokens name the rows and columns of the record."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -9,11 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clearhead.capture.models.input_checks import (
+    check_characters,
+    check_length,
+    check_no_picture_token,
+    check_vocabulary,
+    running,
+)
 from clearhead.capture.models.loading import Loaded
 from clearhead.capture.models.token_text import letters, pieces_of
 from clearhead.capture.observing import observe
 from clearhead.capture.record import Record
-from clearhead.errors import ClearheadError, ModelError
+from clearhead.errors import ModelError
 from clearhead.messages import Message, message
 
 UNKNOWN_SHOWN = 5  # parts of a text that a note names
@@ -22,18 +27,45 @@ _STARTS = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The grid of patches of a picture: token `first + r * cols + c` is the patch in row r and column c.
+    """The grid of patches of a picture: token `first + r * (cols + row_gap) + c` is the patch in row r and column c.
 
     Attributes:
         rows, cols: patches down and across.
         first: the number of tokens before the patches.
         pixels: (height, width, 3) uint8, the picture as the model saw it; height is a multiple of rows, width of cols.
+        row_gap: the number of other tokens between two rows.
     """
 
     rows: int
     cols: int
     first: int
     pixels: Tensor
+    row_gap: int = 0
+
+    @property
+    def stop(self) -> int:
+        """The token after the last patch."""
+        return self.first + self.rows * (self.cols + self.row_gap) - self.row_gap
+
+    def places(self) -> list[int]:
+        """Return the tokens of the patches, row by row."""
+        step = self.cols + self.row_gap
+        return [self.first + row * step + col for row in range(self.rows) for col in range(self.cols)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """The sound that a model heard: token i is the frame from `i * seconds` to `(i + 1) * seconds`.
+
+    Attributes:
+        seconds: the duration of a frame.
+        duration: the duration of the sound; the model hears silence after it.
+        peaks: (frames,) float32, the largest amplitude in each frame, 0 to 1.
+    """
+
+    seconds: float
+    duration: float
+    peaks: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +79,19 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The result of `read` and `read_picture`.
+    """The result of `read`, `read_picture`, `read_with_picture` and `read_sound`.
 
     Attributes:
         record: module name -> AttentionMatrix, in layer order: (1, H, L, L), except for a decoder's attention.
-        tokens: the text of the L tokens, special ones included; for a picture, "r,c" for a patch.
+        tokens: the text of the L tokens, special ones included; for a picture, "r,c" for a patch; for a sound, the
+            moment at which a frame begins.
         model_name: the display name of the model.
         token_ids: the L ids; for a picture, 0..L - 1, because patches do not repeat.
         special: for each token, whether the tokenizer or the model added it ([CLS], [SEP] and the like).
         segments: for each token, 0 for the first text and 1 for the second.
-        grid: the grid of patches of a picture; None for a text.
+        grid: the grid of patches of a model of pictures; None for any other.
+        pictures: the pictures among the tokens of a text, in its order, each tile of a picture for itself.
+        sound: the sound whose frames the tokens are; None for any other model.
         decoder: the decoder's input, for an encoder-decoder with a target; None for any other model.
         note: a sentence about parts of the model that are not shown; None if all are.
         pieces: for each token, the text it was made from, with the space before it; None if the tokenizer does not say.
@@ -72,6 +107,8 @@ class Reading:
     decoder: Target | None = None
     note: str | None = None
     pieces: list[str] | None = None
+    pictures: tuple[Grid, ...] = ()
+    sound: Sound | None = None
 
 
 def read(
@@ -105,9 +142,9 @@ def read(
     encoded = loaded.tokenizer(text, second, return_tensors="pt", return_special_tokens_mask=True, verbose=False)
     special = encoded.pop("special_tokens_mask")[0].bool().tolist()
     ids = encoded["input_ids"][0].tolist()
-    _check_length(loaded, len(ids))
-    _check_vocabulary(loaded, ids)
-    decoder = None if target is None else _target(loaded, target)
+    check_length(loaded, len(ids))
+    check_vocabulary(loaded, ids)
+    decoder = None if target is None else decoder_input(loaded, target)
     with running(loaded, "text"), torch.inference_mode(), observe(loaded.model, max_bytes=max_bytes) as record:
         _run(loaded, encoded, decoder)
     lost = unknown_note(loaded, ids, encoded if encoded.is_fast and second is None else None, text)
@@ -131,13 +168,21 @@ def read(
 
 
 def _check_texts(loaded: Loaded, text: str, second: str | None, target: str | None) -> None:
-    if loaded.reads != "text":
+    if loaded.reads == "pictures":
         raise ModelError(
             message(
                 "%(model)s reads pictures, not text. Give it a picture, or choose a model that reads text.",
                 model=loaded.name,
             )
         )
+    if loaded.reads == "sound":
+        raise ModelError(
+            message(
+                "%(model)s hears sound, and was given only words. Give it a sound, with the words that are said in it.",
+                model=loaded.name,
+            )
+        )
+    check_no_picture_token(loaded, text)
     for value, refused in (
         (text, message("text is empty. Give at least one word.")),
         (second, message("second is empty. Give at least one word.")),
@@ -145,6 +190,7 @@ def _check_texts(loaded: Loaded, text: str, second: str | None, target: str | No
     ):
         if value is not None and not value.strip():
             raise ModelError(refused)
+        check_characters(value or "")
     if target is not None and not loaded.has_decoder:
         raise ModelError(
             message(
@@ -192,78 +238,19 @@ def unknown_note(loaded: Loaded, ids: list[int], encoded: Any = None, text: str 
     )
 
 
-def _check_vocabulary(loaded: Loaded, ids: list[int]) -> None:
-    known = _vocabulary(loaded.model)
-    if known is not None and max(ids) >= known:
-        raise ModelError(
-            message(
-                "the tokenizer of %(model)s gives token %(token)s, and the model knows %(known)s tokens. Tokenizer and "
-                "weights belong to different models: copy both from one.",
-                model=loaded.name,
-                token=max(ids),
-                known=known,
-            )
-        )
-
-
-def _vocabulary(model: torch.nn.Module) -> int | None:
-    """Return the number of tokens that have an embedding; None if the model does not say."""
-    try:
-        count = getattr(model.get_input_embeddings(), "num_embeddings", None)  # type: ignore[operator]
-    except (AttributeError, NotImplementedError):
-        return None
-    return count if isinstance(count, int) else None
-
-
-@contextmanager
-def running(loaded: Loaded, input_kind: str) -> Iterator[None]:
-    """Turn an error that the model raises into one sentence.
+def decoder_input(loaded: Loaded, target: str) -> Target:
+    """Return the decoder's input for a target: the start token, then the target's tokens without an end token.
 
     Raises:
-        ModelError: the model raised an error of Python or torch; the message quotes its first line.
+        ModelError: the target is too long for the model.
     """
-    try:
-        yield
-    except ClearheadError:
-        raise
-    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError, ArithmeticError) as error:
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ModelError(
-            message(
-                "%(model)s cannot be run on a %(what)s alone: %(why)s Use clearhead.observe on it, with the inputs it "
-                "takes.",
-                model=loaded.name,
-                what=input_kind,
-                why=first if first.endswith((".", "!", "?")) else f"{first}.",
-            )
-        ) from error
-
-
-def _check_length(loaded: Loaded, length: int, name: Message | None = None) -> None:
-    if not length:
-        raise ModelError(message("the tokenizer made no token of the text. Give at least one word."))
-    if length > loaded.max_length:
-        raise ModelError(
-            message(
-                "%(name)s is %(length)s tokens long and %(model)s takes at most %(most)s (special tokens included). "
-                "Cut %(more)s tokens.",
-                name=name or message("the text"),
-                length=length,
-                model=loaded.name,
-                most=loaded.max_length,
-                more=length - loaded.max_length,
-            )
-        )
-
-
-def _target(loaded: Loaded, target: str) -> Target:
-    """Return the decoder's input for a target: the start token, then the target's tokens without an end token."""
     ids = loaded.tokenizer(text_target=target, verbose=False)["input_ids"]
     numbers = [getattr(loaded.model.config, name, None) for name in _STARTS]
     start = next((number for number in numbers if number is not None), 0)
     ends = ids and ids[-1] == loaded.tokenizer.eos_token_id
-    ids = [int(start), *(ids[:-1] if ends else ids)]
-    _check_length(loaded, len(ids), message("the target"))
+    ids = ids[:-1] if ends else ids
+    ids = ids if ids[:1] == [start] else [int(start), *ids]  # Whisper's tokenizer begins with it
+    check_length(loaded, len(ids), message("the target"))
     special = set(loaded.tokenizer.all_special_ids)
     return Target(
         tokens=letters(loaded.tokenizer, ids),

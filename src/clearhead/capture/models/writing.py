@@ -12,8 +12,8 @@ from torch import Tensor
 from clearhead.capture.generation.continued import continued
 from clearhead.capture.models.chat_template import as_message
 from clearhead.capture.models.continuation import Continuation
+from clearhead.capture.models.input_checks import running
 from clearhead.capture.models.loading import Loaded
-from clearhead.capture.models.reading import running
 from clearhead.capture.observing import observe
 from clearhead.capture.record import Record
 from clearhead.errors import ModelError

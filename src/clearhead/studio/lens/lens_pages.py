@@ -1,4 +1,4 @@
-"""Routes of the Lens: any text or picture through a real model, with every head to look at.
+"""Routes of the Lens: any text, picture or sound through a real model, with every head to look at.
 
 The page is sent at once and its script requests the data, so loading a model delays nothing. Without JavaScript the
 page redirects to `plain=1`, which shows the same numbers as tables and one picture.
@@ -58,6 +58,7 @@ class Wanted(BaseModel):
     second: str = ""
     target: str = ""
     units: str = "tokens"
+    sound: str = ""
 
 
 class Consent(BaseModel):
@@ -220,13 +221,13 @@ def save(
 
 @router.post("/lens/picture")
 async def picture(request: Request, kept: Kept) -> Response:
-    """Keep an uploaded picture (the request's body) while the studio runs, and return its `key`."""
+    """Keep an uploaded picture or sound (the request's body) while the studio runs, and return its `key`."""
     if HEADER not in request.headers:  # a form, whose body was read for its token
-        return JSONResponse({"error": _("a picture is sent by the page. Reload it and choose the file again.")}, 422)
+        return JSONResponse({"error": _("a file is sent by the page. Reload it and choose the file again.")}, 422)
     content = await request.body()
     if not content:
-        return JSONResponse({"error": _("the picture is empty. Choose another file.")}, status_code=422)
-    return JSONResponse({"key": kept.add_picture(content)})
+        return JSONResponse({"error": _("the file is empty. Choose another one.")}, status_code=422)
+    return JSONResponse({"key": kept.add_upload(content)})
 
 
 @router.post("/lens/trust")
@@ -253,7 +254,7 @@ def _payload(kept: Readings, requested: ReadingRequest, tell: Tell) -> dict[str,
 
     reading, second = kept.both(requested, tell)
     tell("drawing", 0, len(reading.record))
-    text = requested.text if not requested.picture else None
+    text = None if reading.grid is not None else requested.text  # a model of pictures reads no words
     described = payload(
         reading,
         text=text,

@@ -1,4 +1,4 @@
-"""A request to the Lens: one text or picture through one model, and how to show it."""
+"""A request to the Lens: one text, picture or sound through one model, and how to show it."""
 
 import hashlib
 from dataclasses import astuple, dataclass, replace
@@ -10,16 +10,17 @@ from clearhead.studio.text.translation import _
 
 @dataclass(frozen=True, slots=True)
 class ReadingRequest:
-    """One text or one picture through one model.
+    """One text, one picture, or a text with a picture or a sound, through one model.
 
     Attributes:
-        text: the text; ignored if there is a picture.
+        text: the text; a model of pictures ignores it.
         model: a folder or a cached name; None for the demo model.
         picture: the key of an uploaded picture, or "".
         rollout: all layers as one map.
         second: another model to compare with, named as `model` is; "" for none.
         target: the decoder's input of an encoder-decoder; "" for none.
         units: whether weights are shown between "tokens", "words" or "lines".
+        sound: the key of an uploaded sound, in which the text is said, or "".
     """
 
     text: str
@@ -29,6 +30,7 @@ class ReadingRequest:
     second: str = ""
     target: str = ""
     units: str = "tokens"
+    sound: str = ""
 
     @property
     def key(self) -> str:
@@ -54,6 +56,7 @@ def reading_request(
     second: str = "",
     target: str = "",
     units: str = "tokens",
+    sound: str = "",
 ) -> ReadingRequest:
     """Return the request of a form, checked.
 
@@ -63,7 +66,7 @@ def reading_request(
     """
     fitting("lens", text)
     fitting("lens", target)
-    for name in (model, second, picture, units):
+    for name in (model, second, picture, units, sound):
         fitting("name", name)
     for value in (text, model, second, target):
         try:
@@ -73,8 +76,9 @@ def reading_request(
                 _("the text holds half of a character, which no tokenizer can read. Type it again.")
             ) from error
     return ReadingRequest(
-        text.strip(), model.strip() or None, picture.strip(), rollout, second.strip(), target.strip(), units.strip()
-    )
+        text.strip(), model.strip() or None, picture.strip(), rollout, second.strip(), target.strip(), units.strip(),
+        sound.strip(),
+    )  # fmt: skip
 
 
 def digest(content: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Cache of the Lens: the last few models, readings and uploaded pictures, in the memory of this process."""
+"""Cache of the Lens: the last few models, readings and uploaded files, in the memory of this process."""
 
 import json
 import os
@@ -25,7 +25,7 @@ Tell = Callable[[str, int, int], None]  # called with the current task and its p
 
 MODELS: Final = 2
 LATEST: Final = 6
-PICTURES: Final = 8
+UPLOADS: Final = 8
 SHARED: Final = 400  # number of files that processes share
 KEY: Final = re.compile(r"[0-9a-f]{32}(\.json)?")
 
@@ -36,7 +36,7 @@ class Readings:
     Args:
         only: the names of the models that may be used; None allows every name and folder. A shared studio allows only
             its own, so that nobody opens a folder of the server or runs a model's code on it.
-        folder: where requests and pictures are stored too, for the other processes of the same studio.
+        folder: where requests and uploads are stored too, for the other processes of the same studio.
     """
 
     def __init__(self, only: Collection[str] | None = None, folder: Path | None = None) -> None:
@@ -45,7 +45,7 @@ class Readings:
         self._models: OrderedDict[tuple[str | None, bool], Loaded] = OrderedDict()
         self._readings: OrderedDict[ReadingRequest, Reading] = OrderedDict()
         self._requests: OrderedDict[str, ReadingRequest] = OrderedDict()
-        self._pictures: OrderedDict[str, bytes] = OrderedDict()
+        self._uploads: OrderedDict[str, bytes] = OrderedDict()
         self._trusted: set[str] = set()
         self._released: set[ReadingRequest] = set()  # readings whose model has been dropped
 
@@ -124,10 +124,10 @@ class Readings:
             raise OptionError(_("this reading is no longer kept. Press Read to run it again."))
         return self._requests[key]
 
-    def add_picture(self, content: bytes) -> str:
-        """Keep an uploaded picture as long as there is room, and return its key."""
+    def add_upload(self, content: bytes) -> str:
+        """Keep an uploaded picture or sound as long as there is room, and return its key."""
         key = digest(content)
-        _keep(self._pictures, key, content, PICTURES)
+        _keep(self._uploads, key, content, UPLOADS)
         self._share(key, content)
         return key
 
@@ -158,8 +158,12 @@ class Readings:
         loaded = self._loaded(wanted.model, tell)
         tell("reading", 0, 0)
         with layers_run(loaded.model, lambda done, total: tell("reading", done, total)):
-            if wanted.picture:
-                reading = capture.read_picture(loaded, self._picture(wanted.picture))
+            if wanted.sound:
+                reading = capture.read_sound(loaded, self._uploaded(wanted.sound), wanted.text or wanted.target)
+            elif wanted.picture and loaded.reads == "pictures":
+                reading = capture.read_picture(loaded, self._uploaded(wanted.picture))
+            elif wanted.picture:
+                reading = capture.read_with_picture(loaded, wanted.text, self._uploaded(wanted.picture))
             else:
                 reading = capture.read(loaded, wanted.text, target=wanted.target or None)
         check_not_empty(reading)
@@ -190,11 +194,11 @@ class Readings:
         if self._only is not None and model and model not in self._only:
             raise ModelError(_("this studio is shared: the Lens opens its own models only."))
 
-    def _picture(self, key: str) -> bytes:
-        content = self._pictures.get(key) or self._shared(key)
+    def _uploaded(self, key: str) -> bytes:
+        content = self._uploads.get(key) or self._shared(key)
         if content is None:
             raise ModelError(
-                _("this picture is not kept: an address cannot hold it, and the studio forgets it. Choose it again.")
+                _("this file is not kept: an address cannot hold it, and the studio forgets it. Choose it again.")
             )
         return content
 

@@ -3,6 +3,8 @@
 import attention, { plainModel } from "/views/attention.js";
 import { forget as forgetDraft } from "./drafts.js";
 import { jsonLines } from "./lines.js";
+import { saveLinks } from "./lens-saves.js";
+import { asSmallPicture, asWav } from "./uploads.js";
 import { _ } from "./words.js";
 
 /** @param {string} id @returns {any} */
@@ -18,14 +20,14 @@ const STATE = ["layer", "head", "token"];
 const SHARED = ["layer", "head", "order", "pin"]; // what two pictures side by side have in common
 const MOST_FILE = 2_000_000; // bytes of an uploaded text
 const MOST_ADDRESS = 8_000; // letters of a text that an address still holds
-const PICTURE_SIDE = 512; // pixels an uploaded picture is made smaller to: models look at fewer
-const MOST_PICTURE = 900_000; // bytes of a picture that is sent as it is
 const TOKEN = /** @type {any} */ (document.querySelector("meta[name=csrf]")).content;
 
 let asked = new AbortController();
 /** @type {{model: any, clear: () => void}[]} the pictures shown */
 let shown = [];
-let picture = ""; // the key of an uploaded picture
+/** The uploaded file that the text is about: what it is, its key and its name. @type {{kind: "picture" | "sound", key: string, name: string} | null} */
+let upload = null;
+const attached = get("lens-with");
 
 class Refused extends Error {
   /** @param {{error: string, consent?: boolean, model?: string}} answer */
@@ -56,7 +58,8 @@ function filled() {
   const address = new URLSearchParams();
   for (const [name, field] of Object.entries(fields)) {
     const value = field.value.trim();
-    if (value && value.length <= MOST_ADDRESS && !(picture && (name === "text" || name === "other"))) address.set(name, value);
+    const isUnread = upload && (name === "other" || (name === "text" && form.classList.contains("lens-pictured")));
+    if (value && value.length <= MOST_ADDRESS && !isUnread) address.set(name, value);
   }
   if (rollout.checked) address.set("rollout", "1");
   if (units.value !== "tokens") address.set("units", units.value);
@@ -78,7 +81,7 @@ const post = (path, body, more = {}) => fetch(path, { method: "POST", headers: {
 
 /** Read one text, telling how far it is. @param {string} text @param {AbortSignal} signal @param {(at: any) => void} tell */
 async function read(text, signal, tell) {
-  const wanted = picture ? { picture } : { text };
+  const wanted = upload ? { text, [upload.kind]: upload.key } : { text };
   const reply = await post("/lens/read", { ...wanted, model: fields.model.value, second: fields.second.value, target: fields.target.value, rollout: rollout.checked, units: units.value }, { signal });
   for await (const at of jsonLines(/** @type {any} */ (reply.body))) {
     if (at.payload) return at;
@@ -123,23 +126,6 @@ function draw(place, { key, payload }, state) {
   return { model, clear: () => { clear(); saves.remove(); } };
 }
 
-/** Links that save the open head, or all heads, as a file. @param {any} model @param {string} key @param {string[]} kinds */
-function saveLinks(model, key, kinds) {
-  const links = kinds.map((kind) => Object.assign(document.createElement("a"), { textContent: kind === "parquet" ? "Parquet" : kind.toUpperCase(), download: "" }));
-  const line = document.createElement("p");
-  const label = document.createElement("span");
-  line.className = "lens-save small muted";
-  line.append(label, ...links);
-  const update = () => {
-    const [layer, head] = [model.get("layer"), model.get("head")];
-    label.textContent = layer < 0 ? _("Save all heads:") : _("Save layer %(layer)s, head %(head)s:", { layer, head });
-    links.forEach((link, i) => { link.href = `/lens/save?${new URLSearchParams({ key, kind: kinds[i], layer, head })}`; });
-  };
-  model.on("change", update);
-  update();
-  return line;
-}
-
 /** Two pictures open the same head: what changes in one changes in the other. */
 function tie() {
   for (const { model } of shown) {
@@ -170,7 +156,7 @@ async function show(state) {
   asked.abort();
   asked = new AbortController();
   const signal = asked.signal;
-  const texts = [fields.text.value.trim(), ...(fields.other.value.trim() && !picture ? [fields.other.value.trim()] : [])];
+  const texts = [fields.text.value.trim(), ...(fields.other.value.trim() && !upload ? [fields.other.value.trim()] : [])];
   busy(true);
   try {
     const readings = [];
@@ -188,7 +174,9 @@ async function show(state) {
     shown = readings.map((reading, i) => draw(places[i], reading, i ? { ...first, token: -1 } : first));
     tie();
     if (state) remember(shown[0].model);
-    if (picture) say(_("The address keeps the model and the head, not the picture. The picture has to be chosen again when it is opened."));
+    form.classList.toggle("lens-pictured", upload?.kind === "picture" && readings[0].payload.text === null);
+    if (upload?.kind === "picture") say(_("The address keeps the model and the head, not the picture. The picture has to be chosen again when it is opened."));
+    else if (upload) say(_("The address keeps the words, the model and the head, not the sound. The sound has to be chosen again when it is opened."));
     else if (texts.some((text) => text.length > MOST_ADDRESS)) say(_("This text is too long for an address: the address keeps the model and the head."));
   } catch (problem) {
     if (signal.aborted) { if (asked.signal === signal) say(_("Stopped.")); }
@@ -222,7 +210,7 @@ function busy(now) {
 }
 
 /** @param {Event} event */
-async function upload(event) {
+async function uploadText(event) {
   const [file] = /** @type {any} */ (event.target).files;
   if (!file) return;
   if (file.size > MOST_FILE) return say(_("%(name)s has %(size)s bytes, more than any model here takes. Choose a shorter text.", { name: file.name, size: file.size }), true);
@@ -237,32 +225,48 @@ async function upload(event) {
 async function uploadPicture(event) {
   const [file] = /** @type {any} */ (event.target).files;
   if (!file) return;
-  let small = file;
+  let small;
   try {
-    if (file.size > MOST_PICTURE) {
-      const drawn = await createImageBitmap(file);
-      const part = Math.min(1, PICTURE_SIDE / Math.min(drawn.width, drawn.height));
-      const canvas = Object.assign(document.createElement("canvas"), { width: Math.round(drawn.width * part), height: Math.round(drawn.height * part) });
-      /** @type {any} */ (canvas.getContext("2d")).drawImage(drawn, 0, 0, canvas.width, canvas.height);
-      small = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
-    }
+    small = await asSmallPicture(file);
   } catch {
     return say(_("%(name)s cannot be read as a picture. Choose a PNG, JPEG or WebP file.", { name: file.name }), true);
   }
-  const reply = await fetch("/lens/picture", { method: "POST", headers: { "x-csrf-token": TOKEN, "content-type": "application/octet-stream" }, body: small });
+  await attach("picture", small, file.name);
+}
+
+/** Any sound that the browser can play becomes the WAV file that the model hears. @param {Event} event */
+async function uploadSound(event) {
+  const [file] = /** @type {any} */ (event.target).files;
+  if (!file) return;
+  let content;
+  try {
+    content = await asWav(file);
+  } catch {
+    return say(_("%(name)s cannot be read as a sound. Choose a WAV, MP3, OGG or M4A file.", { name: file.name }), true);
+  }
+  if (!content) return say(_("%(name)s is longer than 30 seconds. Cut it.", { name: file.name }), true);
+  await attach("sound", content, file.name);
+}
+
+/** Send a file and read the text with it. @param {"picture" | "sound"} kind @param {Blob} content @param {string} name */
+async function attach(kind, content, name) {
+  const reply = await fetch("/lens/picture", { method: "POST", headers: { "x-csrf-token": TOKEN, "content-type": "application/octet-stream" }, body: content });
   const answer = await reply.json();
   if (!reply.ok) return say(answer.error, true);
-  picture = answer.key;
-  form.classList.add("lens-pictured");
-  fields.text.required = false;
+  forget();
+  upload = { kind, key: answer.key, name };
+  attached.hidden = false;
+  attached.firstElementChild.textContent = kind === "picture" ? _("With the picture %(name)s.", { name }) : _("With the sound %(name)s.", { name });
+  fields.text.required = kind === "sound";
   form.requestSubmit();
 }
 
-/** Back from a picture to the text. */
+/** Back from a picture or a sound to the text alone. */
 function forget() {
-  picture = "";
+  upload = null;
+  attached.hidden = true;
   form.classList.remove("lens-pictured");
-  get("lens-picture").value = "";
+  for (const id of ["lens-picture", "lens-sound"]) get(id).value = "";
   fields.text.required = true;
 }
 
@@ -276,7 +280,6 @@ for (const field of [fields.text, fields.other]) {
   field.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   });
-  field.addEventListener("input", forget);
 }
 rollout.addEventListener("change", () => form.requestSubmit());
 /** The same head between other units: a token of one is no word of the other. */
@@ -285,8 +288,13 @@ units.addEventListener("change", () => {
   history.pushState(null, "", `/lens?${filled()}`);
   show(model ? { layer: model.get("layer"), head: model.get("head"), token: -1, side: "query", order: model.get("order"), pin: model.get("pin") } : null);
 });
-get("lens-file").addEventListener("change", upload);
+get("lens-file").addEventListener("change", uploadText);
 get("lens-picture").addEventListener("change", uploadPicture);
+get("lens-sound").addEventListener("change", uploadSound);
+attached.lastElementChild.addEventListener("click", () => {
+  forget();
+  fields.text.focus();
+});
 get("lens-stop").addEventListener("click", () => asked.abort());
 window.addEventListener("popstate", () => location.reload());
 show(opened());

@@ -12,7 +12,7 @@ import torch
 
 from clearhead.capture import Loaded, Record
 from clearhead.capture.adapters import transformers_interface
-from clearhead.capture.models.reading import running
+from clearhead.capture.models.input_checks import running
 from clearhead.capture.observer import Observer
 from clearhead.errors import CaptureError, ModelError
 from clearhead.survey.measuring.batches import Batch, batches, inputs, pad_id, tokenize

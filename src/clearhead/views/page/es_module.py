@@ -13,6 +13,8 @@ PARTS = (
     "paint.js",
     "map.js",
     "patches.js",
+    "seconds.js",
+    "media.js",
     "why.js",
     "head.js",
     "attention.js",

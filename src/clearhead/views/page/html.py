@@ -36,6 +36,7 @@ def page(
     heading: str | None = None,
     model: str | None = None,
     target: str | None = None,
+    file: str | None = None,
     layer: int | None = None,
     head: int | None = None,
     second: Reading | None = None,
@@ -50,6 +51,7 @@ def page(
         heading: the heading; by default the text, or the joined tokens.
         model: the argument with which the model was loaded; None for the demo model.
         target: the decoder's input of an encoder-decoder, as typed.
+        file: the name of the picture or the sound.
         layer, head: the head that is open at first; by default the one with the most telling link.
         second: a reading of another model with the same number of tokens, to show differences.
         notes: sentences for the page about what else it leaves out.
@@ -58,7 +60,9 @@ def page(
         The page, which makes no request. It stays under about 5 MB whatever the length of the text, and says what was
         left out for that.
     """
-    data = payload(reading, text=text, model=model, target=target, second=second, notes=notes, progress=progress)
+    data = payload(
+        reading, text=text, model=model, target=target, file=file, second=second, notes=notes, progress=progress
+    )
     opening = dict(data["first"])
     if layer is not None or head is not None:
         opening = {"layer": layer or 0, "head": head or 0, "token": -1}

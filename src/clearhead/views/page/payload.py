@@ -5,24 +5,22 @@ fit, else for every n-th. Numbers are base64 of little-endian unsigned integers 
 long text, a live page first gets an outline: long_texts.py.
 """
 
-import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from io import BytesIO
 from math import ceil, isqrt, prod
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
-from clearhead.extras import needs
 from clearhead.matrix import AttentionMatrix
 from clearhead.views.checks import check_same_tokens
 from clearhead.views.comparison import divergences
 from clearhead.views.links import LINKS, StrongestLinks, first_link, strongest_links
 from clearhead.views.maps import THUMB, Array, hidden, tiles
 from clearhead.views.page import long_texts
+from clearhead.views.page.media import pictures, sound
 from clearhead.views.page.packing import masked, pack, pack_indices
 from clearhead.views.score_tables import tables
 from clearhead.views.token_axes import TokenAxis, token_axes
@@ -45,6 +43,7 @@ def payload(
     text: str | None = None,
     model: str | None = None,
     target: str | None = None,
+    file: str | None = None,
     second: "Reading | None" = None,
     notes: Sequence[str] = (),
     progress: Progress | None = None,
@@ -58,6 +57,7 @@ def payload(
         model: the argument with which the model was loaded, None for the demo model. With `text`, a picture can say how
             to repeat it.
         target: the decoder's input, as typed.
+        file: the name of the picture or the sound.
         second: a reading of another model with the same number of tokens, to show differences.
         notes: sentences about what else was left out.
         progress: called after each layer.
@@ -68,7 +68,7 @@ def payload(
         `note`, `units` ("tokens", "words" or "lines"), `first` (the link to open first), `layers` (each with `name`,
         `heads`, `queries` and `keys` (which of the axes), `thumb`, `map`, `links`, `masked`, and `few`: how many
         queries of each cell an outline used, 0 for all), `scores` (name -> its meaning, and a value per head), `top`
-        (the largest weight kept), `picture` (None for a text), `missed`, `left_out`.
+        (the largest weight kept), `pictures` and `sound` (see media.py), `file`, `missed`, `left_out`.
     Raises:
         OptionError: the second reading has another number of tokens.
     Memory: one layer's weights at a time while they are few, else O(tiles); at most about 5 MB as JSON.
@@ -76,14 +76,14 @@ def payload(
     matrices = list(reading.record.values())
     every = [*matrices, *(second.record.values() if second else ())]
     if outlined := live and long_texts.is_long(every):
-        side, stride = long_texts.sides(every), 0
-        side = min(side, isqrt(MAP_NUMBERS // sum(matrix.shape[1] for matrix in every)))
+        side = min(long_texts.sides(every), isqrt(MAP_NUMBERS // sum(matrix.shape[1] for matrix in every)))
+        budget = _Budget(side, whole=0, stride=0)
     else:
-        side, stride = _budget(every)
+        budget = _budget(every)
     layers, kept, breadths = [], [], []
     axes = Axes(reading)
     for name, matrix in reading.record.items():
-        drawn = _drawn(matrix, side, stride, share=outlined / len(every))
+        drawn = _drawn(matrix, budget, share=outlined / len(every))
         layers.append(_layer(name, matrix, drawn) | axes.of(name))
         kept.append(drawn.kept)
         breadths.append(drawn.breadth)
@@ -108,10 +108,12 @@ def payload(
             for table in tables(reading, most=0 if outlined else SCORED, breadths=breadths if outlined else None)
         },
         "top": max((layer["top"] for layer in layers), default=0.0),
-        "picture": picture(reading),
-        "other": None if second is None else beside(reading, second, side, stride, share=outlined / len(every)),
+        "pictures": pictures(reading),
+        "sound": sound(reading),
+        "file": file,
+        "other": None if second is None else beside(reading, second, budget, share=outlined / len(every)),
         "missed": [{"name": missed.name, "reason": missed.reason} for missed in reading.record.missed],
-        "left_out": "; ".join([*_left_out(matrices, side, stride), *notes]) or None,
+        "left_out": "; ".join([*_left_out(matrices, budget), *notes]) or None,
     }
 
 
@@ -145,7 +147,7 @@ class Axes:
         return self._known[identity]
 
 
-def beside(reading: "Reading", second: "Reading", side: int, stride: int, share: float = 0.0) -> dict[str, Any]:
+def beside(reading: "Reading", second: "Reading", budget: "_Budget", share: float = 0.0) -> dict[str, Any]:
     """Describe the second model: `model`, `layers` like the first's, and `kl[layer][head]`, nats per query.
 
     This is the KL divergence of the first model's head from the one in the same place, None if infinite. Undefined
@@ -154,25 +156,21 @@ def beside(reading: "Reading", second: "Reading", side: int, stride: int, share:
     check_same_tokens(reading, second)
     return {
         "model": second.model_name,
-        "layers": [
-            _layer(name, matrix, _drawn(matrix, side, stride, share=share)) for name, matrix in second.record.items()
-        ],
+        "layers": [_layer(name, matrix, _drawn(matrix, budget, share=share)) for name, matrix in second.record.items()],
         "kl": divergences(reading, second, few=8 if share else None),
     }
 
 
-def picture(reading: "Reading") -> dict[str, Any] | None:
-    """Return the picture that the model saw: `src` (a data: address), `rows`, `cols`, `first`; None for a text."""
-    grid = reading.grid
-    if grid is None:
-        return None
-    with needs("models", "drawing a picture"):
-        from PIL import Image
+@dataclass(frozen=True, slots=True)
+class _Budget:
+    """How much of each layer is kept: layers of at most `whole` weights entirely, the others as maps of side `side`.
 
-    file = BytesIO()
-    Image.fromarray(grid.pixels.cpu().numpy()).save(file, "JPEG", quality=88)
-    source = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
-    return {"src": source, "rows": grid.rows, "cols": grid.cols, "first": grid.first}
+    Links are kept for every `stride`-th query.
+    """
+
+    side: int
+    whole: int
+    stride: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +183,12 @@ class _Drawn:
     few: int = 0
 
 
-def _drawn(matrix: AttentionMatrix, side: int, stride: int, *, share: float) -> _Drawn:
+def _drawn(matrix: AttentionMatrix, budget: _Budget, *, share: float) -> _Drawn:
     """Return the data of a layer, as an outline if it has a share of the outline's work."""
     if not share:
-        return _Drawn(tiles(matrix, side, side), strongest_links(matrix, stride))
-    outline = long_texts.outline(matrix, side, share)
+        rows, cols = matrix.shape[2:] if _weights(matrix) <= budget.whole else (budget.side, budget.side)
+        return _Drawn(tiles(matrix, rows, cols), strongest_links(matrix, budget.stride))
+    outline = long_texts.outline(matrix, budget.side, share)
     return _Drawn(outline.map, outline.kept, outline.breadth, outline.few)
 
 
@@ -218,23 +217,34 @@ def _layer(name: str, matrix: AttentionMatrix, drawn: _Drawn) -> dict[str, Any]:
     }
 
 
-def _budget(matrices: Sequence[AttentionMatrix]) -> tuple[int, int]:
-    """Return the side to which maps are pooled, and the stride n if links are kept for every n-th query."""
-    heads = sum(matrix.shape[1] for matrix in matrices) or 1
-    most = max((max(matrix.shape[-2:]) for matrix in matrices), default=1)
-    cells = sum(matrix.shape[1] * matrix.shape[2] * matrix.shape[3] for matrix in matrices)
+def _budget(matrices: Sequence[AttentionMatrix]) -> _Budget:
+    """Return what is kept of each layer: small ones entirely, and the others share what is left."""
+    room, whole = MAP_NUMBERS, 0
+    heads = sum(matrix.shape[1] for matrix in matrices)
+    by_size = sorted(matrices, key=_weights)
+    for number, matrix in enumerate(by_size):
+        if _weights(matrix) > room // (len(matrices) - number):
+            break
+        room, whole, heads = room - _weights(matrix), _weights(matrix), heads - matrix.shape[1]
     # A multiple of the small map's cells, so that the means of the small map are those of the weights.
-    side = most if cells <= MAP_NUMBERS else THUMB * max(1, isqrt(MAP_NUMBERS // heads) // THUMB)
+    side = THUMB * max(1, isqrt(room // max(heads, 1)) // THUMB)
     links = sum(LINKS * matrix.shape[1] * matrix.shape[2] for matrix in matrices)
-    return side, max(1, ceil(links / LINK_NUMBERS))
+    return _Budget(side, whole, max(1, ceil(links / LINK_NUMBERS)))
 
 
-def _left_out(matrices: Sequence[AttentionMatrix], side: int, stride: int) -> list[str]:
+def _weights(matrix: AttentionMatrix) -> int:
+    """Return the number of weights of all heads."""
+    return matrix.shape[1] * matrix.shape[2] * matrix.shape[3]
+
+
+def _left_out(matrices: Sequence[AttentionMatrix], budget: _Budget) -> list[str]:
     """Return notes about what the data leaves out, except for an outline, which each layer marks itself."""
     notes = []
-    most = max((max(matrix.shape[-2:]) for matrix in matrices), default=0)
+    side, stride = budget.side, budget.stride
+    most = max((max(matrix.shape[-2:]) for matrix in matrices if _weights(matrix) > budget.whole), default=0)
     if stride and most > side:
-        notes.append(f"each map shows means over tiles, {side} × {side} for up to {most} × {most} weights")
+        which = "each map shows" if budget.whole == 0 else "large maps show"
+        notes.append(f"{which} means over tiles, {side} × {side} for up to {most} × {most} weights")
     if stride > 1:
         notes.append(f"links are kept for every {stride}th token" if stride > 3 else f"links: one token in {stride}")
     if sum(prod(matrix.shape) for matrix in matrices) > SCORED:

@@ -12,6 +12,7 @@ import numpy as np
 from clearhead.errors import OptionError
 from clearhead.views.checks import check_head
 from clearhead.views.maps import numbers
+from clearhead.views.media.looks import pictures_of
 from clearhead.views.page import long_texts
 from clearhead.views.page.logit_parts import logit_parts
 from clearhead.views.page.packing import pack
@@ -36,11 +37,11 @@ def answer(reading: "Reading", question: dict[str, Any], second: "Reading | None
         second: another reading with the same number of tokens; a question with `model` 1 is about it.
     Returns:
         For a tile: `map`, packed (1, r, c), the weights themselves if they fit, and `masked`. For links: `links`, the
-        strongest of the token as [query, key, weight]. For a row, of a picture only: `row`, all its weights packed
-        (1, n). For why: `why`, the parts of a logit (logit_parts.py). For kl: `mean`, and the `most` telling queries as
-        [query, nats], None for infinite. If that takes long: `parts`, and for a tile an outline with `few`, the number
-        of queries of each cell that it uses. A part of a tile is some rows of cells; a part of links or kl is the
-        answer about some queries, for kl with their number, `queries`.
+        strongest of the token as [query, key, weight]. For a row, of a picture or a sound only: `row`, all its weights
+        packed (1, n). For why: `why`, the parts of a logit (logit_parts.py). For kl: `mean`, and the `most` telling
+        queries as [query, nats], None for infinite. If that takes long: `parts`, and for a tile an outline with `few`,
+        the number of queries of each cell that it uses. A part of a tile is some rows of cells; a part of links or kl
+        is the answer about some queries, for kl with their number, `queries`.
     Raises:
         OptionError: there is no such head, token or region.
     """
@@ -55,7 +56,7 @@ def answer(reading: "Reading", question: dict[str, Any], second: "Reading | None
             return tile(matrix, head, rows, cols, _whole(question, "cells"), _part(question))
         case "links":
             return _links(matrix, head, _whole(question, "token"), question.get("side") == "key", _part(question))
-        case "row" if about.grid is not None:
+        case "row" if pictures_of(about) or about.sound is not None:
             weights = _line(matrix, head, _whole(question, "token"), question.get("side") == "key")
             return {"row": pack(weights[None], "u16", float(weights.max(initial=0.0)))}
         case "why":

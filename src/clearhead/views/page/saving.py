@@ -117,6 +117,7 @@ def parquet(rows: list[tuple[Any, ...]], names: Sequence[str]) -> bytes:
 def _picture(reading: "Reading", kind: str, layer: int | None, head: int | None, second: "Reading | None") -> bytes:
     from clearhead.views import plot
     from clearhead.views.comparison import between, compare
+    from clearhead.views.media.figure import head_figure
     from clearhead.views.token_axes import layer_token_axes
 
     if second is not None and (layer is None or head is None):
@@ -127,7 +128,7 @@ def _picture(reading: "Reading", kind: str, layer: int | None, head: int | None,
         title = f"layer {layer}, head {head}: {reading.model_name} minus {second.model_name}"
         figure = plot.difference(values, queries.tokens, title, keys=keys.tokens)
     elif layer is not None and head is not None:
-        figure = plot.head(reading, layer, head)
+        figure = head_figure(reading, layer, head)
     else:
         figure = plot.grid(reading)
     with tempfile.TemporaryDirectory() as folder:

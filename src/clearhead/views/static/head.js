@@ -1,9 +1,9 @@
 // @ts-check
 /** One head: its map, its two lines of tokens, its strongest links, and the same numbers as a table. */
 import { headMap } from "./map.js";
+import { hasMedia, mediaView } from "./media.js";
 import { at, isDense, isMasked, label, links, linksOf, resting, say, saySigned } from "./numbers.js";
 import { make } from "./paint.js";
-import { patchView } from "./patches.js";
 import { whyChart } from "./why.js";
 import { _ } from "./words.js";
 
@@ -33,8 +33,9 @@ export function openHead(scene, l, h) {
   const other = scene.compared(l, h);
   const map = headMap(scene, layer, l, h, other);
   const reasons = make("div", { class: "ch-why", "aria-live": "polite" });
-  const why = scene.ask && !scene.raw.picture && (scene.raw.units ?? "tokens") === "tokens" ? (link) => explainLink(scene, reasons, l, h, link) : null;
-  const lines = scene.raw.picture ? patchView(scene, layer, l, h) : tokenLines(scene, layer, why);
+  const media = hasMedia(scene.raw, layer);
+  const why = scene.ask && !media && (scene.raw.units ?? "tokens") === "tokens" ? (link) => explainLink(scene, reasons, l, h, link) : null;
+  const lines = media ? mediaView(scene, layer, l, h) : tokenLines(scene, layer, why);
   const explain = (word) => explainWord(more, word);
   const alone = layers.length === 1 && layer.heads === 1;
   const name = alone ? layer.name : _("Layer %(layer)s, head %(head)s", { layer: l, head: h });
@@ -51,7 +52,7 @@ export function openHead(scene, l, h) {
         : pin === "other" ? make("p", { class: "ch-less" }, _("%(model)s has no such head over as many tokens.", { model: scene.raw.other.model }))
           : pin ? make("p", { class: "ch-less" }, _("Pinned. Open another head to see the difference.")) : null),
     make("div", { class: "ch-pictures" }, map.element, lines.element), reasons);
-  more.replaceChildren(numbersTable(layer, h, other), definitions(), ...(scene.raw.text && !alone ? [howComputed(scene.raw, layer, h)] : []));
+  more.replaceChildren(numbersTable(layer, h, other), definitions(), ...((scene.raw.text || scene.raw.file) && !alone ? [howComputed(scene.raw, layer, h)] : []));
   const fill = (token, side, near, note = "") => {
     lines.show(token, side, near);
     list.replaceChildren(strongest(layer, token, side, near.slice(0, LIST), explain, note, why));
@@ -149,9 +150,14 @@ function definitions() {
 function howComputed(raw, layer, h) {
   const model = raw.loaded_by ? JSON.stringify(raw.loaded_by) : "";
   const inUnits = (raw.units ?? "tokens") !== "tokens";
+  const text = JSON.stringify(raw.text);
+  const file = JSON.stringify(raw.file ?? (raw.sound ? "sound.wav" : "picture.png"));
+  const read = raw.sound ? `read_sound(capture.load(${model}), ${file}, ${text})`
+    : raw.pictures?.length ? (raw.text ? `read_with_picture(capture.load(${model}), ${text}, ${file})` : `read_picture(capture.load(${model}), ${file})`)
+      : `read(capture.load(${model}), ${text}${raw.target ? `, target=${JSON.stringify(raw.target)}` : ""})`;
   const program = [
     inUnits ? "from clearhead import capture, views" : "from clearhead import capture", "",
-    `reading = capture.read(capture.load(${model}), ${JSON.stringify(raw.text)}${raw.target ? `, target=${JSON.stringify(raw.target)}` : ""})`,
+    `reading = capture.${read}`,
     ...(inUnits ? [`reading = views.grouping.grouped(reading, ${JSON.stringify(raw.units)})`] : []),
     `weights = reading.record[${JSON.stringify(layer.name)}]   # (1, heads, queries, keys), never stored`,
     `print(reading.tokens)`, `print(weights[0, ${h}])`,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from clearhead.capture.models.input_checks import running
 from clearhead.capture.models.loading import Loaded
-from clearhead.capture.models.reading import Grid, Reading, running
+from clearhead.capture.models.reading import Grid, Reading
 from clearhead.capture.observing import observe
 from clearhead.capture.positions import assumed
 from clearhead.capture.record import Record
@@ -43,13 +44,14 @@ def read_picture(loaded: Loaded, picture: str | Path | bytes | Image) -> Reading
     if loaded.reads != "pictures":
         raise ModelError(
             message(
-                "%(model)s reads text, not pictures. Give it a text, or choose a model that reads pictures.",
+                "%(model)s reads %(what)s, not pictures alone. Give it that, or choose a model of pictures (ViT).",
                 model=loaded.name,
+                what=message("sound") if loaded.reads == "sound" else message("text"),
             )
         )
-    opened = _opened(picture)
+    image = opened(picture)
     with running(loaded, "picture"):
-        seen = loaded.processor(opened, return_tensors="pt")["pixel_values"]
+        seen = loaded.processor(image, return_tensors="pt")["pixel_values"]
         with torch.inference_mode(), observe(loaded.model) as record:
             loaded.model(pixel_values=seen)
     rows, cols, first = _layout(loaded, seen, record)
@@ -67,8 +69,12 @@ def read_picture(loaded: Loaded, picture: str | Path | bytes | Image) -> Reading
     )
 
 
-def _opened(picture: str | Path | bytes | Image) -> Image:
-    """Return the picture upright, as RGB."""
+def opened(picture: str | Path | bytes | Image) -> Image:
+    """Return a picture upright, as RGB.
+
+    Raises:
+        ModelError: it does not exist, cannot be read, or is too large.
+    """
     with needs("models", message("reading a picture")):
         from PIL import Image, ImageOps, UnidentifiedImageError
     name = message("the picture") if not isinstance(picture, str | Path) else str(picture)
@@ -76,10 +82,10 @@ def _opened(picture: str | Path | bytes | Image) -> Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if isinstance(picture, Image.Image):
-                opened = picture
+                image = picture
             else:
-                opened = Image.open(BytesIO(picture) if isinstance(picture, bytes) else picture)
-            return ImageOps.exif_transpose(opened).convert("RGB")
+                image = Image.open(BytesIO(picture) if isinstance(picture, bytes) else picture)
+            return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError as error:
         raise ModelError(message("%(name)s does not exist. Give the path of a picture file.", name=name)) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

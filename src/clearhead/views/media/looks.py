@@ -1,0 +1,70 @@
+"""What each word of a text looks at in its picture, or in its sound."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from clearhead.views.maps import Array, numbers
+from clearhead.views.token_axes import TokenAxis, layer_token_axes
+
+if TYPE_CHECKING:
+    from clearhead.capture import Grid, Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one token looks at.
+
+    Attributes:
+        token: its text.
+        weights: (rows, cols) over the patches of a picture, or (frames,) over a sound.
+    """
+
+    token: str
+    weights: Array
+
+    @property
+    def total(self) -> float:
+        """The weight on the whole picture or sound."""
+        return float(self.weights.sum())
+
+
+def pictures_of(reading: "Reading") -> tuple["Grid", ...]:
+    """Return the grids of a reading: its only picture, those among its words, or none."""
+    return reading.pictures or (() if reading.grid is None else (reading.grid,))
+
+
+def at_picture(reading: "Reading", layer: int, head: int, picture: "Grid") -> list[Look]:
+    """Return what each word after a picture looks at in it; special tokens and other patches are no words."""
+    queries, keys = layer_token_axes(reading, layer)
+    if not (is_over_input(queries) and is_over_input(keys)):
+        return []
+    matrix = list(reading.record.values())[layer]
+    return [
+        Look(
+            queries.tokens[place],
+            numbers(matrix[0, head, place])[picture.places()].reshape(picture.rows, picture.cols),
+        )
+        for place in range(picture.stop, len(queries.tokens))
+        if not queries.special[place]
+    ]
+
+
+def at_sound(reading: "Reading", layer: int, head: int) -> list[Look]:
+    """Return what each token of the decoder looks at in the sound; none for a layer that does not read it."""
+    queries, keys = layer_token_axes(reading, layer)
+    if reading.sound is None or queries.sequence != "decoder" or not is_over_input(keys):
+        return []
+    weights = numbers(list(reading.record.values())[layer][0, head])
+    return [Look(token, row) for token, row in zip(queries.tokens, weights, strict=True)]
+
+
+def is_over_input(axis: TokenAxis) -> bool:
+    """Return whether an axis runs along all tokens of the input, in order, so that patches and frames have places."""
+    return axis.sequence == "input" and axis.whole
+
+
+def strongest(looks: list[Look], most: int) -> Iterator[Look]:
+    """Yield those with the most weight on the picture or sound, in the order of the text."""
+    kept = sorted(range(len(looks)), key=lambda place: -looks[place].total)[:most]
+    return (looks[place] for place in sorted(kept))
