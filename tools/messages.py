@@ -36,7 +36,9 @@ DOMAINS = {  # catalog -> the files that are read for it
 ENGLISH = re.compile(r"[a-z,.;:]{2,} [a-z]{2,}|^[A-Z][a-z]+")
 KEY = re.compile(r"((Enter|Space|Escape|Esc|Ctrl|Control\+|\d)( |$|\b))+")
 # What stands before a text that no reader sees: such a call, or the one that translates it already; a class's name.
-NO_READERS = re.compile(r"\b(_|matches|closest|querySelector|querySelectorAll|matchMedia|info)\($|\bclassName\s*\S+$")
+NO_READERS = re.compile(
+    r"\b(_|matches|closest|querySelector|querySelectorAll|matchMedia|startsWith|info)\($|\bclassName\s*\S+$"
+)
 JAVASCRIPT = Language(tree_sitter_javascript.language())
 
 

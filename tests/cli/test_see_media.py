@@ -56,7 +56,7 @@ def test_words_over_seconds(here, tmp_path):
     [
         ("llava", ["--picture", "kite.png"], "reads words about a picture. Give them too"),
         ("llava", ["--picture", "none.png", TEXT], "cannot be read as a picture"),
-        ("llava", ["--picture", "gone.png", TEXT], "is not there"),
+        ("llava", ["--picture", "gone.png", TEXT], "does not exist"),
         ("llava", ["--sound", "kite.wav", TEXT], "does not hear sound"),
         ("llava", [f"<image> {TEXT}"], "no picture was given"),
         ("llava", ["--picture", "kite.png", TEXT, "--target", "a"], "takes no --target"),

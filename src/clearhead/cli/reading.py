@@ -211,7 +211,7 @@ def _check_suits(loaded: "Loaded", given: Given) -> None:
             reason = loaded.no_picture or "its folder has no preprocessor_config.json"
             lacking = f" {name} is a vision-language model, but cannot see: {reason.rstrip('.')}."
         raise ModelError(
-            f"{name} reads text, and {given.picture} is a picture. Give --model a model of pictures.{lacking}"
+            f"{name} reads text, and {given.picture} is a picture. Give --model a model that reads pictures.{lacking}"
         )
     if loaded.reads == "pictures" and given.text is not None:
         raise ModelError(f"{name} sees the picture alone and reads no words. Leave the words out.")

@@ -96,7 +96,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path):
         (" ", picture, "text is empty"),
         ("<image> <image> kite", picture, "2 places for a picture"),
         ("a " * 200, picture, "with its picture, is 226 tokens long and"),
-        (TEXT, tmp_path / "b.png", "is not there"),
+        (TEXT, tmp_path / "b.png", "does not exist"),
         (TEXT, b"not a picture", "cannot be read as a picture"),
     ):
         with pytest.raises(ModelError, match=said):
