@@ -44,7 +44,7 @@ def read_picture(loaded: Loaded, picture: str | Path | bytes | Image) -> Reading
     if loaded.reads != "pictures":
         raise ModelError(
             message(
-                "%(model)s reads %(what)s, not pictures alone. Give it that, or choose a model that reads pictures, such as ViT.",
+                "%(model)s reads %(what)s, not pictures alone. Give it that, or choose a model such as ViT.",
                 model=loaded.name,
                 what=message("sound") if loaded.reads == "sound" else message("text"),
             )
