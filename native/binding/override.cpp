@@ -127,14 +127,15 @@ bool is_torch_faster(const Call& call) {
   const int64_t* const q = query.sizes;
   const double heads = double(q[0]) * double(q[1]);
   if (2 * heads * double(q[2]) * double(q[3]) * double(key.sizes[2]) < few[dtype]) return true;
-  if (!unforced_costs() && !may_be_forced()) {
-    const nb::gil_scoped_acquire locked;
-    costs_in_use();
-  }
-  const CostTable* const costs = unforced_costs();
   uint32_t threads = 1;
   torch.get_num_threads(&threads);
-  return costs && costs->saved(dtype, true, heads, q[2], key.sizes[2], q[3], int(threads)) > 0;
+  const auto saves = [&](const CostTable* costs) {
+    return costs->saved(dtype, true, heads, q[2], key.sizes[2], q[3], int(threads)) > 0;
+  };
+  if (const CostTable* const costs = unforced_costs()) return saves(costs);
+  const nb::gil_scoped_acquire locked;
+  const nb::object table = costs_in_use();
+  return saves(nb::inst_ptr<CostTable>(table));
 }
 
 // The Python tensor of a handle, which stays the caller's: torch's function copies it (torch_overrides.py makes sure).

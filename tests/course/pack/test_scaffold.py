@@ -41,7 +41,7 @@ def test_a_new_item_of_each_kind_is_well_formed_and_not_yet_proved(tmp_path: Pat
         assert not one.ok, kind
         assert re.search("NotImplementedError|not written yet", one.error), one.error
         assert one.line
-    with pytest.raises(OptionError, match="there already"):
+    with pytest.raises(OptionError, match="already exists"):
         scaffold.new_item(place, "new-card", "card")
     with pytest.raises(OptionError, match="no kind"):
         scaffold.new_item(place, "other", "essay")

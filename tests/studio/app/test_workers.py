@@ -127,11 +127,11 @@ def test_what_the_lens_was_asked_is_known_to_the_other_process(tmp_path: Path) -
     wanted = reading_request("It was too tired", "induction", rollout=True)
     here._share(f"{wanted.key}.json", b"")
     key = here.add_upload(b"a picture")
-    assert there._picture(key) == b"a picture"
+    assert there._uploaded(key) == b"a picture"
     with pytest.raises(ModelError, match="not kept"):
-        there._picture("../../secret")
+        there._uploaded("../../secret")
     with pytest.raises(ModelError, match="not kept"):
-        Readings()._picture(key)
+        Readings()._uploaded(key)
 
 
 @pytest.mark.slow
