@@ -25,6 +25,7 @@ from clearhead.survey import Settings, open_corpus, survey
 from clearhead.survey.corpus.parts import Corpus, Part
 from clearhead.survey.measuring.batches import Batch, batches, inputs, pad_id, tokenize
 from clearhead.survey.measuring.worker import own_copy
+from clearhead.survey.surveying import check_installed
 
 PLACES = ("/usr/share/common-licenses", "/usr/share/doc", "/usr/share/perl", sys.prefix)
 ENDINGS = (".txt", ".md", ".rst", ".pod", "copyright", "LICENSE", "METADATA")
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[2], help="numbers of workers")
     parser.add_argument("--ray", action="store_true", help="also measure on Ray, including its start")
     options = parser.parse_args()
+    check_installed(options.ray)  # before minutes of measuring
     torch.set_num_threads(1)
     loaded, settings = capture.load(), Settings()
     with tempfile.TemporaryDirectory() as place:
