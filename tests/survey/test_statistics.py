@@ -20,6 +20,12 @@ LENGTHS = (2, 7, 11, 13, 1)
 HEADS, WIDTH = 6, 5
 
 
+@pytest.fixture(autouse=True, params=[weights.SHORT, 0], ids=["short", "long"])
+def short_texts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts of up to so many tokens have all products at once; longer ones those of nearby and repeated tokens."""
+    monkeypatch.setattr(weights, "SHORT", request.param)
+
+
 def rows() -> list[Tokens]:
     """Texts of a few tokens that repeat; token 1 is special, 2 is punctuation, 3 a number."""
     make = torch.Generator().manual_seed(3)
@@ -178,3 +184,5 @@ def test_a_row_that_may_attend_nothing_is_zero() -> None:
     assert 0 <= int(rows.best[0, 0, 1]) < 3
     assert rows.near(1)[0, 0, 1].tolist() == [0, 0, 0]
     assert rows.between(torch.tensor([0]), torch.tensor([[1]]), torch.tensor([[1, 2]])).flatten().tolist() == [0] * 4
+    if rows.dots is not None:
+        assert rows.at(torch.tensor([0]), torch.tensor([1]), torch.tensor([[1, 2]])).flatten().tolist() == [0] * 4

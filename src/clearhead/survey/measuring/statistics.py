@@ -11,9 +11,9 @@ from torch import Tensor
 
 from clearhead.matrix import AttentionMatrix
 from clearhead.survey.measuring.batches import Batch
-from clearhead.survey.measuring.repeats import Repeats, repeated
+from clearhead.survey.measuring.repeats import Repeats, pairs, repeated
 from clearhead.survey.measuring.token_kinds import NUMBER, PUNCTUATION, WORD
-from clearhead.survey.measuring.weights import Rows
+from clearhead.survey.measuring.weights import Rows, is_short
 
 NEAR = 4  # keys more than this many positions away are "far"
 DISTANCES = {"previous_token": (-1,), "on_self": (0,), "on_next": (1,), "on_near": (-4, -3, -2, 2, 3, 4)}  # key - query
@@ -30,12 +30,14 @@ class Positions:
         columns: (B, S, COLUMNS), float32, 1 where a key is of the kind.
         counted: (B, 2, L), float64, 1 for each query that is not padding; then the same without each text's first.
         repeats: where tokens occur more than once in a text.
+        pairs: text, query and earlier key of each two occurrences, each (N,); None if the texts are long.
     """
 
     batch: Batch
     columns: Tensor
     counted: Tensor
     repeats: list[Repeats]
+    pairs: tuple[Tensor, Tensor, Tensor] | None
 
     @classmethod
     def of(cls, batch: Batch, kinds: Tensor) -> Positions:
@@ -47,7 +49,9 @@ class Positions:
         columns += [words & (kinds == kind) for kind in KINDS.values()]
         columns.append(torch.ones_like(special))
         counted = torch.stack([batch.mask, batch.mask & (place > 0)], 1)
-        return cls(batch, torch.stack(columns, -1).float(), counted.double(), repeated(batch))
+        repeats = repeated(batch)
+        listed = pairs(repeats) if is_short(batch.ids.shape[1]) else None
+        return cls(batch, torch.stack(columns, -1).float(), counted.double(), repeats, listed)
 
 
 def measure(matrix: AttentionMatrix, positions: Positions, wanted: Iterable[str]) -> dict[str, Tensor]:
@@ -58,7 +62,7 @@ def measure(matrix: AttentionMatrix, positions: Positions, wanted: Iterable[str]
         positions: the positions of that batch.
         wanted: names of `asks.STATISTICS`, ablation aside.
 
-    Memory: O(B·H·L); the weights are never stored.
+    Memory: O(B·H·L), and for texts of up to 128 tokens B·H·L² products; the weights are never stored.
     """
     names = set(wanted)
     rows = Rows.of(matrix, positions.columns)
@@ -111,7 +115,11 @@ def _by_repetition(rows: Rows, positions: Positions) -> dict[str, Tensor]:
     """For queries whose token occurred before: the mean weight on those places, and on the tokens after them."""
     texts, heads, length, _ = rows.logits.shape
     sums = torch.zeros(texts, heads, 2, dtype=torch.double)
-    for repeats in positions.repeats:
+    if positions.pairs is not None:
+        text, query, key = positions.pairs
+        weights = rows.at(text, query, torch.stack([key, (key + 1).clamp_max(length - 1)], 1))
+        sums.index_add_(0, text, weights.double())
+    for repeats in () if positions.pairs is not None else positions.repeats:
         for text, query, key, earlier in repeats.blocks(heads):
             after = (key + 1).clamp_max(length - 1)
             weights = rows.between(text, query, torch.cat([key, after], 1)).unflatten(3, (2, -1))

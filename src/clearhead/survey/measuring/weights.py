@@ -14,6 +14,7 @@ from clearhead.matrix import AttentionMatrix, products
 from clearhead.matrix.logits import Logits, finite
 from clearhead.spec import repeat_heads
 
+SHORT = 128  # up to so many tokens all q·k of a layer are computed at once: a few times as many numbers as its queries
 STRIP = 16  # queries multiplied with their neighbours at once; the fastest of 8 to 32 (width 32, AVX-512)
 
 
@@ -28,6 +29,7 @@ class Rows:
         entropy: (B, H, L), nats: -Σ a·log a.
         maximum: (B, H, L), the largest weight of each row.
         best: (B, H, L), int64, the key of the largest weight; the first of equal ones.
+        dots: (B, H, L, L), q·k of short texts; None for longer ones.
     """
 
     logits: Logits
@@ -36,6 +38,7 @@ class Rows:
     entropy: Tensor
     maximum: Tensor
     best: Tensor
+    dots: Tensor | None
 
     @classmethod
     def of(cls, matrix: AttentionMatrix, columns: Tensor) -> Rows:
@@ -46,6 +49,9 @@ class Rows:
             columns: (B, S, W), 1 where a key is of the kind that the column stands for.
         """
         logits = matrix._logits.wide()
+        dots = None
+        if is_short(logits.shape[2]):
+            dots = torch.matmul(logits.query, repeat_heads(logits.key, logits.shape[1]).mT)
         value = columns[:, None].to(logits.query.dtype)
         wanted = Wanted(entropy=True, topk=1)
         if logits.attention.rule is None and not logits.has_dense_bias:
@@ -55,18 +61,22 @@ class Rows:
             if second_pass.refuses(problem, wanted) is None:
                 result, statistics = run_with(problem, wanted)
                 best, place = statistics.best[..., 0], statistics.best_keys[..., 0]
-                return cls(logits, finite(result.lse), result.out, statistics.entropy, best, place)
+                return cls(logits, finite(result.lse), result.out, statistics.entropy, best, place, dots)
         largest, keys = matrix.topk(1)
         masses = matrix @ value.expand(-1, logits.shape[1], -1, -1)
-        return cls(logits, finite(matrix.lse), masses, matrix.entropy(), largest[..., 0], keys[..., 0])
+        return cls(logits, finite(matrix.lse), masses, matrix.entropy(), largest[..., 0], keys[..., 0], dots)
 
     def near(self, distance: int) -> Tensor:
         """Return (B, H, L, 2·distance + 1): the weights from each row to the keys within `distance` of it."""
         batch, heads, length, _ = self.logits.shape
         row = torch.arange(length)[:, None]
         key = row + torch.arange(-distance, distance + 1)
-        dots = _near_products(self.logits, distance).view(batch, heads, length, -1)
-        weights = self._weights(dots, self.lse, torch.arange(batch), row, key.clamp(0, length - 1))
+        there = key.clamp(0, length - 1)
+        if self.dots is None:
+            dots = _near_products(self.logits, distance).view(batch, heads, length, -1)
+        else:
+            dots = self.dots.flatten(2).index_select(2, (row * length + there).view(-1)).unflatten(2, key.shape)
+        weights = self._weights(dots, self.lse, torch.arange(batch), row, there)
         return weights.masked_fill_((key < 0) | (key >= length), 0.0)
 
     def between(self, text: Tensor, row: Tensor, key: Tensor) -> Tensor:
@@ -80,6 +90,20 @@ class Rows:
         keys = repeat_heads(_gathered(self.logits.key, text, key), self.logits.shape[1])
         lse = _gathered(self.lse[..., None], text, row)[..., 0]
         return self._weights(torch.matmul(query, keys.mT), lse, text, row[:, None, :, None], key[:, None, None])
+
+    def at(self, text: Tensor, row: Tensor, key: Tensor) -> Tensor:
+        """Return (N, H, K): the weights from a row to K keys of a short text, for N texts.
+
+        Args:
+            text, row: (N,).
+            key: (N, K), positions.
+        """
+        assert self.dots is not None  # noqa: S101 (callers look)
+        _, heads, length, _ = self.logits.shape
+        first = (text[:, None] * heads + torch.arange(heads)) * length + row[:, None]  # (N, H)
+        dots = self.dots.take(first[..., None] * length + key[:, None])
+        lse = self.lse.take(first[..., None])
+        return self._weights(dots[:, :, None], lse, text, row[:, None, None, None], key[:, None, None])[:, :, 0]
 
     def _weights(self, dots: Tensor, lse: Tensor, text: Tensor, row: Tensor, key: Tensor) -> Tensor:
         """Turn some q·k, (N, H, R, K), into weights, in place in `dots`.
@@ -107,6 +131,11 @@ class Rows:
             allow = taken(own.allow)
             logits = logits.add_(allow.new_zeros(allow.shape, dtype=logits.dtype).masked_fill_(~allow, -torch.inf))
         return logits.sub_(lse[..., None]).exp_()
+
+
+def is_short(length: int) -> bool:
+    """Whether all products of queries and keys are computed at once for texts of so many tokens."""
+    return length <= SHORT
 
 
 def _gathered(table: Tensor, text: Tensor, place: Tensor) -> Tensor:
