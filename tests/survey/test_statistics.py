@@ -20,10 +20,10 @@ LENGTHS = (2, 7, 11, 13, 1)
 HEADS, WIDTH = 6, 5
 
 
-@pytest.fixture(autouse=True, params=[weights.SHORT, 0], ids=["short", "long"])
+@pytest.fixture(autouse=True, params=[weights.DENSE_UP_TO, 0], ids=["short", "long"])
 def short_texts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts of up to so many tokens have all products at once; longer ones those of nearby and repeated tokens."""
-    monkeypatch.setattr(weights, "SHORT", request.param)
+    monkeypatch.setattr(weights, "DENSE_UP_TO", request.param)
 
 
 def rows() -> list[Tokens]:

@@ -70,10 +70,10 @@ def repeated(batch: Batch) -> list[Repeats]:
 
 def pairs(repeats: list[Repeats]) -> tuple[Tensor, Tensor, Tensor]:
     """Return text, query and key, each (N,), of every token's occurrences and its earlier ones."""
-    found: list[Tensor] = [torch.empty(3, 0, dtype=torch.int64)]
+    made: list[Tensor] = [torch.empty(3, 0, dtype=torch.int64)]
     for group in repeats:
         for text, query, key, earlier in group.blocks(1):
             token, later, before = earlier.nonzero().unbind(1)
-            found.append(torch.stack([text[token], query[token, later], key[token, before]]))
-    text, query, key = torch.cat(found, 1).unbind(0)
+            made.append(torch.stack([text[token], query[token, later], key[token, before]]))
+    text, query, key = torch.cat(made, 1).unbind(0)
     return text, query, key

@@ -14,7 +14,9 @@ from clearhead.matrix import AttentionMatrix, products
 from clearhead.matrix.logits import Logits, finite
 from clearhead.spec import repeat_heads
 
-SHORT = 128  # up to so many tokens all q·k of a layer are computed at once: a few times as many numbers as its queries
+DENSE_UP_TO = (
+    128  # up to so many tokens all q·k of a layer are computed at once: a few times as many numbers as its queries
+)
 STRIP = 16  # queries multiplied with their neighbours at once; the fastest of 8 to 32 (width 32, AVX-512)
 
 
@@ -135,7 +137,7 @@ class Rows:
 
 def is_short(length: int) -> bool:
     """Whether all products of queries and keys are computed at once for texts of so many tokens."""
-    return length <= SHORT
+    return length <= DENSE_UP_TO
 
 
 def _gathered(table: Tensor, text: Tensor, place: Tensor) -> Tensor:
