@@ -14,9 +14,7 @@ from clearhead.matrix import AttentionMatrix, products
 from clearhead.matrix.logits import Logits, finite
 from clearhead.spec import repeat_heads
 
-DENSE_UP_TO = (
-    128  # up to so many tokens all q·k of a layer are computed at once: a few times as many numbers as its queries
-)
+DENSE_UP_TO = 128  # tokens: all q·k of a layer are then a few times as many numbers as its queries
 STRIP = 16  # queries multiplied with their neighbours at once; the fastest of 8 to 32 (width 32, AVX-512)
 
 
