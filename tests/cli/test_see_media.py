@@ -14,11 +14,7 @@ TEXT = "a red kite flew"
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
     """A folder with models that see and hear, a picture and sounds."""
-    place = tmp_path_factory.mktemp("media")
-    for make in (models.llava, models.whisper):
-        models.made(make, place / make.__name__)
-    models.picture(place / "kite.png")
-    models.sound(place / "kite.wav")
+    place = models.with_media(tmp_path_factory.mktemp("media"))
     models.sound(place / "fast.wav", rate=44_100)
     (place / "none.png").write_text("no picture")
     return place

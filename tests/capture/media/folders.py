@@ -150,3 +150,12 @@ def made(make, folder: Path) -> Path:
     """The folder of a model with the same weights every time."""
     torch.manual_seed(0)
     return make(folder)
+
+
+def with_media(place: Path) -> Path:
+    """A folder with a model that sees, llava, and one that hears, whisper; kite.png, and the sound kite.wav."""
+    for make in (llava, whisper):
+        made(make, place / make.__name__)
+    picture(place / "kite.png")
+    sound(place / "kite.wav")
+    return place

@@ -18,11 +18,7 @@ TEXT = "a red kite flew"
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
     """A folder with a model that sees, one that hears, a picture and sounds."""
-    place = tmp_path_factory.mktemp("media")
-    for make in (folders.llava, folders.whisper):
-        folders.made(make, place / make.__name__)
-    folders.picture(place / "kite.png")
-    folders.sound(place / "kite.wav")
+    place = folders.with_media(tmp_path_factory.mktemp("media"))
     folders.sound(place / "fast.wav", rate=44_100, channels=2)
     folders.sound(place / "long.wav", 31.0)
     (place / "text.wav").write_text("no sound")

@@ -119,7 +119,7 @@ async def read(request: Request, context: CurrentContext, kept: Kept, wanted: Wa
     Closing the connection stops the reading.
     """
     try:
-        request_key = reading_request(**wanted.model_dump())
+        requested = reading_request(**wanted.model_dump())
     except ClearheadError as error:
         return JSONResponse(error_fields(error), status_code=422)
 
@@ -128,7 +128,7 @@ async def read(request: Request, context: CurrentContext, kept: Kept, wanted: Wa
             queue = context.queues["lens"]
             async with queue.slot(context.store.learner):
                 work = Job(
-                    lambda tell: {"key": request_key.key, "payload": _payload(kept, request_key, tell)}, queue.threads
+                    lambda tell: {"key": requested.key, "payload": _payload(kept, requested, tell)}, queue.threads
                 )
                 async for line in work.lines(request.is_disconnected):
                     yield line
