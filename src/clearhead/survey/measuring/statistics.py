@@ -119,11 +119,12 @@ def _by_repetition(rows: Rows, positions: Positions) -> dict[str, Tensor]:
         text, query, key = positions.pairs
         weights = rows.at(text, query, torch.stack([key, (key + 1).clamp_max(length - 1)], 1))
         sums.index_add_(0, text, weights.double())
-    for repeats in () if positions.pairs is not None else positions.repeats:
-        for text, query, key, earlier in repeats.blocks(heads):
-            after = (key + 1).clamp_max(length - 1)
-            weights = rows.between(text, query, torch.cat([key, after], 1)).unflatten(3, (2, -1))
-            sums.index_add_(0, text, weights.mul_(earlier[:, None, :, None]).sum((2, 4)).double())
+    else:
+        for repeats in positions.repeats:
+            for text, query, key, earlier in repeats.blocks(heads):
+                after = (key + 1).clamp_max(length - 1)
+                weights = rows.between(text, query, torch.cat([key, after], 1)).unflatten(3, (2, -1))
+                sums.index_add_(0, text, weights.mul_(earlier[:, None, :, None]).sum((2, 4)).double())
     counts = torch.zeros(texts, dtype=torch.double)
     for repeats in positions.repeats:
         counts.index_add_(0, repeats.text, repeats.count.double() - 1)
