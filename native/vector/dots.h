@@ -198,7 +198,7 @@ inline RowsOf<T> rows_of(const Tensor& t, Dtype dtype, int64_t batch, int64_t he
   const int64_t gap = kTile - width;
   for (int64_t i = 0; i < n; i++) {
     __builtin_memset(to + i * kTile, 0, gap * sizeof(T));
-    __builtin_memcpy(to + i * kTile + gap, from + i * t.row, width * sizeof(T));
+    if (width > 0) __builtin_memcpy(to + i * kTile + gap, from + i * t.row, width * sizeof(T));  // else `from` may be null
   }
   return RowsOf<T>(to, kTile, kTile);
 }
