@@ -204,12 +204,18 @@ inline void shares_of_tile(const Attention& p, const Statistics* s, const TileSt
   for (int64_t i = 0; i < state.rows; i++) store_best(*s, extra.best, i, row + i);
 }
 
+template <class Block>
+inline void store_output(const Attention& p, const TileState& state, int64_t batch, int64_t head, int64_t first,
+                         Real* space) {
+  Block::correct(state, state.top);
+  unpack_lanes(state.out, kTile, state.rows, p.value_width, state.top, p.out, p.dtype, batch, head, first, space);
+}
+
 template <bool kStatistics, class Block>
 inline void finish_tile(const Attention& p, const Statistics* s, const TileState& state, const TileStatistics& extra,
                         Real slope, int64_t batch, int64_t head, int64_t first, Real* space) {
   shares_of_tile<kStatistics>(p, s, state, extra, slope, batch, head, first);
-  Block::correct(state, state.top);
-  unpack_lanes(state.out, kTile, state.rows, p.value_width, state.top, p.out, p.dtype, batch, head, first, space);
+  store_output<Block>(p, state, batch, head, first, space);
 }
 
 template <bool kStatistics, class Block>

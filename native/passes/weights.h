@@ -2,8 +2,7 @@
 // A tile keeps its logits for all keys, so they are computed once. If only the average is wanted, no head's own matrix
 // is stored.
 #pragma once
-#include "passes/forward.h"
-#include "passes/masked_values.h"
+#include "passes/forward_bf16.h"
 
 namespace clearhead {
 namespace {
@@ -26,16 +25,19 @@ inline void for_blocks(Place at, Span keys, const Act& act) {
   }
 }
 
-// Store the output and lse of one tile. weights[key][lane] times state.top are then the weights of the keys in its span.
-inline void attend_tile(const Attention& p, const TileState& state, const RealBlock& block, const Place& tile,
-                        Span keys, float* weights, float* space, float* row_space) {
+// Store the output and lse of one tile. use() is called when weights[key][lane] times state.top are the weights of the keys
+// in its span.
+template <class Block, class Use>
+inline void attend_tile(const Attention& p, const TileState& state, const Block& block, const Place& tile, Span keys,
+                        float* weights, float* space, float* row_space, const Use& use) {
   const Multiplier m = multiplier_of(p, tile.head);
   const Vec once[2] = {splat(1.0f), splat(1.0f)};  // all keys at once: no earlier output to rescale
   Vec alpha[2];
   start_tile(p, state, tile.batch, tile.head, tile.row, m, row_space);
+  Block::start(p, state);
   for_blocks(tile, keys, [&](Place at) {
     const Place all = at;
-    const State mask = trim(p, &at, 1);
+    const State mask = trim(p, &at, Block::kStep);
     if (mask == kEmpty || at.keys < all.keys)
       for (int64_t i = 0; i < all.keys * kTile; i += LANES) store(weights + all.key * kTile + i, splat(-kInfinity));
     if (mask == kEmpty) return;
@@ -44,11 +46,13 @@ inline void attend_tile(const Attention& p, const TileState& state, const RealBl
     change_logits(p, at, m, mask, logits, kTile, kTile, nullptr, space);
   });
   softmax_block<false>(state, {}, m.slope, keys.last - keys.first, weights + keys.first * kTile, alpha);
+  shares_of_tile<false>(p, nullptr, state, {}, m.slope, tile.batch, tile.head, tile.row);
+  use();
   for_blocks(tile, keys, [&](Place at) {
-    if (trim(p, &at, 1) != kEmpty)
+    if (trim(p, &at, Block::kStep) != kEmpty)
       block.add_to_output(p, state, at.key, at.keys, weights + at.key * kTile, once);
   });
-  finish_tile<false, RealBlock>(p, nullptr, state, {}, m.slope, tile.batch, tile.head, tile.row, row_space);
+  store_output<Block>(p, state, tile.batch, tile.head, tile.row, row_space);
   leave_out_masked_values(p, tile.batch, tile.head, tile.row, tile.rows);
 }
 
@@ -62,10 +66,9 @@ inline void add_weights(const float* weights, const float* share, int64_t keys, 
     }
 }
 
-// Output, lse and weights of queries first .. first + rows - 1 of one head; or, if the weights' head stride is 0, output
-// and lse of all heads and the mean of their weights.
-void weights(const Attention& p, const Tensor& to, int64_t batch, int64_t head, int64_t first, int64_t rows,
-             float* scratch) {
+template <class Block>
+inline void weights_in(const Attention& p, const Tensor& to, int64_t batch, int64_t head, int64_t first, int64_t rows,
+                       float* scratch) {
   const bool average = to.head == 0;
   const int64_t tiles = (rows + kTile - 1) / kTile, a_tile = p.keys * kTile;
   TileState state = tile_at(p, scratch, 0, kTile);  // one tile at a time
@@ -84,24 +87,36 @@ void weights(const Attention& p, const Tensor& to, int64_t batch, int64_t head, 
 
   if (average) __builtin_memset(sums, 0, sizeof(float) * tiles * a_tile);
   for (int64_t h = average ? 0 : head; h < (average ? p.heads : head + 1); h++) {
-    const RealBlock block(p, batch, h / (p.heads / p.kv_heads), 0, p.keys, tiles, key_space, value_space);
+    const Block block(p, batch, h / (p.heads / p.kv_heads), 0, p.keys, tiles, key_space, value_space);
     for (int64_t t = 0; t < tiles; t++) {
       const Place at = place(h, t);
       const Span all = span_of(p, at.row, at.rows);
-      const Span keys = {smaller(all.first, p.keys), larger(all.last, smaller(all.first, p.keys))};
+      const int64_t start = smaller(all.first, p.keys) / Block::kStep * Block::kStep;
+      const Span keys = {start, larger(all.last, start)};
       state.rows = at.rows;
-      attend_tile(p, state, block, at, keys, here, space, row_space);
-      if (average) {
-        add_weights(here + keys.first * kTile, state.top, keys.last - keys.first, sums + t * a_tile + keys.first * kTile);
-      } else {
-        __builtin_memset(here, 0, sizeof(float) * keys.first * kTile);
-        __builtin_memset(here + keys.last * kTile, 0, sizeof(float) * (p.keys - keys.last) * kTile);
-        give(here, at);
-      }
+      attend_tile(p, state, block, at, keys, here, space, row_space, [&] {
+        if (average) {
+          add_weights(here + start * kTile, state.top, keys.last - start, sums + t * a_tile + start * kTile);
+        } else {
+          __builtin_memset(here, 0, sizeof(float) * start * kTile);
+          __builtin_memset(here + keys.last * kTile, 0, sizeof(float) * (p.keys - keys.last) * kTile);
+          give(here, at);
+        }
+      });
     }
   }
   for (int i = 0; i < kTile; i++) state.top[i] = 1.0f / p.heads;
   for (int64_t t = 0; average && t < tiles; t++) give(sums + t * a_tile, place(0, t));
+}
+
+// Output, lse and weights of queries first .. first + rows - 1 of one head; or, if the weights' head stride is 0, output
+// and lse of all heads and the mean of their weights.
+void weights(const Attention& p, const Tensor& to, int64_t batch, int64_t head, int64_t first, int64_t rows,
+             float* scratch) {
+#ifdef PAIRS
+  if (p.dtype == kBFloat16) return weights_in<PairBlock>(p, to, batch, head, first, rows, scratch);
+#endif
+  weights_in<RealBlock>(p, to, batch, head, first, rows, scratch);
 }
 
 }  // namespace
