@@ -193,12 +193,12 @@ template <class T>
 inline RowsOf<T> rows_of(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
                          int64_t width, Real* space) {
   const T* const from = static_cast<const T*>(row_of(t, dtype, batch, head, first));
-  if (first * t.row + width >= kTile) return RowsOf<T>(from, t.row, width);
+  if (width == 0 || first * t.row + width >= kTile) return RowsOf<T>(from, t.row, width);
   T* const to = reinterpret_cast<T*>(space);
   const int64_t gap = kTile - width;
   for (int64_t i = 0; i < n; i++) {
     __builtin_memset(to + i * kTile, 0, gap * sizeof(T));
-    if (width > 0) __builtin_memcpy(to + i * kTile + gap, from + i * t.row, width * sizeof(T));  // else `from` may be null
+    __builtin_memcpy(to + i * kTile + gap, from + i * t.row, width * sizeof(T));
   }
   return RowsOf<T>(to, kTile, kTile);
 }

@@ -211,6 +211,8 @@ CASES: dict[str, Case] = {
     "no batch": replace(_BASE, batch=0),
     "no width": replace(_BASE, width=0),
     "no value width": replace(_BASE, value_width=0),
+    "few queries, no width": replace(_BASE, length=3, width=0),
+    "few queries, no value width": replace(_BASE, length=3, value_width=0),
     # A float32 lse near 1e4 has an error of 1e-3, and so have the weights that backward recomputes from it.
     "large logits": replace(_BASE, spread=5e3, is_causal=True, floor=2e-3),
     # Decode sums a logit in another order than backward, so the two differ by an ulp or two of 1e4 more.
