@@ -1,5 +1,7 @@
 """clearhead.accelerate: torch's attention runs on our kernels, and on torch's again after undo."""
 
+import copy
+import pickle
 import threading
 
 import pytest
@@ -197,6 +199,54 @@ def test_an_exception_undoes_it_and_a_block_may_be_entered_again():
         with pytest.raises(AssertionError, match="in the block"), accelerated:
             assert is_torchs(), "in the block"
         assert is_torchs()
+
+
+def test_blocks_of_one_handle_nest_and_the_last_one_to_end_undoes_it():
+    with clearhead.accelerate() as accelerated:
+        with accelerated:
+            pass
+        assert accelerated.is_active
+        assert not is_torchs()
+    assert is_torchs()
+    accelerated.__exit__(None, None, None)  # one end too many does not count
+    with accelerated:
+        assert not is_torchs()
+    assert is_torchs()
+
+
+def test_threads_may_share_a_handle():
+    accelerated, inside, leave = clearhead.accelerate(), threading.Event(), threading.Event()
+
+    def block():
+        with accelerated:
+            inside.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=block)
+    thread.start()
+    inside.wait(60)
+    with accelerated:
+        pass
+    assert accelerated.is_active
+    leave.set()
+    thread.join()
+    assert not accelerated.is_active
+    assert is_torchs()
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda handle: pickle.loads(pickle.dumps(handle))])  # noqa: S301
+def test_a_copy_of_a_handle_is_not_active_and_undoes_nothing(copied):
+    with clearhead.accelerate() as accelerated:
+        other = copied(accelerated)
+        assert not other.is_active
+        other.undo()
+        assert not is_torchs()
+        with other:
+            assert other.is_active
+        assert not is_torchs()
+    assert is_torchs()
+    with clearhead.accelerate():
+        assert not is_torchs()
 
 
 def test_every_thread_is_accelerated_and_switching_while_running_is_safe():
