@@ -65,6 +65,28 @@ def test_it_reports_what_the_time_did_not_reach(cache: Path, monkeypatch: pytest
     assert "not measured" not in CliRunner().invoke(app, ["tune"]).stderr
 
 
+@needs_native
+def test_a_file_that_cannot_be_written_is_reported_before_measuring(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*_: object) -> None:
+        raise AssertionError("it measured first")
+
+    monkeypatch.setattr(tuning, "measure", measure)
+    (cache / "file").touch()
+    figures.file().mkdir(parents=True)
+    for folder, why in ((cache, "Is a directory"), (cache / "file", "Not a directory")):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+        done = CliRunner().invoke(app, ["tune"])
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert f"costs.json cannot be written: {why}. Set XDG_CACHE_HOME" in done.stderr
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "new"))
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write everywhere
+    with pytest.raises(OptionError, match=r"Permission denied. Set XDG_CACHE_HOME"):
+        figures.refuse_unwritable()
+    assert not (cache / "new").exists()
+
+
 def test_the_longest_budget_is_under_two_minutes() -> None:
     assert CliRunner().invoke(app, ["tune", "--seconds", "100.1"]).exit_code == 2
 
