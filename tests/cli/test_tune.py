@@ -17,6 +17,7 @@ from clearhead.cli.tune import tune
 from clearhead.errors import OptionError
 from clearhead.kernels import plan, tuning
 from clearhead.kernels.measured import figures, tasks
+from clearhead.kernels.native.cpu_targets import VARIABLE
 
 needs_native = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
 
@@ -99,6 +100,19 @@ def test_doctor_plans_typical_calls_and_reports_a_damaged_file(cache: Path) -> N
     assert "damaged" in report["Kernels"]["measured costs"]["found"]
     assert len(report["Plans"]) >= 4
     assert all("kernel" in row["found"] for row in report["Plans"].values())
+
+
+@needs_native
+def test_doctor_reports_a_target_that_cannot_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "abacus")
+    plan.forget()
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    assert done.exit_code == 0, done.stderr
+    report = json.loads(done.stdout)
+    rows = [report["Kernels"]["native"], report["Kernels"]["measured costs"], *report["Plans"].values()]
+    for row in rows:
+        assert row["works"] is False
+        assert f"no kernel target 'abacus', forced by {VARIABLE}" in row["found"]
 
 
 SCRIPT = """
