@@ -94,8 +94,8 @@ class _AfterTorch:
 def _find_after(finder: Any, fullname: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
     """Return the spec that the other finders give a module."""
     for other in sys.meta_path:
-        if other is not finder:
-            spec = other.find_spec(fullname, path, target)
-            if spec is not None:
-                return spec
+        find = None if other is finder else getattr(other, "find_spec", None)
+        spec: ModuleSpec | None = find and find(fullname, path, target)
+        if spec is not None:
+            return spec
     return None
