@@ -1,12 +1,19 @@
 """Tests write into no folder of the user's."""
 
+import errno
 import os
 from pathlib import Path
 
 import platformdirs
 import pytest
+import torch
 
+import clearhead
 from clearhead import files
+from clearhead.errors import OptionError
+from clearhead.kernels import plan
+from clearhead.kernels.measured import figures
+from clearhead.local_models import names
 
 
 @pytest.mark.parametrize("name", ["DATA", "CACHE", "CONFIG", "STATE"])
@@ -42,3 +49,31 @@ def test_the_librarys_folders_are_where_each_system_keeps_them(
     assert files.user_folder("config") == tmp_path / config / "clearhead"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
     assert files.user_folder("cache") == tmp_path / "c" / "clearhead"
+
+
+def test_a_user_without_a_home_has_no_file_to_read_and_an_error_where_one_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.home", homeless)
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "LOCALAPPDATA", "APPDATA", figures.VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    assert not files.user_folder("cache").exists()
+    assert names.named_models() == {}
+    plan.forget()
+    try:
+        query = torch.randn(1, 2, 5, 7)
+        assert clearhead.attention(query, query, query).shape == query.shape
+        assert figures.load().reason == "this machine was not measured: run `clearhead tune`"
+        monkeypatch.setattr(Path, "mkdir", refuse)  # the superuser may make any folder
+        with pytest.raises(OptionError, match=r"cannot be written: Permission denied. Set XDG_CACHE_HOME"):
+            figures.save({})
+    finally:
+        monkeypatch.undo()
+        plan.forget()
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

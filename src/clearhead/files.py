@@ -34,16 +34,25 @@ def user_folder(kind: Literal["cache", "config"]) -> Path:
 
     The studio uses platformdirs, which the library does not require.
     """
+    home = _home()
     if chosen := os.environ.get(f"XDG_{kind.upper()}_HOME"):
         folder = Path(chosen)
     elif sys.platform == "darwin":
-        folder = Path.home() / "Library" / _APPLE[kind]
+        folder = home / "Library" / _APPLE[kind]
     elif sys.platform == "win32":
         variable, name = _WINDOWS[kind]
-        folder = Path(os.environ.get(variable) or Path.home() / "AppData" / name)
+        folder = Path(os.environ.get(variable) or home / "AppData" / name)
     else:
-        folder = Path.home() / f".{kind}"
+        folder = home / f".{kind}"
     return folder / "clearhead"
+
+
+def _home() -> Path:
+    """Return the home folder; a folder that does not exist for a user without one, as a container may have."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/nonexistent")
 
 
 def make_private(folder: Path) -> None:
@@ -70,14 +79,19 @@ def expanded(path: Path) -> Path:
         return path
 
 
-def unwritable(path: str | Path, error: Exception) -> OptionError:
-    """Return the error for a file that could not be written.
+def unwritable(path: str | Path, error: Exception, remedy: str | None = None) -> OptionError:
+    """Return the error for a file that could not be written. `remedy` says what to do where the path was not given.
 
     >>> print(unwritable("maps.html", IsADirectoryError(errno.EISDIR, "Is a directory")))
     maps.html cannot be written: Is a directory. Give the path of a file.
     """
     return OptionError(
-        message("%(path)s cannot be written: %(why)s. %(remedy)s", path=path, why=_why(error), remedy=_remedy(error))
+        message(
+            "%(path)s cannot be written: %(why)s. %(remedy)s",
+            path=path,
+            why=_why(error),
+            remedy=remedy or _remedy(error),
+        )
     )
 
 

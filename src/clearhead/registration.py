@@ -20,19 +20,21 @@ if TYPE_CHECKING:
 
 OPERATORS = "clearhead.multihead"
 ACCELERATION = "clearhead.multihead.acceleration"
+VARIABLE = "CLEARHEAD_ACCELERATE"
 
 
 def register() -> None:
     """Register now if torch is imported, else as soon as it is."""
-    if "torch" in sys.modules:
-        _after_torch(sys.modules["torch"])
-    else:
+    torch = sys.modules.get("torch")
+    if torch is None:
         sys.meta_path.insert(0, _AfterTorch())
+    else:
+        _name_operators(torch)
+        _accelerate()
 
 
-def _after_torch(torch: Any) -> None:
-    _name_operators(torch)
-    if os.environ.get("CLEARHEAD_ACCELERATE"):
+def _accelerate() -> None:
+    if os.environ.get(VARIABLE):
         import_module(ACCELERATION).accelerate_by_environment()
 
 
@@ -51,26 +53,49 @@ def _name_operators(torch: Any) -> None:
 
 
 class _AfterTorch:
-    """A finder that finds torch through the other finders and runs `_after_torch` once it is imported.
+    """A finder that names our operators once torch is imported, and then accelerates if the environment asks for it.
+
+    A module of ours may be what imports torch. Acceleration imports that module too, so it waits until all modules of
+    ours whose import has begun are complete; only for that does this finder look at their imports.
 
     It does not derive from `MetaPathFinder`, whose module takes as long to import as all of `clearhead`.
     """
 
+    def __init__(self) -> None:
+        self._accelerates = bool(os.environ.get(VARIABLE))
+        self._incomplete: set[str] = set()
+        self._has_torch = False
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != "torch":
+        if fullname != "torch" and not (self._accelerates and fullname.startswith("clearhead.")):
             return None
-        sys.meta_path.remove(self)
-        from importlib.util import find_spec  # only now, for it takes as long to import as all of `clearhead`
-
-        spec = find_spec("torch")
+        spec = _find_after(self, fullname, path, target)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
-
-            def execute_and_register(module: ModuleType) -> None:
-                execute(module)
-                _after_torch(module)
-
-            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+            spec.loader.exec_module = lambda module: self._execute(fullname, execute, module)  # type: ignore[method-assign]
         return spec
+
+    def _execute(self, name: str, execute: Any, module: ModuleType) -> None:
+        self._incomplete.add(name)
+        try:
+            execute(module)
+            if name == "torch":
+                _name_operators(module)
+                self._has_torch = True
+        finally:
+            self._incomplete.discard(name)
+            if self._has_torch and not self._incomplete and self in sys.meta_path:
+                sys.meta_path.remove(self)
+                _accelerate()
+
+
+def _find_after(finder: Any, fullname: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
+    """Return the spec that the other finders give a module."""
+    for other in sys.meta_path:
+        find = None if other is finder else getattr(other, "find_spec", None)
+        spec: ModuleSpec | None = find and find(fullname, path, target)
+        if spec is not None:
+            return spec
+    return None

@@ -17,6 +17,7 @@ from clearhead.cli.tune import tune
 from clearhead.errors import OptionError
 from clearhead.kernels import plan, tuning
 from clearhead.kernels.measured import figures, tasks
+from clearhead.kernels.native.cpu_targets import VARIABLE
 
 needs_native = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
 
@@ -65,6 +66,28 @@ def test_it_reports_what_the_time_did_not_reach(cache: Path, monkeypatch: pytest
     assert "not measured" not in CliRunner().invoke(app, ["tune"]).stderr
 
 
+@needs_native
+def test_a_file_that_cannot_be_written_is_reported_before_measuring(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*_: object) -> None:
+        raise AssertionError("it measured first")
+
+    monkeypatch.setattr(tuning, "measure", measure)
+    (cache / "file").touch()
+    figures.file().mkdir(parents=True)
+    for folder, why in ((cache, "Is a directory"), (cache / "file", "Not a directory")):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+        done = CliRunner().invoke(app, ["tune"])
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert f"costs.json cannot be written: {why}. Set XDG_CACHE_HOME" in done.stderr
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "new"))
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write everywhere
+    with pytest.raises(OptionError, match=r"Permission denied. Set XDG_CACHE_HOME"):
+        figures.refuse_unwritable()
+    assert not (cache / "new").exists()
+
+
 def test_the_longest_budget_is_under_two_minutes() -> None:
     assert CliRunner().invoke(app, ["tune", "--seconds", "100.1"]).exit_code == 2
 
@@ -77,6 +100,19 @@ def test_doctor_plans_typical_calls_and_reports_a_damaged_file(cache: Path) -> N
     assert "damaged" in report["Kernels"]["measured costs"]["found"]
     assert len(report["Plans"]) >= 4
     assert all("kernel" in row["found"] for row in report["Plans"].values())
+
+
+@needs_native
+def test_doctor_reports_a_target_that_cannot_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "abacus")
+    plan.forget()
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    assert done.exit_code == 0, done.stderr
+    report = json.loads(done.stdout)
+    rows = [report["Kernels"]["native"], report["Kernels"]["measured costs"], *report["Plans"].values()]
+    for row in rows:
+        assert row["works"] is False
+        assert f"no kernel target 'abacus', forced by {VARIABLE}" in row["found"]
 
 
 SCRIPT = """

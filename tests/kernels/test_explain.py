@@ -6,12 +6,13 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy
 import pytest
 import torch
 
 import clearhead
 from clearhead import kernels
-from clearhead.errors import KernelError, ShapeError
+from clearhead.errors import DtypeError, KernelError, OptionError, ShapeError
 
 
 def test_explain_raises_the_errors_of_attention() -> None:
@@ -19,12 +20,53 @@ def test_explain_raises_the_errors_of_attention() -> None:
     for wrong, error in (
         ({"kernel": "abacus"}, KernelError),
         ({"attn_mask": torch.ones(3, 4, dtype=torch.bool)}, ShapeError),
+        ({"softcap": "30"}, DtypeError),
+        ({"softcap": 10**400}, OptionError),
+        ({"dropout_p": "0"}, OptionError),
     ):
         with pytest.raises(error) as by_explain:
             kernels.explain(query, key, value, **wrong)
         with pytest.raises(error) as by_attention:
             clearhead.attention(query, key, value, **wrong)
         assert str(by_explain.value) == str(by_attention.value)
+
+
+def test_what_is_not_a_tensor_is_named() -> None:
+    query = torch.randn(1, 2, 5, 7)
+    for wrong in (None, 1, [[1.0]], numpy.ones((1, 2, 5, 7))):
+        for function in (kernels.explain, clearhead.attention):
+            with pytest.raises(DtypeError, match=f"value is a {type(wrong).__name__}, expected a torch.Tensor"):
+                function(query, query, wrong)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scale": numpy.float32(0.5)},
+        {"scale": numpy.int64(2)},
+        {"scale": torch.tensor(0.5)},
+        {"dropout_p": numpy.float32(0)},
+        {"dropout_p": torch.tensor(0.0)},
+        {"softcap": numpy.float32(3)},
+        {"softcap": torch.tensor(3.0)},
+    ],
+    ids=lambda options: "-".join(f"{name}-{type(value).__name__}" for name, value in options.items()),
+)
+def test_numbers_may_be_numpys_or_tensors_without_axes(options: dict[str, Any]) -> None:
+    query, key, value = torch.randn(3, 1, 2, 5, 7)
+    plain = {name: float(number) for name, number in options.items()}
+    assert torch.equal(
+        clearhead.attention(query, key, value, **options), clearhead.attention(query, key, value, **plain)
+    )
+    assert kernels.explain(query, key, value, **options).kernel is not None
+
+
+def test_return_lse_is_any_truth() -> None:
+    query = torch.randn(1, 2, 5, 7)
+    for truth in (True, False, 1, None):
+        assert kernels.explain(query, query, query, return_lse=truth) == kernels.explain(
+            query, query, query, return_lse=bool(truth)
+        )
 
 
 def test_explain_has_the_arguments_of_attention() -> None:

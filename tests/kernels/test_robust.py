@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clearhead import kernels
+from clearhead import attention, kernels
 from clearhead.kernels import Problem
 
 from .cases import Case
@@ -71,6 +71,39 @@ def test_an_infinite_value_reaches_every_row_and_an_infinite_key_gives_nan_or_no
     got, down = kernels.run(problem, kernel="native").out, sign * query[0, 0, :, column] < 0
     assert torch.equal(got[0, 0].isnan().all(-1), ~down)
     torch.testing.assert_close(got[0, 0, down], softmax_attention(problem)[0, 0, down], atol=2e-6, rtol=1e-5)
+
+
+# The gradient of a sum has strides of 0; of a transposed or sliced output it has rows that are not contiguous.
+UPSTREAMS = {
+    "expanded": lambda *shape: numbers(1).expand(shape),
+    "transposed": lambda *shape: numbers(*shape[:-2], shape[-1], shape[-2]).mT,
+    "every second": lambda *shape: numbers(*shape[:-1], 2 * shape[-1])[..., ::2],
+    "negated": lambda *shape: torch._neg_view(numbers(*shape)),
+}
+CALLS = {"fast path": {}, "causal": {"is_causal": True}, "kernel": {"softcap": 5.0}}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float16, torch.float64], ids=str)
+def test_incoming_gradients_may_have_any_strides(call: str, dtype: torch.dtype) -> None:
+    for length, (name, upstream) in itertools.product((3, 37), UPSTREAMS.items()):
+        tensors = [numbers(1, 2, length, 19).to(dtype).requires_grad_() for _ in range(3)]
+        out, given = attention(*tensors, **CALLS[call]), upstream(1, 2, length, 19).to(dtype)
+        got = torch.autograd.grad(out, tensors, given, retain_graph=True)
+        expected = torch.autograd.grad(out, tensors, given.resolve_neg().contiguous())
+        assert all(map(torch.equal, got, expected)), (length, name)
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float16, torch.float64], ids=str)
+def test_hooks_on_saved_tensors_may_change_strides(call: str, dtype: torch.dtype) -> None:
+    tensors = [numbers(1, 2, 37, 19).to(dtype).requires_grad_() for _ in range(3)]
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: x.detach().mT.contiguous().mT, lambda x: x):
+        changed = attention(*tensors, **CALLS[call])
+    upstream = numbers(1, 2, 37, 19).to(dtype)
+    got = torch.autograd.grad(changed, tensors, upstream)
+    expected = torch.autograd.grad(attention(*tensors, **CALLS[call]), tensors, upstream)
+    assert all(map(torch.equal, got, expected))
 
 
 def test_a_nan_in_a_masked_key_has_no_effect() -> None:

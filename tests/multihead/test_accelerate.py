@@ -1,5 +1,7 @@
 """clearhead.accelerate: torch's attention runs on our kernels, and on torch's again after undo."""
 
+import copy
+import pickle
 import threading
 
 import pytest
@@ -199,6 +201,54 @@ def test_an_exception_undoes_it_and_a_block_may_be_entered_again():
         assert is_torchs()
 
 
+def test_blocks_of_one_handle_nest_and_the_last_one_to_end_undoes_it():
+    with clearhead.accelerate() as accelerated:
+        with accelerated:
+            pass
+        assert accelerated.is_active
+        assert not is_torchs()
+    assert is_torchs()
+    accelerated.__exit__(None, None, None)  # one end too many does not count
+    with accelerated:
+        assert not is_torchs()
+    assert is_torchs()
+
+
+def test_threads_may_share_a_handle():
+    accelerated, inside, leave = clearhead.accelerate(), threading.Event(), threading.Event()
+
+    def block():
+        with accelerated:
+            inside.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=block)
+    thread.start()
+    inside.wait(60)
+    with accelerated:
+        pass
+    assert accelerated.is_active
+    leave.set()
+    thread.join()
+    assert not accelerated.is_active
+    assert is_torchs()
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda handle: pickle.loads(pickle.dumps(handle))])  # noqa: S301
+def test_a_copy_of_a_handle_is_not_active_and_undoes_nothing(copied):
+    with clearhead.accelerate() as accelerated:
+        other = copied(accelerated)
+        assert not other.is_active
+        other.undo()
+        assert not is_torchs()
+        with other:
+            assert other.is_active
+        assert not is_torchs()
+    assert is_torchs()
+    with clearhead.accelerate():
+        assert not is_torchs()
+
+
 def test_every_thread_is_accelerated_and_switching_while_running_is_safe():
     query, key, value = inputs(learn=False)
     exact, _ = reference.attention(query, key, value, scale=D**-0.5)
@@ -294,21 +344,23 @@ def test_empty_rows_give_0_and_gradients_of_0(dtype, hidden):
                 assert (mine - truth).abs().amax() <= 64 * torch.finfo(dtype).eps * (1 + truth.abs().amax())
 
 
-def test_incoming_gradients_may_be_expanded_negated_or_transposed():
-    tensors = inputs()
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("target", [row.name for row in clearhead.kernels.targets() if row.runs_here])
+def test_incoming_gradients_may_be_expanded_negated_or_transposed(target, dtype):
+    tensors = inputs(dtype)
     exact, _ = reference.attention(*tensors, scale=D**-0.5)
     for upstream in (
-        torch.ones(()).expand(B, H, L, D),
-        torch.randn(B, L, H, D).transpose(1, 2),
-        torch.randn(B, H, D, L).mT,
-        torch._neg_view(torch.randn(B, H, L, D)),
+        torch.ones((), dtype=dtype).expand(B, H, L, D),
+        torch.randn(B, L, H, D, dtype=dtype).transpose(1, 2),
+        torch.randn(B, H, D, L, dtype=dtype).mT,
+        torch._neg_view(torch.randn(B, H, L, D, dtype=dtype)),
     ):
-        with clearhead.accelerate() as accelerated:
+        with clearhead.kernels.target(target), clearhead.accelerate() as accelerated:
             ours = torch.autograd.grad(F.scaled_dot_product_attention(*tensors), tensors, upstream)
         assert accelerated.counts["backward"] == 1
         truths = torch.autograd.grad(exact, tensors, upstream.double(), retain_graph=True)
         for mine, truth in zip(ours, truths, strict=True):
-            assert (mine - truth).abs().amax() <= 64 * torch.finfo(torch.float32).eps
+            assert (mine - truth).abs().amax() <= 64 * torch.finfo(dtype).eps * (1 + truth.abs().amax())
 
 
 def test_without_the_native_library_accelerate_raises_and_the_environment_variable_warns(monkeypatch):

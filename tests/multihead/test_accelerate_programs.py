@@ -150,6 +150,13 @@ def python(program, **environment):
     return done.stdout.split(), done.stderr
 
 
+def environment_alone(program):
+    """Run a program with CLEARHEAD_ACCELERATE=1 in a process that has imported nothing; return its words and errors."""
+    environment = {**os.environ, "CLEARHEAD_ACCELERATE": "1"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    return done.stdout.split(), done.stderr
+
+
 COUNT = (
     "import torch.nn.functional as F; q = torch.ones(1, 2, 3, 5); F.scaled_dot_product_attention(q, q, q); "
     "from clearhead.multihead.acceleration import _installation as i; print(i._users, sum(i._overrides.counts.values()))"
@@ -163,11 +170,50 @@ def test_the_environment_turns_it_on_when_clearhead_is_imported_after_torch():
 
 @pytest.mark.slow
 def test_the_environment_turns_it_on_when_clearhead_is_imported_first():
-    done = subprocess.run(
-        [sys.executable, "-c", f"import clearhead, torch; {COUNT}"], capture_output=True, text=True,
-        env={**os.environ, "CLEARHEAD_ACCELERATE": "1"},
-    )  # fmt: skip
-    assert (done.stdout.split(), done.stderr) == (["1", "1"], "")
+    assert environment_alone(f"import clearhead, torch; {COUNT}") == (["1", "1"], "")
+
+
+# A module of ours is what imports torch, and acceleration imports that module.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "first",
+    [
+        "clearhead.attention",
+        "clearhead.kernels",
+        "clearhead.AttentionMatrix",
+        pytest.param("clearhead.masks", marks=pytest.mark.stress),
+        pytest.param("clearhead.accelerate().undo()", marks=pytest.mark.stress),
+        pytest.param("import clearhead.spec", marks=pytest.mark.stress),
+        pytest.param("import clearhead.kernels.native.library", marks=pytest.mark.stress),
+        pytest.param("from clearhead.multihead import torch_overrides", marks=pytest.mark.stress),
+    ],
+)
+def test_the_environment_turns_it_on_when_clearhead_imports_torch(first):
+    assert environment_alone(f"import clearhead; {first}; import torch; {COUNT}") == (["1", "1"], "")
+
+
+@pytest.mark.slow
+def test_a_failed_import_of_ours_does_not_prevent_acceleration():
+    program = f"""
+import sys, clearhead
+sys.modules["clearhead.distributed.ring"] = None
+try:
+    import clearhead.distributed
+except ImportError:
+    import torch
+    {COUNT}
+"""
+    assert environment_alone(program) == (["1", "1"], "")
+
+
+@pytest.mark.slow
+def test_an_unknown_target_in_the_environment_does_not_fail_an_import():
+    show = "from clearhead.multihead.acceleration import _installation as i; print(i._users)"
+    printed, warned = python(
+        f"import torch, clearhead; {show}", CLEARHEAD_ACCELERATE="1", CLEARHEAD_KERNEL_TARGET="quantum"
+    )
+    assert printed == ["0"]
+    assert "CLEARHEAD_ACCELERATE=1 has no effect: there is no kernel target 'quantum'" in warned
 
 
 @pytest.mark.slow
@@ -196,3 +242,28 @@ if child == 0:
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), accelerated.is_active, sum(accelerated.counts.values()))
 """
     assert python(program)[0] == ["0", "True", "1"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_may_be_forked_while_another_thread_switches_acceleration():
+    program = """
+import os, signal, threading, torch, clearhead
+from clearhead.multihead import acceleration
+held, free = threading.Event(), threading.Event()
+def switch():
+    with acceleration._lock:
+        held.set()
+        free.wait(0.2)
+thread = threading.Thread(target=switch)
+thread.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    clearhead.accelerate().undo()
+    os._exit(0)
+thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), acceleration._installation._users)
+"""
+    assert python(program)[0] == ["0", "0"]

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from clearhead import __version__, printing
@@ -121,10 +122,14 @@ def _kernels() -> list[Finding]:
     findings = [Finding("Kernels", item.kernel, item.available, item.reason) for item in kernels.available()]
     if library is None and (failure := build_failure()):
         findings.append(Finding("Kernels", "native build", False, failure))
-    measured = figures.load()
-    works = False if measured.damaged else None
-    findings.append(Finding("Kernels", "measured costs", works, costs.source()))
-    return [*findings, *(Finding("Plans", name, None, _plan(*call)) for name, call in CALLS.items())]
+    works, source = _try(costs.source)
+    findings.append(
+        Finding("Kernels", "measured costs", None if works and not figures.load().damaged else False, source)
+    )
+    for name, call in CALLS.items():
+        works, planned = _try(partial(_plan, *call))
+        findings.append(Finding("Plans", name, None if works else False, planned))
+    return findings
 
 
 # dtype, batch, queries, keys, further arguments of `attention`, whether gradients are needed

@@ -35,6 +35,7 @@ def tune(
 
     if not kernels.targets():
         raise KernelError(f"there is nothing to compare with torch's kernels: {missing}.")
+    figures.refuse_unwritable()
     with reading.progress("measuring") as tell:
         measured = tuning.measure(seconds, tell)
     path = figures.save(measured)

@@ -55,9 +55,12 @@ def explain(
     if is_causal_rule(attn_mask) and not is_causal:
         attn_mask, is_causal = None, True
     if is_simple(attn_mask, dropout_p, softcap, sinks, return_matrix, kernel):
-        matched = match(query, key, value, is_causal, scale, cast("Tensor | None", attn_mask), enable_gqa, return_lse)
+        mask, with_lse = cast("Tensor | None", attn_mask), bool(return_lse)
+        matched = match(query, key, value, is_causal, scale, mask, enable_gqa, with_lse)
         if matched != NO_MATCH:
             return _plan_of(matched, query, key, value)
+    dropout_p, scale, softcap = map(checks.number, (dropout_p, scale, softcap))
+    checks.tensors(query, key, value)
     if query.is_nested or key.is_nested or value.is_nested:
         q, k, v = (tensor.unbind()[0] for tensor in (query, key, value))
         each = explain(q, k, v, None, dropout_p, is_causal, scale, True, softcap=softcap, sinks=sinks, kernel=kernel)

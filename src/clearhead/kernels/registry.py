@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import cast
 
+from clearhead.errors import ClearheadError
 from clearhead.kernels.capability import Capability, Kernel, WithLinear, WithStatistics, WithWeights
 from clearhead.kernels.native.kernel import Native
 from clearhead.kernels.portable.reference import Reference
@@ -24,7 +25,7 @@ class Availability:
 
 
 def available() -> list[Availability]:
-    """Return each kernel, and whether this machine can run it.
+    """Return each kernel, and whether this machine can run it. A forced CPU target that it cannot run is a reason.
 
     >>> [(a.kernel, a.available) for a in available() if a.kernel == "reference"]
     [('reference', True)]
@@ -32,7 +33,10 @@ def available() -> list[Availability]:
     rows = []
     for name, kernel in KERNELS.items():
         reason = kernel.unavailable()
-        rows.append(Availability(name, reason is None, reason or kernel.describe()))
+        try:
+            rows.append(Availability(name, reason is None, reason or kernel.describe()))
+        except ClearheadError as error:
+            rows.append(Availability(name, False, str(error)))
     return rows
 
 

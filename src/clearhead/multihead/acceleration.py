@@ -4,10 +4,11 @@ import os
 import threading
 import warnings
 from types import TracebackType
+from typing import Any
 
 import torch
 
-from clearhead.errors import KernelError
+from clearhead.errors import KernelError, OptionError
 from clearhead.kernels.native.cpu_targets import current
 from clearhead.kernels.native.library import library, missing, reads_tensors
 from clearhead.multihead.torch_overrides import Overrides
@@ -41,10 +42,15 @@ def accelerate() -> "Acceleration":
 
 
 class Acceleration:
-    """One call of `accelerate`. `with` undoes it at the end of the block; a block entered later starts it again."""
+    """One call of `accelerate`. `with` undoes it at the end of the block; a block entered later starts it again.
+
+    Blocks of one handle may nest and overlap, also in several threads: the last one to end undoes it. A copy of a
+    handle, or one unpickled in another process, is not active.
+    """
 
     def __init__(self) -> None:
         self._is_active = False
+        self._blocks = 0
         self._start()
 
     @property
@@ -77,13 +83,22 @@ class Acceleration:
                 self._is_active = True
 
     def __enter__(self) -> "Acceleration":
-        self._start()
+        with _lock:
+            self._start()
+            self._blocks += 1
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.undo()
+        with _lock:
+            self._blocks -= 1
+            if self._blocks <= 0:
+                self._blocks = 0
+                self.undo()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_is_active": False, "_blocks": 0, "_counts": self.counts}
 
     def __repr__(self) -> str:
         return f"<clearhead.accelerate, {'active' if self._is_active else 'undone'}: {self.counts}>"
@@ -125,6 +140,8 @@ class _Installation:
 
 _lock = threading.RLock()
 _installation = _Installation()
+if hasattr(os, "register_at_fork"):  # a child forked while another thread holds the lock could never take it
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def _check() -> None:
@@ -151,5 +168,5 @@ def accelerate_by_environment() -> None:
         return
     try:
         accelerate()
-    except KernelError as error:
+    except (KernelError, OptionError) as error:
         warnings.warn(f"{VARIABLE}=1 has no effect: {error}", RuntimeWarning, stacklevel=2)

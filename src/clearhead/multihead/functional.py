@@ -92,7 +92,7 @@ def attention(
     if not (torch.compiler.is_compiling() or are_plain(query, key, value, attn_mask, sinks, scale)):
         call = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
         return _handle(attention, call, options)
-    dropout_p, scale = checks.number("dropout_p", dropout_p), checks.number("scale", scale)
+    dropout_p, scale, softcap = map(checks.number, (dropout_p, scale, softcap))
     checks.tensors(query, key, value)
     if query.is_nested or key.is_nested or value.is_nested:
         options |= {"attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal, "scale": scale}

@@ -83,7 +83,7 @@ def hard_attention(
     """
     if method not in get_args(Method):
         raise OptionError(f"method is {method!r}; expected one of {', '.join(get_args(Method))}.")
-    temperature, scale = checks.number("temperature", temperature), checks.number("scale", scale)
+    temperature, scale = checks.number(temperature), checks.number(scale)
     if not temperature > 0:
         raise OptionError(f"temperature is {temperature}; expected a positive number.")
     kernels.refuse_tracing("hard_attention")

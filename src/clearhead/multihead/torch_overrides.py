@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels.fast_path import native_forward
-from clearhead.kernels.native.call import DTYPES, wide
+from clearhead.kernels.native.call import DTYPES, whole_rows, wide
 from clearhead.kernels.native.cpu_targets import index_of, is_forced
 from clearhead.kernels.native.library import library
 from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, match, needs_gradients
@@ -140,7 +140,7 @@ class Overrides:
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Return the gradients of query, key and value."""
         # A hook on saved tensors may change their strides; torch's kernel requires contiguous rows.
-        query, key, value, out = (_contiguous_rows(tensor) for tensor in (query, key, value, out))
+        query, key, value, out = (whole_rows(tensor) for tensor in (query, key, value, out))
         if (
             not self.is_on
             or dropout_p != 0
@@ -158,7 +158,7 @@ class Overrides:
         grads = [torch.empty_permuted(t.shape, (0, 2, 1, 3), dtype=t.dtype) for t in (query, key, value)]
         library.fast_backward(
             index_of(query.dtype), torch.get_num_threads(), query, key, value, attn_mask, True, is_causal,
-            query.shape[-1] ** -0.5 if scale is None else scale, out, logsumexp, grad_out.resolve_neg(), *grads,
+            query.shape[-1] ** -0.5 if scale is None else scale, out, logsumexp, whole_rows(grad_out), *grads,
         )  # fmt: skip
         return grads[0], grads[1], grads[2]
 
@@ -233,10 +233,6 @@ def _with_empty_rows(lse: Tensor, mask: Tensor) -> Tensor:
     if not is_zero.any():
         return lse
     return lse.masked_fill(is_zero & (mask.to(lse.dtype) < EMPTY).all(-1), -torch.inf)
-
-
-def _contiguous_rows(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 def _are_layer(

@@ -65,7 +65,7 @@ def attention_varlen(
     if heads[1] != heads[2] or divide_heads(heads[0], heads[1]) < 0:
         raise ShapeError(f"query, key and value have {heads} heads; expected H, H_kv, H_kv where H_kv divides H.")
     checks.widths(*(tensor.transpose(0, 1) for tensor in (query, key, value)))
-    dropout_p, scale = checks.number("dropout_p", dropout_p), checks.number("scale", scale)
+    dropout_p, scale, softcap = map(checks.number, (dropout_p, scale, softcap))
     checks.dropout(dropout_p)
     checks.options(scale, softcap, sinks, query.shape[1], query)
     rows = _bounds("offsets", offsets, query.shape[0])

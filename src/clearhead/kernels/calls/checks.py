@@ -3,9 +3,10 @@
 Each error also has the built-in type that torch raises for the same mistake.
 """
 
-import math
+import sys
 import warnings
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -39,8 +40,12 @@ def tensors(query: Any, key: Any, value: Any) -> None:
 
 
 @untraced
-def number(name: str, value: Any) -> Any:
-    """Convert a tensor without axes to a number, as torch does; return anything else unchanged."""
+def number(value: Any) -> Any:
+    """Convert a tensor without axes, or numpy's number, to a number, as torch does; return anything else unchanged."""
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, Real):
+        return float(value)
     if not isinstance(value, Tensor) or value.dim() != 0 or value.requires_grad or value.is_complex():
         return value
     return value.item()
@@ -215,7 +220,9 @@ def options(scale: float | Tensor | None, softcap: float | None, sinks: Any, hea
             )
     elif scale is not None and not isinstance(scale, int | float | torch.SymFloat):
         raise DtypeError(f"scale is a {type(scale).__name__}, expected a float, or None for 1/sqrt(head_dim).")
-    if softcap is not None and not 0 < softcap < math.inf:
+    if softcap is not None and not isinstance(softcap, int | float | torch.SymFloat):
+        raise DtypeError(f"softcap is a {type(softcap).__name__}, expected a positive number, or None for no cap.")
+    if softcap is not None and not 0 < softcap <= sys.float_info.max:
         raise OptionError(f"softcap is {softcap!r}, expected a positive number, or None for no cap.")
     if sinks is None:
         return

@@ -3,6 +3,7 @@
 A file of another CPU, of other versions, or that is damaged is ignored.
 """
 
+import errno
 import json
 import logging
 import math
@@ -23,6 +24,7 @@ from clearhead.kernels.native.library import cpu_features, cpu_name
 VARIABLE = "CLEARHEAD_TUNE"
 FORMAT = 3
 LARGEST = 1 << 16  # bytes of a file that is read
+_ELSEWHERE = "Set XDG_CACHE_HOME to a folder that you may write to."
 logger = logging.getLogger("clearhead.kernels")
 
 
@@ -143,6 +145,26 @@ def save(measured: Costs) -> Path:
                 Path(stream.name).unlink(missing_ok=True)
                 raise
     except OSError as error:
-        raise unwritable(path, error) from None
+        raise unwritable(path, error, _ELSEWHERE) from None
     load.cache_clear()
     return path
+
+
+def refuse_unwritable() -> None:
+    """Raise the error that `save` would raise, before anything is measured. Writes nothing.
+
+    Raises:
+        OptionError: the folder or the file cannot be written.
+    """
+    path = file()
+    try:
+        folder = next(parent for parent in path.parents if parent.exists())
+        for wrong, code in (
+            (not folder.is_dir(), errno.ENOTDIR),
+            (not os.access(folder, os.W_OK | os.X_OK), errno.EACCES),
+            (path.is_dir(), errno.EISDIR),
+        ):
+            if wrong:
+                raise OSError(code, os.strerror(code))
+    except OSError as error:
+        raise unwritable(path, error, _ELSEWHERE) from None

@@ -53,6 +53,15 @@ def address(tensor: Tensor) -> int:
     return tensor.data_ptr() if tensor.numel() else 0
 
 
+def whole_rows(tensor: Tensor) -> Tensor:
+    """Return a tensor whose memory holds its numbers, with contiguous rows: the library reads `out` and `grad_out` so.
+
+    The gradient of `out.sum()` has strides of 0, and a hook on saved tensors may change strides.
+    """
+    tensor = tensor.resolve_neg()
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
 class Call:
     """The Attention of native/arguments.h for a problem. Keep it until the library returns: it owns memory in use.
 
@@ -105,7 +114,7 @@ class CallGradients:
         self.buffers = library.Gradients()
         self._grads = [torch.empty_like(t).contiguous() for t in (problem.query, problem.key, problem.value)]
         self.buffers.grad_query, self.buffers.grad_key, self.buffers.grad_value = map(four, self._grads)
-        self._grad_out = grad_out.resolve_neg()  # owned until the library returns
+        self._grad_out = whole_rows(grad_out)  # owned until the library returns
         self.buffers.grad_out = four(self._grad_out)
         if grad_lse is not None:
             self._grad_lse = grad_lse.to(wide(problem.query.dtype)).resolve_neg()

@@ -47,6 +47,10 @@ class Target:
     runs_here: bool
 
 
+_BY_PROGRAM, _BY_ENVIRONMENT = "forced by kernels.target", f"forced by {VARIABLE}"
+_REMEDIES = {_BY_PROGRAM: "Pass one of these names.", _BY_ENVIRONMENT: f"Unset {VARIABLE} for the best one."}
+
+
 def targets() -> list[Target]:
     """Return every target of the native library, best first; an empty list if the library was not built."""
     return list(_TARGETS)
@@ -77,7 +81,7 @@ def target(name: str) -> Iterator[None]:
         OptionError: no such target was compiled.
         KernelError: this CPU cannot run it.
     """
-    _named(name)
+    _named(name, _BY_PROGRAM)
     library.expect_forced_targets()
     token = forced.set(name)
     try:
@@ -136,11 +140,11 @@ def _forced_by_environment() -> str | None:
 
 @cache
 def chosen_for(forced_here: str | None, dtype: torch.dtype) -> tuple[Target | None, str]:
-    name, why = forced_here, "forced by kernels.target"
+    name, why = forced_here, _BY_PROGRAM
     if not name:
-        name, why = _forced_by_environment(), f"forced by {VARIABLE}"
+        name, why = _forced_by_environment(), _BY_ENVIRONMENT
     if name:
-        only = _named(name)
+        only = _named(name, why)
         return (only, why) if dtype in only.dtypes else (None, f"target {name}, {why}, has no {dtype}")
     for candidate in _TARGETS:
         if (
@@ -163,12 +167,13 @@ def _is_slow(candidate: Target, dtype: torch.dtype) -> bool:
     return dtype is torch.bfloat16 and by_pairs and "intel" in cpu_features()
 
 
-def _named(name: str) -> Target:
-    for candidate in _TARGETS:
-        if candidate.name == name:
-            if not candidate.runs_here:
-                usable = ", ".join(t.name for t in _TARGETS if t.runs_here)
-                raise KernelError(f"this CPU cannot run kernel target {name!r}. It can run: {usable}.")
-            return candidate
-    known = ", ".join(t.name for t in _TARGETS) or "none, because the native library was not built"
-    raise OptionError(f"there is no kernel target {name!r}. Compiled are: {known}. Unset {VARIABLE} for the best one.")
+def _named(name: str, why: str) -> Target:
+    """Return the target of a name; `why` says who forces it."""
+    usable = ", ".join(t.name for t in _TARGETS if t.runs_here) or "none, because the native library was not built"
+    remedy = f"This CPU can run: {usable}. {_REMEDIES[why]}"
+    named = next((candidate for candidate in _TARGETS if candidate.name == name), None)
+    if named is None:
+        raise OptionError(f"there is no kernel target {name!r}, {why}. {remedy}")
+    if not named.runs_here:
+        raise KernelError(f"this CPU cannot run kernel target {name!r}, {why}. {remedy}")
+    return named

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels.capability import Capability
-from clearhead.kernels.native.call import DTYPES, Call, CallGradients, address, four, lse_dtype
+from clearhead.kernels.native.call import DTYPES, Call, CallGradients, address, four, lse_dtype, whole_rows
 from clearhead.kernels.native.cpu_targets import current, index_of, targets
 from clearhead.kernels.native.library import library, missing
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent, has_own_memory, is_negated
@@ -79,9 +79,8 @@ class Native:
         return result
 
     def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
-        if result.out.stride(-1) != 1:  # a hook on saved tensors changed its strides
-            result = Result(result.out.contiguous(), result.lse)
-        call = Call(library, problem, result.out, result.lse)
+        out = whole_rows(result.out)  # owned until the library returns
+        call = Call(library, problem, out, result.lse)
         gradients = CallGradients(library, problem, grad_out, grad_lse)
         library.backward(*_target(problem.query.dtype), call.attention, gradients.buffers)
         return gradients.result()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels.capability import Capability
-from clearhead.kernels.native.call import wide
+from clearhead.kernels.native.call import whole_rows, wide
 from clearhead.kernels.native.library import cpu_supports
 from clearhead.kernels.portable import blockwise, torch_cuda
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent
@@ -96,7 +96,8 @@ class TorchSdpa:
             return blockwise.backward(problem, result, grad_out, grad_lse, wide(problem.query.dtype))
         mask = _mask(problem)
         empty = _empty_rows(problem, mask)
-        out, lse = result.out, result.lse.to(wide(problem.query.dtype))
+        # The operator reads contiguous rows of the output; a hook on saved tensors may change its strides (torch 2.13).
+        out, lse = whole_rows(result.out), result.lse.to(wide(problem.query.dtype))
         if empty is not None:
             grad_out, lse = grad_out.masked_fill(empty[..., None], 0), lse.masked_fill(empty, 0)
         with torchs_own():
