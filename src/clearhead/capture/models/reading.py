@@ -67,6 +67,11 @@ class Sound:
     duration: float
     peaks: Tensor
 
+    @property
+    def frames(self) -> int:
+        """The number of tokens that the sound fills; the tokens after them are silence."""
+        return max(1, min(len(self.peaks), round(self.duration / self.seconds)))
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
