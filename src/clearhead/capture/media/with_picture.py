@@ -15,7 +15,7 @@ from clearhead.capture.media.pictures import opened
 from clearhead.capture.models.chat_template import as_message, has_chat_template
 from clearhead.capture.models.input_checks import check_characters, check_length, check_vocabulary, running
 from clearhead.capture.models.loading import Loaded
-from clearhead.capture.models.reading import Grid, Reading
+from clearhead.capture.models.reading import Grid, Reading, joined_notes
 from clearhead.capture.models.token_text import letters
 from clearhead.capture.observing import observe
 from clearhead.capture.record import Record
@@ -84,6 +84,7 @@ def read_with_picture(
             for col in range(place.cols):
                 patch = f"{row},{col}" if len(places) == 1 else f"{number}:{row},{col}"
                 names[place.start + row * (place.cols + place.row_gap) + col] = patch
+    not_shown = message("Not shown: the %(count)s layers in which patches attend to patches alone.", count=left_out)
     return Reading(
         record=kept,
         tokens=names,
@@ -91,9 +92,7 @@ def read_with_picture(
         token_ids=ids,
         special=added,
         segments=[0] * len(ids),
-        note=None
-        if not left_out
-        else message("Not shown: the %(count)s layers in which patches attend to patches alone.", count=left_out),
+        note=joined_notes(loaded.note, not_shown if left_out else None),
         pictures=tuple(_grids(loaded, places, inputs, image)),
     )
 
