@@ -131,9 +131,9 @@ def item_page(
 
 
 def _on_path(context: Context, item: Item) -> str:
-    """Return where on its topic's path this question is: the leg, and the minutes to its end."""
+    """Return where on its topic's path this question is: the part, and the minutes to its end."""
     way = path.way(context, context.library.pack_of(item.id), context.library.topic_of(item))
-    return _("part %(leg)s of %(legs)s, %(minutes)s min to go", leg=way.leg, legs=way.legs, minutes=way.left)
+    return _("part %(part)s of %(parts)s, %(minutes)s min to go", part=way.part, parts=way.parts, minutes=way.left)
 
 
 def unsent(item_id: str) -> str:
