@@ -5,6 +5,7 @@ A page counts as done when it was opened, a question when it was answered: a wro
 
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 
 from clearhead.course import Item, Pack, Topic
@@ -15,6 +16,7 @@ from clearhead.studio.text.translation import mark
 from clearhead.studio.web.context import Context
 
 CONTINUE = "continue"  # store key of the page that Home offers to continue from
+PASSED = "passed:"  # how the store keys of passed topics begin
 PART = 15  # target length of a part, in minutes
 FEWEST = 5  # questions that a placement test needs
 WALKED = {"logits", "weights", "heads", "multi-head", "concatenation"}  # the concepts that the figure of Walk shows
@@ -161,9 +163,19 @@ def _spread(count: int, minutes: float, load: list[float], first: Sequence[int] 
     return sorted(parts)
 
 
+def passed_on(context: Context, pack: Pack, topic: Topic) -> str:
+    """Return the day on which the learner passed this topic's test, or ""."""
+    return context.store.kept(f"{PASSED}{pack.id}/{topic.id}")
+
+
+def keep_passed(context: Context, pack: Pack, topic: Topic, at: datetime) -> None:
+    """Store the day on which the learner passed this topic's test, or was placed after it."""
+    context.store.keep(f"{PASSED}{pack.id}/{topic.id}", f"{at:%Y-%m-%d}")
+
+
 def way(context: Context, pack: Pack, topic: Topic) -> Way:
     """Return how far the learner has come in this topic. After passing the topic's test, nothing is left."""
-    passed = {f"{pack.id}/{topic.id}"} if context.store.kept(f"passed:{pack.id}/{topic.id}") else set()
+    passed = {f"{pack.id}/{topic.id}"} if passed_on(context, pack, topic) else set()
     return _way(context, pack, topic, context.store.kept_under("opened:").keys(), passed)
 
 
@@ -183,7 +195,7 @@ class Trail:
 
 def trail(context: Context) -> Trail:
     """Return where the learner has been, in one statement."""
-    opened, passed, last = context.store.kept_under_each("opened:", "passed:", CONTINUE)
+    opened, passed, last = context.store.kept_under_each("opened:", PASSED, CONTINUE)
     return Trail(opened.keys(), passed.keys(), last.get("", ""))
 
 

@@ -12,7 +12,7 @@ from starlette.datastructures import FormData
 from clearhead.course import Attempt, Item
 from clearhead.studio.learn import home, path, topic
 from clearhead.studio.learner import confidence, review_queue, review_session
-from clearhead.studio.practice import assessments, mistakes
+from clearhead.studio.practice import mistakes
 from clearhead.studio.practice.asking import MODES, ask, asked, kept_to, new_draft, onward, page_of, rest
 from clearhead.studio.questions import levels, responses
 from clearhead.studio.questions.draft import Draft
@@ -285,7 +285,7 @@ def _in_topic(
     progress = context.progress
     row = [] if mode == "build" else levels.level_row(everything, progress)
     if (
-        assessments.passed(context, pack, this) and not more and mode != "build"
+        path.passed_on(context, pack, this) and not more and mode != "build"
     ):  # after a passed test, no new questions are asked
         items = [item for item in items if progress.items[item.id].attempts]
     item = _next(items, context, mode, after, more)
