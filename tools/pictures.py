@@ -288,10 +288,11 @@ def photograph(browser: Browser, address: str, name: str, picture: Picture) -> N
 
 def _smaller(file: Path) -> Path:
     """Convert the picture to WebP, a tenth of the size. The Lens's stays PNG, because every README viewer shows it."""
-    if file.stem == "lens":
-        return file
     with Image.open(file) as image:
-        image.save(file.with_suffix(".webp"), quality=82, method=6)
+        if file.stem == "lens":  # it has 2,300 colours; with 256 it takes a third
+            image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
+            return file
+        image.save(file.with_suffix(".webp"), quality=78, method=6)
     file.unlink()
     return file.with_suffix(".webp")
 
