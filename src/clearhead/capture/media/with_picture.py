@@ -78,12 +78,12 @@ def read_with_picture(
     kept, left_out = _of_the_text(loaded, record.joined(), len(ids))
     special = set(loaded.tokenizer.all_special_ids)
     names, added = letters(loaded.tokenizer, ids), [number in special for number in ids]
-    for number, place in enumerate(places):
+    grids = _grids(loaded, places, inputs, image)
+    for number, (place, grid) in enumerate(zip(places, grids, strict=True)):
         added[place.start : place.stop] = [True] * (place.stop - place.start)
-        for row in range(place.rows):
-            for col in range(place.cols):
-                patch = f"{row},{col}" if len(places) == 1 else f"{number}:{row},{col}"
-                names[place.start + row * (place.cols + place.row_gap) + col] = patch
+        for patch, token in enumerate(grid.places()):
+            row, col = divmod(patch, grid.cols)
+            names[token] = f"{row},{col}" if len(grids) == 1 else f"{number}:{row},{col}"
     not_shown = message("Not shown: the %(count)s layers in which patches attend to patches alone.", count=left_out)
     return Reading(
         record=kept,
@@ -93,7 +93,7 @@ def read_with_picture(
         special=added,
         segments=[0] * len(ids),
         note=joined_notes(loaded.note, not_shown if left_out else None),
-        pictures=tuple(_grids(loaded, places, inputs, image)),
+        pictures=tuple(grids),
     )
 
 
