@@ -1,5 +1,6 @@
 """The commands: help, messages instead of tracebacks, exit statuses."""
 
+import inspect
 import io
 import json
 import signal
@@ -337,3 +338,16 @@ def test_a_pack_that_is_wrong_is_a_finding_on_standard_output_with_status_1(tmp_
     done = clearhead("check", str(tmp_path))
     assert (done.exit_code, done.stderr) == (1, "")
     assert "not valid TOML" in done.stdout
+
+
+def test_a_survey_from_the_shell_has_the_librarys_defaults():
+    """The command repeats them, because importing them would import torch before `--help` is printed."""
+    from clearhead.cli.survey.run import run
+    from clearhead.survey import Settings
+
+    given = {name: parameter.default for name, parameter in inspect.signature(run).parameters.items()}
+    names = {"part": "part_texts", "batch": "batch_tokens"}
+    kept = {names.get(name, name): value for name, value in given.items()} | {"asks": tuple(given["ask"].split(","))}
+    assert {name: kept[name] for name in Settings.__dataclass_fields__} == {
+        name: getattr(Settings(), name) for name in Settings.__dataclass_fields__
+    }

@@ -327,14 +327,19 @@ def test_a_masks_tangent_is_propagated() -> None:
     assert tangent is not None
 
 
-def negated(x: Tensor) -> Tensor:
-    """Return the same numbers, with their negatives in memory."""
-    return torch.complex(torch.zeros_like(x), -x).conj().imag
+# The same numbers, with their negatives in memory: a part of a complex tensor, and one with contiguous rows.
+NEGATED: dict[str, Callable[[Tensor], Tensor]] = {
+    "imaginary": lambda x: torch.complex(torch.zeros_like(x), -x).conj().imag,
+    "contiguous": lambda x: torch._neg_view(-x),
+}
 
 
+@pytest.mark.parametrize("negated", NEGATED.values(), ids=NEGATED)
 @pytest.mark.parametrize("which", ["query", "key", "value", "mask", "gradient"])
 @pytest.mark.parametrize("special", [{}, {"softcap": 3.0}], ids=str)
-def test_a_negated_tensor_is_read_correctly(which: str, special: dict[str, Any]) -> None:
+def test_a_negated_tensor_is_read_correctly(
+    which: str, special: dict[str, Any], negated: Callable[[Tensor], Tensor]
+) -> None:
     tensors = dict(zip(("query", "key", "value"), three(), strict=True), mask=torch.randn(37, 53))
     gradient = torch.randn(2, 3, 37, 11)
     actual = []
@@ -345,5 +350,6 @@ def test_a_negated_tensor_is_read_correctly(which: str, special: dict[str, Any])
         held = change(gradient) if which == "gradient" else gradient
         actual.append((out, *torch.autograd.grad(out, query, held)))
     assert negated(gradient).is_neg()
+    torch.testing.assert_close(negated(gradient), gradient, rtol=0, atol=0)
     for plain, other in zip(*actual, strict=True):
         torch.testing.assert_close(other, plain)

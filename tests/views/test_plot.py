@@ -36,6 +36,11 @@ def test_one_head_draws_its_weights_and_names_both_axes():
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["red", "$x$", "blue"]
 
 
+def test_a_line_end_has_a_name_that_can_be_seen():
+    axis = plot.difference(np.eye(3), ["a", "\n", "b"], "lines").axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "⏎", "b"]
+
+
 def test_masked_cells_are_hatched_and_never_coloured():
     axis = plot.head(reading(5, is_causal=True), 0, 0).axes[0]
     assert axis.images[0].get_array().mask.sum() == 10
@@ -108,9 +113,10 @@ def test_divergence_is_drawn_and_infinite_is_hatched():
     assert [patch.get_hatch() for patch in figure.axes[0].patches] == ["//////"]
 
 
-def test_patches_are_drawn_over_their_picture_each_map_on_a_scale_of_its_own():
+def test_patches_are_drawn_over_their_picture_all_maps_on_one_scale():
     pixels, maps = torch.rand(12, 20, 3), torch.rand(5, 3, 5)
     maps[4] /= 100
+    maps[0, 1, 2] = 2.0
     figure = over_picture.over_picture(pixels, maps, ["it", "$5", "a", "b", "c"])
     drawn = [axis for axis in figure.axes if axis.images]
     assert len(drawn) == 5
@@ -120,8 +126,13 @@ def test_patches_are_drawn_over_their_picture_each_map_on_a_scale_of_its_own():
         np.testing.assert_allclose(picture.get_array(), pixels.numpy())
         assert picture.get_extent() == veil.get_extent()
         dark = veil.get_array()[..., 3]
-        assert dark.shape == (3, 5)
-        assert (dark.argmin(), dark.min()) == (weights.argmax(), 0)
+        np.testing.assert_allclose(dark, 0.85 * (1 - np.sqrt(weights.numpy() / 2.0)), atol=1e-6)
+    assert "clear at 2.000" in figure.get_supxlabel()
+    other = over_picture.over_picture(pixels, maps, top=1.5)
+    dark = other.axes[1].images[1].get_array()[..., 3]
+    np.testing.assert_allclose(dark, 0.85 * (1 - np.sqrt(maps[1].numpy() / 1.5)), atol=1e-6)
+    assert other.axes[0].images[1].get_array()[..., 3].min() == 0  # beyond the scale: clear
+    assert "clear at 1.500" in other.get_supxlabel()
     FigureCanvasAgg(figure).draw()
     for wrong in (torch.rand(3), torch.rand(0, 3, 5)):
         with pytest.raises(ShapeError, match="one title per map"):

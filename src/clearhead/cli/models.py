@@ -51,7 +51,8 @@ def remove(name: Annotated[str, typer.Argument(help="The name to remove. Its fol
     """Remove a name. The model's folder stays as it is."""
     from clearhead.local_models import names
 
-    printing.show_entry(f"{name} is not a name any more; {names.remove_model(name)} stays")
+    folder = names.remove_model(name)
+    printing.show_entry(f"{name} is not a name any more; {folder} stays")
 
 
 @command.command("fetch")

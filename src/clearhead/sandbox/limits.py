@@ -60,8 +60,12 @@ def no_memory(raised: Raised) -> bool:
 
 
 def disk_is_full(raised: Raised) -> bool:
-    """Return whether this exception means that the disk limit was reached, where the kernel enforces it."""
-    return "OSError" in raised.kinds and raised.message.startswith(f"[Errno {errno.ENOSPC}]")
+    """Return whether this exception means that the disk limit was reached, where the kernel enforces it.
+
+    ENOSPC: all files together are too large; EFBIG: one file is (RLIMIT_FSIZE).
+    """
+    numbers = tuple(f"[Errno {number}]" for number in (errno.ENOSPC, errno.EFBIG))
+    return "OSError" in raised.kinds and raised.message.startswith(numbers)
 
 
 @dataclass(frozen=True, slots=True)

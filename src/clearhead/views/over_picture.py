@@ -14,13 +14,16 @@ with needs("views", "a figure"):
     from matplotlib.figure import Figure
 
 
-def over_picture(pixels: Tensor, weights: Tensor, titles: Sequence[str] = (), *, width: float = 7.0) -> Figure:
+def over_picture(
+    pixels: Tensor, weights: Tensor, titles: Sequence[str] = (), *, top: float | None = None, width: float = 7.0
+) -> Figure:
     """Draw maps of weights over one picture, side by side: the picture shows through where there is weight.
 
     Args:
         pixels: (height, width, 3) in 0..1 or uint8, as from `capture.picture_pixels`.
-        weights: (rows, cols), or (maps, rows, cols) for several heads or words; each map has its own scale.
+        weights: (rows, cols), or (maps, rows, cols) for several heads or words; all are on one scale.
         titles: one per map, such as the word.
+        top: the weight at which the picture is clear, the end of the scale; by default the largest of all maps.
         width: the width of the figure, inches.
 
     Raises:
@@ -39,6 +42,7 @@ def over_picture(pixels: Tensor, weights: Tensor, titles: Sequence[str] = (), *,
         )
     picture = pixels.detach().cpu().numpy()
     picture = picture / 255 if picture.dtype == np.uint8 else picture.clip(0, 1)
+    top = float(maps.max()) if top is None else top
     across = min(len(maps), 4)
     down = -(-len(maps) // across)
     side = width / across
@@ -48,15 +52,17 @@ def over_picture(pixels: Tensor, weights: Tensor, titles: Sequence[str] = (), *,
         axis.set_axis_off()
         if place >= len(maps):
             continue
-        shown = maps[place] / (maps[place].max() or 1.0)
+        shown = (maps[place] / (top or 1.0)).clip(0, 1)
         box = (0, picture.shape[1], picture.shape[0], 0)
         axis.imshow(picture, extent=box)
         veil = np.zeros((*shown.shape, 4))
         veil[..., 3] = 0.85 * (1 - np.sqrt(shown))
         axis.imshow(veil, extent=box, interpolation="nearest")
         if titles:
-            title = f"{titles[place]}  (most: {maps[place].max():.2f})"
+            title = f"{titles[place]}  (most: {maps[place].max():.3f})"
             axis.set_title(title, fontsize=FONT + 1, color=INK, parse_math=False)
+    scale = f"one scale for all maps, square-root spacing: veiled at weight 0, clear at {top:.3f}"
+    figure.supxlabel(scale, fontsize=FONT, color=MUTED)
     return figure
 
 

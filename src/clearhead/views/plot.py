@@ -271,6 +271,7 @@ def _position(places: range | tuple[int, ...], at: float, _tick: int) -> str:
 
 
 def _cut(name: str) -> str:
+    name = name.replace("\n", "⏎")
     return name if len(name) <= 14 else name[:13] + "…"
 
 

@@ -13,7 +13,7 @@ from clearhead.views.links import LINKS, Link, between_words, strongest
 from clearhead.views.maps import Array, hidden, tiles
 from clearhead.views.media.in_terminal import over_media
 from clearhead.views.score_tables import tables
-from clearhead.views.token_axes import TokenAxis, layer_token_axes, token_axes
+from clearhead.views.token_axes import TokenAxis, layer_token_axes, shown, token_axes
 
 with needs("cli", "attention in a terminal"):
     from rich.cells import cell_len
@@ -48,13 +48,13 @@ def show(reading: "Reading", console: Console, *, layer: int | None = None, head
 def overview(reading: "Reading", width: int = 80) -> RenderableType:
     """Show the tokens, all heads as small maps (layers down, heads across), and the strongest links between words."""
     names = _without_patches(reading)
-    tokens = Text("  ").join(Text(_shown(token, 20), style="bold") for token in names[:200])
+    tokens = Text("  ").join(Text(shown(token, 20), style="bold") for token in names[:200])
     if len(names) > 200:
         tokens.append(f"  … and {len(names) - 200} more", style=QUIET)
     links = between_words(reading, LINKS)
     parts: list[RenderableType] = [_title(reading), tokens]
     if reading.decoder is not None:
-        decoder = Text("  ").join(Text(_shown(token, 20), style="bold") for token in reading.decoder.tokens[:200])
+        decoder = Text("  ").join(Text(shown(token, 20), style="bold") for token in reading.decoder.tokens[:200])
         parts += [Text.assemble(("decoder:  ", QUIET), decoder)]
     parts += [Text(), *_grid(reading, width), Text()]
     if links:
@@ -76,7 +76,7 @@ def one_head(reading: "Reading", layer: int, head: int, width: int = 80) -> Rend
     check_head(reading, layer, head)
     name, matrix = list(reading.record.items())[layer]
     queries, keys = token_axes(reading, name)
-    names = 4 + max((cell_len(_shown(token)) for token in queries.tokens), default=0)
+    names = 4 + max((cell_len(shown(token)) for token in queries.tokens), default=0)
     cells = max(8, (width - names - 2) // 2)
     weights = tiles(matrix, cells, cells)
     links = strongest(matrix, head, LINKS, layer=layer)
@@ -200,7 +200,7 @@ def _map(
     for row in range(weights.shape[1]):
         start = row * len(queries.positions) // weights.shape[1]
         place = queries.positions[start]
-        name = f"{_shown(queries.tokens[start])} {place:>3}" if dense else str(place)
+        name = f"{shown(queries.tokens[start])} {place:>3}" if dense else str(place)
         line = Text(" " * (names - cell_len(name)) + f"{name} ", style=QUERY)
         for cell, blank in zip(shades(weights[head, row], top), cells[row], strict=True):
             line.append(MASKED * 2 if blank else cell * 2, style=QUIET if blank else WEIGHT)
@@ -256,15 +256,15 @@ def _scale(top: float) -> Text:
 
 def _lines(reading: "Reading", links: list[Link], *, where: bool = True) -> list[Text]:
     ends = [_ends(reading, link) for link in links]
-    names = max((cell_len(_shown(query)) for (query, _), _ in ends), default=0)
-    others = max((cell_len(_shown(key)) for _, (key, _) in ends), default=0)
+    names = max((cell_len(shown(query)) for (query, _), _ in ends), default=0)
+    others = max((cell_len(shown(key)) for _, (key, _) in ends), default=0)
     rows = []
     for link, ((query, row), (key, column)) in zip(links, ends, strict=True):
         line = Text(f"  {link.weight:.3f}  ", style="bold")
         line.append(f"{'█' * max(1, round(12 * link.weight)):<12}  ", style=WEIGHT)
-        line.append(" " * (names - cell_len(_shown(query))) + _shown(query), style=QUERY)
+        line.append(" " * (names - cell_len(shown(query))) + shown(query), style=QUERY)
         line.append(" → ")
-        line.append(_shown(key) + " " * (others - cell_len(_shown(key))), style=KEY)
+        line.append(shown(key) + " " * (others - cell_len(shown(key))), style=KEY)
         line.append(f"  {row} → {column}", style=QUIET)
         line.append(f", layer {link.layer}, head {link.head}" if where else "", style=QUIET)
         rows.append(line)
@@ -283,11 +283,6 @@ def _ends(reading: "Reading", link: Link) -> tuple[tuple[str, int], tuple[str, i
 def _stretch(cells: str, width: int) -> str:
     """Repeat characters so that a short row fills its place: "ab" in 4 is "aabb"."""
     return "".join(cells[i * len(cells) // width] for i in range(width)) if cells else " " * width
-
-
-def _shown(token: str, most: int = 14) -> str:
-    text = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥") or "∅"
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _rstrip(line: Text) -> Text:

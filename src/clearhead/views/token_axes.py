@@ -54,6 +54,12 @@ def layer_token_axes(reading: "Reading", layer: int) -> tuple[TokenAxis, TokenAx
     return token_axes(reading, list(reading.record)[layer])
 
 
+def shown(token: str, most: int = 14) -> str:
+    """Return a token for people: its spaces and line ends visible, a long one cut, an empty one as ∅."""
+    text = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥") or "∅"
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def _line(reading: "Reading", axis: "Axis") -> TokenAxis:
     side: Any = {"input": reading, "decoder": reading.decoder}.get(axis.sequence)
     places = axis.positions

@@ -176,6 +176,32 @@ def test_files_are_there_and_a_full_disk_is_reported(name: str, tmpfs: bool, mon
     assert sandbox.run(quiet, limits=SHORT, name=name).stopped == "disk"
 
 
+MAPPED = """
+import mmap, os
+for n in range(4):
+    with open(f'{n}', 'w+b') as f:
+        os.ftruncate(f.fileno(), 1 << 20)
+        m = mmap.mmap(f.fileno(), 1 << 20)
+    for at in range(0, 1 << 20, 4096): m[at] = 1
+while True: pass  # a folder that the kernel does not bound is counted
+"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_disk_that_a_mapping_fills_is_reported(name: str) -> None:
+    done = sandbox.run(MAPPED, limits=SHORT, name=name)
+    assert (done.stopped, done.raised) == ("disk", None), done
+    judged = sandbox.judge(MAPPED, "def test_it(): assert True", limits=SHORT, name=name)
+    assert "it wrote more than 3,145,728 bytes" in judged.tests[0].message
+
+
+@pytest.mark.parametrize("write", ["f.write(b'x' * (4 << 20))", "f.truncate(4 << 20)"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_larger_than_the_disk_is_reported(name: str, write: str) -> None:
+    done = sandbox.run(f"with open('a', 'wb') as f: {write}", limits=SHORT, name=name)
+    assert done.stopped == "disk", done
+
+
 def test_a_disk_of_nothing_cannot_be_written() -> None:
     none = Limits(seconds=4.0, memory=128 * MIB, disk=0)
     assert sandbox.run("open('a', 'w')", limits=none).raised.type == "PermissionError"  # type: ignore[union-attr]

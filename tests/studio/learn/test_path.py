@@ -1,4 +1,4 @@
-"""Next: one button that leads along a topic's path, in legs of about a quarter of an hour."""
+"""Next: one button that leads along a topic's path, in parts of about a quarter of an hour."""
 
 import re
 from dataclasses import replace
@@ -26,32 +26,32 @@ def pack() -> course.Pack:
     return sample.shipped_course()
 
 
-def test_every_leg_of_the_shipped_course_takes_about_a_quarter_of_an_hour(pack: course.Pack) -> None:
+def test_every_part_of_the_shipped_course_takes_about_a_quarter_of_an_hour(pack: course.Pack) -> None:
     for topic in pack.topics:
         steps = path.steps_of(pack, topic)
         assert {step.item.id for step in steps if step.item} == {item.id for item in pack.items_of(topic.id)}
-        for leg in range(steps[-1].leg + 1):
-            minutes = sum(step.minutes for step in steps if step.leg == leg)
-            assert 7 <= minutes <= 23, (topic.id, leg, minutes)
+        for part in range(steps[-1].part + 1):
+            minutes = sum(step.minutes for step in steps if step.part == part)
+            assert 7 <= minutes <= 23, (topic.id, part, minutes)
 
 
-def test_a_leg_reads_then_touches_a_figure_then_predicts_then_recalls_then_builds(pack: course.Pack) -> None:
+def test_a_part_reads_then_touches_a_figure_then_predicts_then_recalls_then_builds(pack: course.Pack) -> None:
     for topic in pack.topics:
         steps = path.steps_of(pack, topic)
         assert steps[0].kind == "read"
-        for leg in range(steps[-1].leg + 1):
-            places = [path.ORDER.index(step.kind) for step in steps if step.leg == leg]
+        for part in range(steps[-1].part + 1):
+            places = [path.ORDER.index(step.kind) for step in steps if step.part == part]
             assert places == sorted(places)
 
 
-def test_in_nearly_every_leg_one_predicts_recalls_and_builds(pack: course.Pack) -> None:
+def test_in_nearly_every_part_one_predicts_recalls_and_builds(pack: course.Pack) -> None:
     for topic in pack.topics:
-        legs: dict[int, set[str]] = {}
+        parts: dict[int, set[str]] = {}
         for step in path.steps_of(pack, topic):
-            legs.setdefault(step.leg, set()).add(step.kind)
-        assert all("predict" in kinds for kinds in legs.values())
+            parts.setdefault(step.part, set()).add(step.kind)
+        assert all("predict" in kinds for kinds in parts.values())
         builders = sum(item.kind in ("code", "debug") for item in pack.items_of(topic.id))
-        assert sum(bool(kinds & {"code", "debug"}) for kinds in legs.values()) == min(len(legs), builders), topic.id
+        assert sum(bool(kinds & {"code", "debug"}) for kinds in parts.values()) == min(len(parts), builders), topic.id
 
 
 def test_next_leads_from_the_page_over_each_question_to_the_end(visitor: Visitor) -> None:
@@ -88,20 +88,20 @@ def test_a_passed_topic_has_nothing_left_and_says_what_comes_next(visitor: Visit
     assert pressed(visitor, "/next") == "/certificate"
 
 
-def test_the_end_of_a_leg_is_a_place_to_stop(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(path, "LEG", 1)
+def test_the_end_of_a_part_is_a_place_to_stop(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(path, "PART", 1)
     steps = path.steps_of(*visitor.context.library.find("attention", "one-head"))  # type: ignore[misc]
-    assert steps[-1].leg > 1
+    assert steps[-1].part > 1
     for step in steps:
-        if step.leg == 0 and step.item is None:
+        if step.part == 0 and step.item is None:
             visitor.get(step.address)
-        elif step.leg == 0 and step.item:
+        elif step.part == 0 and step.item:
             page = visitor.get(step.address)
             if step.kind == "card":
                 visitor.post("/answer", ticket=visitor.ticket(page), response="good")
             else:
                 answer(visitor, page, "4.0")
-    last = [step for step in steps if step.leg == 0][-1]
+    last = [step for step in steps if step.part == 0][-1]
     page = visitor.get(f"{TOPIC}/next?after={last.key}")
     assert "Part 1 of" in page
     assert "A good place to stop" in page
@@ -123,16 +123,16 @@ def test_a_topic_waits_for_those_it_needs(pack: course.Pack) -> None:
     assert path.following(ways, here) is ways[-1], "one who is in a topic goes on there"
 
 
-def test_the_legs_of_a_topic_are_counted_before_its_answers_are_computed(
+def test_the_parts_of_a_topic_are_counted_before_its_answers_are_computed(
     visitor: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(path, "LEG", 1)
+    monkeypatch.setattr(path, "PART", 1)
     pack, topic = visitor.context.library.find("attention", "one-head")  # type: ignore[misc]
-    legs = path.way(visitor.context, pack, topic).legs
-    assert legs > 1
+    parts = path.way(visitor.context, pack, topic).parts
+    assert parts > 1
     unproved = replace(visitor.context.library, proved={})
     early = SimpleNamespace(library=unproved, store=visitor.context.store, progress=visitor.context.progress)
-    assert path.way(cast("Context", early), pack, topic).legs == legs
+    assert path.way(cast("Context", early), pack, topic).parts == parts
 
 
 def test_a_topic_whose_answers_are_still_to_come_is_not_called_done(visitor: Visitor) -> None:

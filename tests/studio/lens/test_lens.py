@@ -210,6 +210,16 @@ def test_who_stops_listening_stops_the_reading():
     )  # no lock, no hook is left
 
 
+def test_a_fault_in_the_work_is_in_the_servers_log(caplog):
+    def make(tell):
+        raise KeyError("no such layer")
+
+    work = Job(make, ThreadPoolExecutor(1))
+    assert work.ended(within=20)
+    assert json.loads(work.answer) == {"error": "The studio has a fault. The terminal says more."}
+    assert "no such layer" in caplog.text
+
+
 @pytest.mark.slow
 def test_a_models_own_code_runs_only_after_consent(client, tmp_path):
     model, ran = tmp_path / "model", tmp_path / "ran"

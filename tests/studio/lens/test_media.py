@@ -111,6 +111,15 @@ def test_a_word_shows_its_patches_and_a_patch_its_words(page, address, here):  #
     )
     assert page.locator(".ch-half").nth(1).locator(".ch-over").evaluate(opacity) > 0
     assert page.locator(".ch-half").nth(0).locator(".ch-over").evaluate(opacity) == 0
+    # All words of the head are coloured on one scale.
+    words, ends, notes = page.locator(".ch-half").nth(0).locator(".ch-chip"), set(), set()
+    for word in TEXT.split():
+        words.filter(has_text=word).first.click()
+        ends.add(page.locator(".ch-patches .ch-scale .ch-ticks span").last.inner_text())
+        notes.add(page.locator(".ch-patches figcaption p").inner_text())
+    assert (len(ends), len(notes)) == (1, 1)
+    assert "One scale for all words of this head" in notes.pop()
+    words.filter(has_text="kite").click()
     most = page.locator(".ch-list .ch-k").first.inner_text()  # the patch that it looks at most
     box, (row, col) = page.locator(".ch-picture").nth(1), map(int, most.split(","))
     side = box.bounding_box()["width"] / 5

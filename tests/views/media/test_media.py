@@ -12,7 +12,7 @@ from clearhead.views import terminal
 from clearhead.views.links import between_words, first_link
 from clearhead.views.listing import listing
 from clearhead.views.media.figure import head_figure
-from clearhead.views.media.looks import at_picture, at_sound, strongest
+from clearhead.views.media.looks import at_picture, at_sound, largest, strongest
 from clearhead.views.page.payload import MAP_NUMBERS, _budget, payload
 from clearhead.views.page.questions import answer
 
@@ -59,6 +59,20 @@ def test_words_look_at_the_seconds_of_the_matrix(heard):
     assert at_sound(heard, 2, 1) == []  # the decoder's words among themselves
 
 
+def test_one_scale_ends_at_the_most_that_a_word_of_the_head_gives(seen, heard):
+    for reading, layer, at in ((seen, 1, lambda head: at_picture(seen, 1, head, seen.pictures[0])), (heard, 3, None)):
+        ends = largest(reading, layer)
+        for head in range(4):
+            looks = at(head) if at else at_sound(heard, 3, head)
+            most = max(look.weights.flatten()[: 24 if at else 35].max() for look in looks)
+            assert ends[head] == pytest.approx(most, abs=1e-6)
+    assert largest(heard, 2).tolist() == [0, 0, 0, 0]  # the decoder's words among themselves
+    assert payload(seen)["layers"][1]["looks"] == largest(seen, 1).tolist()
+    assert payload(heard)["layers"][3]["looks"] == largest(heard, 3).tolist()
+    grouped = views.grouping.grouped(seen, "lines")
+    assert 0 < largest(grouped, 1)[2] <= largest(seen, 1)[2]
+
+
 def test_telling_links_lead_from_a_word_to_a_patch_or_a_moment(seen, heard):
     patches = set(seen.pictures[0].places())
     for link in (first_link(seen), *between_words(seen, 8)):
@@ -77,6 +91,8 @@ def test_the_terminal_draws_the_picture_and_the_seconds(seen, heard):
     look = at_picture(seen, 1, 2, seen.pictures[0])[1]
     assert f"red {look.total:.2f}" in shown
     sound = printed(terminal.one_head(heard, 3, 1, 80))
+    assert f"one scale for all words: █ is {largest(seen, 1)[2]:.3f}" in " ".join(shown.split())
+    assert f"one scale for all words: █ is {largest(heard, 3)[1]:.3f}" in " ".join(sound.split())
     best = at_sound(heard, 3, 1)[3]
     place = int(best.weights[:35].argmax())
     assert "kite" in sound
@@ -87,7 +103,9 @@ def test_the_terminal_draws_the_picture_and_the_seconds(seen, heard):
 
 
 def test_a_figure_shows_words_over_the_picture_and_over_seconds(seen, heard):
-    titles = [axis.get_title() for axis in head_figure(seen, 1, 2).axes]
+    figure = head_figure(seen, 1, 2)
+    assert f"clear at {largest(seen, 1)[2]:.3f}" in figure.get_supxlabel()
+    titles = [axis.get_title() for axis in figure.axes]
     assert [title.split()[0] for title in titles if title] == TEXT.split()
     axis = head_figure(heard, 3, 1).axes[0]
     assert axis.get_xlabel() == "seconds"

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from clearhead.capture.models.input_checks import running
 from clearhead.capture.models.loading import Loaded
-from clearhead.capture.models.reading import Grid, Reading
+from clearhead.capture.models.reading import Grid, Reading, joined_notes
 from clearhead.capture.observing import observe
 from clearhead.capture.positions import assumed
 from clearhead.capture.record import Record
 from clearhead.errors import ModelError
 from clearhead.extras import needs
-from clearhead.messages import message
+from clearhead.messages import Message, message
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,7 +64,7 @@ def read_picture(loaded: Loaded, picture: str | Path | bytes | Image) -> Reading
         token_ids=list(range(len(tokens))),
         special=[True] * first + [False] * len(patches),
         segments=[0] * len(tokens),
-        note=_not_shown(record),
+        note=joined_notes(loaded.note, _not_shown(record)),
         grid=Grid(rows, cols, first, _pixels(loaded.processor, seen[0])),
     )
 
@@ -134,7 +134,7 @@ def _square(record: Record) -> Record:
     return squares
 
 
-def _not_shown(record: Record) -> str | None:
+def _not_shown(record: Record) -> Message | None:
     """Return a sentence that names the layers that `_square` leaves out."""
     others = [name for name, matrix in record.items() if matrix.shape[2] != matrix.shape[3]]
     if not others:

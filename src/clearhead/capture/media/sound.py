@@ -72,6 +72,7 @@ def read_sound(loaded: Loaded, sound: str | Path | bytes, text: str, *, max_byte
         special=[False] * frames,
         segments=[0] * frames,
         decoder=decoder,
+        note=loaded.note,
         sound=Sound(seconds, len(samples) / rate, _peaks(samples, round(seconds * rate), frames)),
     )
 

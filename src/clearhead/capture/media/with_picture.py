@@ -15,7 +15,7 @@ from clearhead.capture.media.pictures import opened
 from clearhead.capture.models.chat_template import as_message, has_chat_template
 from clearhead.capture.models.input_checks import check_characters, check_length, check_vocabulary, running
 from clearhead.capture.models.loading import Loaded
-from clearhead.capture.models.reading import Grid, Reading
+from clearhead.capture.models.reading import Grid, Reading, joined_notes
 from clearhead.capture.models.token_text import letters
 from clearhead.capture.observing import observe
 from clearhead.capture.record import Record
@@ -78,12 +78,13 @@ def read_with_picture(
     kept, left_out = _of_the_text(loaded, record.joined(), len(ids))
     special = set(loaded.tokenizer.all_special_ids)
     names, added = letters(loaded.tokenizer, ids), [number in special for number in ids]
-    for number, place in enumerate(places):
+    grids = _grids(loaded, places, inputs, image)
+    for number, (place, grid) in enumerate(zip(places, grids, strict=True)):
         added[place.start : place.stop] = [True] * (place.stop - place.start)
-        for row in range(place.rows):
-            for col in range(place.cols):
-                patch = f"{row},{col}" if len(places) == 1 else f"{number}:{row},{col}"
-                names[place.start + row * (place.cols + place.row_gap) + col] = patch
+        for patch, token in enumerate(grid.places()):
+            row, col = divmod(patch, grid.cols)
+            names[token] = f"{row},{col}" if len(grids) == 1 else f"{number}:{row},{col}"
+    not_shown = message("Not shown: the %(count)s layers in which patches attend to patches alone.", count=left_out)
     return Reading(
         record=kept,
         tokens=names,
@@ -91,10 +92,8 @@ def read_with_picture(
         token_ids=ids,
         special=added,
         segments=[0] * len(ids),
-        note=None
-        if not left_out
-        else message("Not shown: the %(count)s layers in which patches attend to patches alone.", count=left_out),
-        pictures=tuple(_grids(loaded, places, inputs, image)),
+        note=joined_notes(loaded.note, not_shown if left_out else None),
+        pictures=tuple(grids),
     )
 
 

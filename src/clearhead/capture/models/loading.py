@@ -4,7 +4,7 @@ Nothing is downloaded, weights are read from safetensors only, and code that com
 caller's consent.
 """
 
-from collections.abc import Iterable
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,18 +12,17 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from clearhead.capture.attention_modules import attention_modules
 from clearhead.capture.models.folders import DEMO_NAME, UNTRAINED_NAME, demo_folder, folder_or_name, is_chat_name
-from clearhead.capture.models.library_messages import clean_library_messages, without_unused_weights
+from clearhead.capture.models.library_messages import clean_library_messages
 from clearhead.capture.models.model_files import check_model_files
 from clearhead.capture.models.processors import SOUND_MODELS, picture_and_text_processor
+from clearhead.capture.models.weights import HEADS, load_weights
 from clearhead.errors import ClearheadError, ModelError
 from clearhead.extras import missing, needs
 from clearhead.local_models.chat_model import CHAT_NAME
-from clearhead.messages import message
+from clearhead.messages import Message, message
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers names models that write
-_HEADS = ("lm_head.", "embed_out.", "cls.")  # their language modelling head
 _LIBRARIES = ("safetensors", "PIL", "tokenizers", "huggingface_hub")  # imported by transformers on demand
 
 
@@ -39,6 +38,7 @@ class Loaded:
         processor: turns a picture or a sound into the model's input; None for a model of text.
         no_picture: why a vision-language model takes no picture here, if it does not.
         writer: the same network with its language modelling head, for writing; None without one.
+        note: a sentence about weights that its folder lacks, which are random; None if all are there.
     """
 
     model: nn.Module
@@ -48,6 +48,7 @@ class Loaded:
     processor: Any = None
     writer: nn.Module | None = None
     no_picture: str | None = None
+    note: Message | None = None
 
     @property
     def reads(self) -> Literal["text", "pictures", "sound"]:
@@ -88,6 +89,7 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
 
     Raises:
         ExtraError: transformers is not installed.
+        RuntimeWarning: weights are missing, so they are random; `Loaded.note` says the same.
         ModelError: the folder or name does not exist, has no config.json, or has no readable weights, tokenizer or
             picture processor; or it comes with code and was not trusted (then `.remote_code` is True).
 
@@ -113,8 +115,10 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
     logging.disable_progress_bar()
     try:
         check_model_files(_on_disk(folder))
-        with without_unused_weights():
-            return _loaded(folder, name, trust_remote_code, untrained=untrained)
+        loaded = _loaded(folder, name, trust_remote_code, untrained=untrained)
+        if loaded.note is not None:
+            warnings.warn(loaded.note, RuntimeWarning, stacklevel=2)
+        return loaded
     except ClearheadError:
         raise
     except Exception as error:
@@ -155,7 +159,7 @@ def _on_disk(folder: str | Path) -> Path:
 def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained: bool) -> Loaded:
     from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-    writer = None
+    writer, note = None, None
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(folder, **local)
     if untrained:
@@ -164,13 +168,9 @@ def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained
             model = AutoModel.from_config(config).eval()
     else:
         made_as = AutoModelForCausalLM if _is_causal(config, AutoModelForCausalLM) else AutoModel
-        model, how = made_as.from_pretrained(
-            folder, config=config, use_safetensors=True, output_loading_info=True, **local
-        )
-        _check_attention_weights(folder, model, how["missing_keys"])
-        model.eval()
+        model, lacking, note = load_weights(folder, name, made_as, config, local)
         if made_as is AutoModelForCausalLM:
-            has_head = not any(name.startswith(_HEADS) for name in how["missing_keys"])
+            has_head = not any(weight.startswith(HEADS) for weight in lacking)
             model, writer = model.base_model, model if has_head else None
     model = _seeing_part(model, config)
     hears = config.model_type in SOUND_MODELS
@@ -185,13 +185,13 @@ def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained
         )
     if model.main_input_name == "pixel_values":
         processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **local)
-        return Loaded(model=model, tokenizer=None, name=name, max_length=10**9, processor=processor)
+        return Loaded(model=model, tokenizer=None, name=name, max_length=10**9, processor=processor, note=note)
     tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     processor, no_picture = _picture_processor(folder, config, tokenizer, local)
     if hears:
         processor = _feature_extractor(folder, name, local)
     length = _max_length(config, tokenizer)
-    return Loaded(model, tokenizer, name, length, processor, writer, no_picture)
+    return Loaded(model, tokenizer, name, length, processor, writer, no_picture, note)
 
 
 def _seeing_part(model: Any, config: Any) -> Any:
@@ -239,26 +239,6 @@ def _is_causal(config: Any, causal_models: Any) -> bool:
     """Whether a folder holds a causal language model with its head, of a class in transformers."""
     names = getattr(config, "architectures", None) or ()
     return type(config) in causal_models._model_mapping and any(str(name).endswith(_CAUSAL) for name in names)
-
-
-def _check_attention_weights(folder: str | Path, model: nn.Module, missing: Iterable[str]) -> None:
-    """Check that no weights of attention are missing, because they would be random.
-
-    Raises:
-        ModelError: some are missing; the message says which.
-    """
-    inside = tuple(f"{name}." for name in attention_modules(model) if name)
-    lacking = sorted(name for name in missing if name.startswith(inside))
-    if lacking:
-        raise ModelError(
-            message(
-                "%(model)s has no weights for %(count)s parameters of its attention, %(first)s among them, so they "
-                "would be random. Give the folder of a whole model.",
-                model=folder,
-                count=len(lacking),
-                first=lacking[0],
-            )
-        )
 
 
 def _load_error(folder: str | Path, error: Exception) -> ModelError:

@@ -67,6 +67,11 @@ class Sound:
     duration: float
     peaks: Tensor
 
+    @property
+    def frames(self) -> int:
+        """The number of tokens that the sound fills; the tokens after them are silence."""
+        return max(1, min(len(self.peaks), round(self.duration / self.seconds)))
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -93,7 +98,7 @@ class Reading:
         pictures: the pictures among the tokens of a text, in its order, each tile of a picture for itself.
         sound: the sound whose frames the tokens are; None for any other model.
         decoder: the decoder's input, for an encoder-decoder with a target; None for any other model.
-        note: a sentence about parts of the model that are not shown; None if all are.
+        note: sentences about parts of the model that are not shown, or not trained; None if there are none.
         pieces: for each token, the text it was made from, with the space before it; None if the tokenizer does not say.
     """
 
@@ -152,8 +157,6 @@ def read(
     note = None
     if loaded.has_decoder and decoder is None:
         note = message("The encoder alone is shown: its decoder reads a text of its own, given by --target (target=).")
-    if lost is not None:
-        note = lost if note is None else message("%(first)s %(second)s", first=lost, second=note)
     return Reading(
         record=record.joined(),
         tokens=letters(loaded.tokenizer, ids),
@@ -162,7 +165,7 @@ def read(
         special=special,
         segments=_fill(segments),
         decoder=decoder,
-        note=note,
+        note=joined_notes(loaded.note, lost, note),
         pieces=pieces_of(encoded, special, text, second or "") if encoded.is_fast else None,
     )
 
@@ -211,6 +214,15 @@ def _run(loaded: Loaded, encoded: Any, decoder: Any) -> None:
         )
     else:
         loaded.model(**encoded)
+
+
+def joined_notes(*sentences: Message | None) -> Message | None:
+    """Return sentences as one message, None if there are none."""
+    whole = None
+    for sentence in sentences:
+        if sentence is not None:
+            whole = sentence if whole is None else message("%(first)s %(second)s", first=whole, second=sentence)
+    return whole
 
 
 def unknown_note(loaded: Loaded, ids: list[int], encoded: Any = None, text: str = "") -> Message | None:

@@ -269,6 +269,9 @@ class Running:
         elif stopped is None and code in (-24, -9):  # SIGXCPU, or a SIGKILL that we did not send: the kernel's limit
             late = self.clock.wall() >= self.limits.seconds
             stopped = "time" if code == -24 or late else "memory"
+        elif stopped is None and code == -signal.SIGBUS and self.limits.disk:
+            # A mapped page found no room on the disk. A mapping of a file that was cut short ends the same way.
+            stopped = "disk"
         elif stopped is None and report.raised and no_memory(report.raised):
             stopped = "memory"
         elif stopped is None and report.raised and disk_is_full(report.raised):

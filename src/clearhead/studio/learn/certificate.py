@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from clearhead.course import Attempt, Item, Pack, Topic
+from clearhead.studio.learn import path
 from clearhead.studio.learner import review_queue
 from clearhead.studio.questions.question import ASKED
 from clearhead.studio.web.context import Context, CurrentContext
@@ -68,7 +69,7 @@ def _shown(context: Context, pack: Pack, topic: Topic) -> Shown | None:
     """Return the results of a topic, or None if there are none."""
     items = [item for item in context.library.items_of(pack, topic) if item.kind in ASKED]
     right = sum(review_queue.last_was_right(context.progress.items[item.id]) for item in items)
-    passed = context.store.kept(f"passed:{pack.id}/{topic.id}")
+    passed = path.passed_on(context, pack, topic)
     return Shown(topic, right, len(items), passed) if right or passed else None
 
 

@@ -1,4 +1,4 @@
-"""Routes of Next, the button that leads to the next step, and the pages at the end of a leg and of a topic."""
+"""Routes of Next, the button that leads to the next step, and the pages at the end of a part and of a topic."""
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -20,16 +20,22 @@ def anywhere(context: CurrentContext) -> Response:
 
 @router.get("/topics/{pack_id}/{topic_id}/next", response_class=HTMLResponse)
 def in_topic(request: Request, context: CurrentContext, pack_id: str, topic_id: str, after: str = "") -> Response:
-    """Redirect to the next step of this topic. If `after`, a step's key, ended a leg, show that page first."""
+    """Redirect to the next step of this topic. If `after`, a step's key, ended a part, show that page first."""
     pack, this = topic.topic_at(context, pack_id, topic_id)
     way = path.way(context, pack, this)
     done = next((step for step in path.steps_of(pack, this) if step.key == after), None)
-    if way.next and (done is None or done.leg + 1 >= way.leg):
+    if way.next and (done is None or done.part + 1 >= way.part):
         home.remember(context, home.Place(topic.address(pack, this, "next"), this.title, mark("Path")))
         return RedirectResponse(way.next.address, 303)
     following = None if way.next else path.following(path.ways(context))
     return render(
-        request, "learn/leg.html", pack=pack, topic=this, way=way, done=done.leg + 1 if done else 0, following=following
+        request,
+        "learn/part.html",
+        pack=pack,
+        topic=this,
+        way=way,
+        done=done.part + 1 if done else 0,
+        following=following,
     )
 
 

@@ -1,10 +1,11 @@
-"""The path through a topic, in legs of about a quarter of an hour: read, touch a figure, predict, recall, build.
+"""The path through a topic, in parts of about a quarter of an hour: read, touch a figure, predict, recall, build.
 
 A page counts as done when it was opened, a question when it was answered: a wrong answer comes back in the review.
 """
 
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 
 from clearhead.course import Item, Pack, Topic
@@ -15,11 +16,12 @@ from clearhead.studio.text.translation import mark
 from clearhead.studio.web.context import Context
 
 CONTINUE = "continue"  # store key of the page that Home offers to continue from
-LEG = 15  # target length of a leg, in minutes
+PASSED = "passed:"  # how the store keys of passed topics begin
+PART = 15  # target length of a part, in minutes
 FEWEST = 5  # questions that a placement test needs
 WALKED = {"logits", "weights", "heads", "multi-head", "concatenation"}  # the concepts that the figure of Walk shows
 MEASURED = WALKED | {"scaling", "cost", "softmax"}  # those that Experiment measures
-# The order of the kinds within a leg: predictions, then other questions, cards, a line to fix, the learner's own code.
+# The order of the kinds within a part: predictions, then other questions, cards, a line to fix, the learner's own code.
 KINDS = ("predict", "choice", "match", "order", "tune", "worked", "explain", "card", "debug", "code")
 ORDER = ("read", "walk", "why", *KINDS)
 NAMES = {
@@ -35,9 +37,9 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Step:
-    """One page or one question of a path; `leg` counts from 0."""
+    """One page or one question of a path; `part` counts from 0."""
 
-    leg: int
+    part: int
     kind: str
     address: str
     minutes: float
@@ -59,16 +61,16 @@ class Way:
     """How far the learner has come on a topic's path.
 
     Attributes:
-        leg: the leg of the next step, from 1; the last leg if nothing is left.
-        left: whole minutes to the end of this leg. place, steps: the next step's place in its leg, from 1.
+        part: the part of the next step, from 1; the last part if nothing is left.
+        left: whole minutes to the end of this part. place, steps: the next step's place in its part, from 1.
         next: the next step; None if nothing is left.
         waits: whether answers of this topic are still being computed, so that steps may be added.
     """
 
     pack: Pack
     topic: Topic
-    legs: int
-    leg: int
+    parts: int
+    part: int
     place: int
     steps: int
     left: int
@@ -78,7 +80,7 @@ class Way:
     @property
     def begun(self) -> bool:
         """Whether any step before the next one is done."""
-        return self.leg > 1 or self.place > 1
+        return self.part > 1 or self.place > 1
 
 
 def figure_of_walk(pack: Pack, topic: Topic) -> str:
@@ -116,52 +118,64 @@ def can_be_skipped(context: Context, pack: Pack, topic: Topic) -> bool:
 
 @lru_cache(maxsize=1000)  # cached: for the shipped course it takes longer than the rest of Home
 def steps_of(pack: Pack, topic: Topic) -> tuple[Step, ...]:
-    """Return every step of a topic's path, in order, whether it is proved or not, so that legs stay as they are."""
+    """Return every step of a topic's path, in order, whether it is proved or not, so that parts stay as they are."""
     pages = [
         mode for mode in ("read", "walk", "why") if mode in topic.pages or (mode == "walk" and has_walk(pack, topic))
     ]
     items = sorted((item for item in pack.items_of(topic.id) if item.kind in ASKED), key=lambda item: item.difficulty)
     reading = {mode: page_minutes(topic.pages[mode]) if mode in topic.pages else WALK_MINUTES for mode in pages}
     total = sum(reading.values()) + sum(map(item_minutes, items))
-    legs = max(1, round(total / LEG))
+    parts = max(1, round(total / PART))
     here = f"/topics/{pack.id}/{topic.id}"
-    # The first two pages open the first leg; a third opens the second.
-    steps = [Step(min(place // 2, legs - 1), mode, f"{here}/{mode}", reading[mode]) for place, mode in enumerate(pages)]
-    load = [sum(step.minutes for step in steps if step.leg == leg) for leg in range(legs)]
+    # The first two pages open the first part; a third opens the second.
+    steps = [
+        Step(min(place // 2, parts - 1), mode, f"{here}/{mode}", reading[mode]) for place, mode in enumerate(pages)
+    ]
+    load = [sum(step.minutes for step in steps if step.part == part) for part in range(parts)]
     kinds = {kind: [item for item in items if item.kind == kind] for kind in KINDS}
     usual = {kind: sum(map(item_minutes, same)) / len(same) for kind, same in kinds.items() if same}
-    built: set[int] = set()  # the legs with a Build step; in the others a line is fixed first
-    for kind in sorted(usual, key=lambda kind: -usual[kind]):  # longest first, so that short ones balance the legs
-        first = [leg for leg in range(legs) if leg not in built] if kind == "debug" else []
+    built: set[int] = set()  # the parts with a Build step; in the others a line is fixed first
+    for kind in sorted(usual, key=lambda kind: -usual[kind]):  # longest first, so that short ones balance the parts
+        first = [part for part in range(parts) if part not in built] if kind == "debug" else []
         spread = _spread(len(kinds[kind]), usual[kind], load, first)
         if kind == "code":
             built.update(spread)
-        for item, leg in zip(kinds[kind], spread, strict=True):
-            steps.append(Step(leg, kind, f"/items/{item.id}?mode=path", item_minutes(item), item))
-    return tuple(sorted(steps, key=lambda step: (step.leg, ORDER.index(step.kind))))
+        for item, part in zip(kinds[kind], spread, strict=True):
+            steps.append(Step(part, kind, f"/items/{item.id}?mode=path", item_minutes(item), item))
+    return tuple(sorted(steps, key=lambda step: (step.part, ORDER.index(step.kind))))
 
 
 def _spread(count: int, minutes: float, load: list[float], first: Sequence[int] = ()) -> list[int]:
-    """Return the legs of `count` items of one kind, ascending, and add their minutes to the load.
+    """Return the parts of `count` items of one kind, ascending, and add their minutes to the load.
 
-    First, one item goes into each leg of `first`. The rest is spread evenly, and the remainder goes where the load is
+    First, one item goes into each part of `first`. The rest is spread evenly, and the remainder goes where the load is
     smallest.
     """
-    legs = list(first[:count])
-    each = (count - len(legs)) // len(load)
-    legs += [leg for leg in range(len(load)) for _ in range(each)]
-    for leg in legs:
-        load[leg] += minutes
-    while len(legs) < count:
+    parts = list(first[:count])
+    each = (count - len(parts)) // len(load)
+    parts += [part for part in range(len(load)) for _ in range(each)]
+    for part in parts:
+        load[part] += minutes
+    while len(parts) < count:
         least = load.index(min(load))
-        legs.append(least)
+        parts.append(least)
         load[least] += minutes
-    return sorted(legs)
+    return sorted(parts)
+
+
+def passed_on(context: Context, pack: Pack, topic: Topic) -> str:
+    """Return the day on which the learner passed this topic's test, or ""."""
+    return context.store.kept(f"{PASSED}{pack.id}/{topic.id}")
+
+
+def keep_passed(context: Context, pack: Pack, topic: Topic, at: datetime) -> None:
+    """Store the day on which the learner passed this topic's test, or was placed after it."""
+    context.store.keep(f"{PASSED}{pack.id}/{topic.id}", f"{at:%Y-%m-%d}")
 
 
 def way(context: Context, pack: Pack, topic: Topic) -> Way:
     """Return how far the learner has come in this topic. After passing the topic's test, nothing is left."""
-    passed = {f"{pack.id}/{topic.id}"} if context.store.kept(f"passed:{pack.id}/{topic.id}") else set()
+    passed = {f"{pack.id}/{topic.id}"} if passed_on(context, pack, topic) else set()
     return _way(context, pack, topic, context.store.kept_under("opened:").keys(), passed)
 
 
@@ -181,7 +195,7 @@ class Trail:
 
 def trail(context: Context) -> Trail:
     """Return where the learner has been, in one statement."""
-    opened, passed, last = context.store.kept_under_each("opened:", "passed:", CONTINUE)
+    opened, passed, last = context.store.kept_under_each("opened:", PASSED, CONTINUE)
     return Trail(opened.keys(), passed.keys(), last.get("", ""))
 
 
@@ -198,15 +212,15 @@ def _left(steps: Iterable[Step], context: Context, opened: Set[str]) -> list[Ste
 
 def _way(context: Context, pack: Pack, topic: Topic, opened: Set[str], passed: Set[str]) -> Way:
     every = steps_of(pack, topic)
-    legs = max((step.leg for step in every), default=0) + 1
+    parts = max((step.part for step in every), default=0) + 1
     steps = [step for step in every if step.item is None or step.item.id in context.library.proved]
     left = [] if f"{pack.id}/{topic.id}" in passed else _left(steps, context, opened)
     next_step = left[0] if left else None
-    leg = next_step.leg if next_step else legs - 1
-    inside = [step for step in steps if step.leg == leg]
-    minutes = sum(step.minutes for step in left if step.leg == leg)
+    part = next_step.part if next_step else parts - 1
+    inside = [step for step in steps if step.part == part]
+    minutes = sum(step.minutes for step in left if step.part == part)
     return Way(
-        pack, topic, legs=legs, leg=leg + 1, place=inside.index(next_step) + 1 if next_step else len(inside),
+        pack, topic, parts=parts, part=part + 1, place=inside.index(next_step) + 1 if next_step else len(inside),
         steps=len(inside), left=max(1, round(minutes)) if next_step else 0, next=next_step,
         waits=bool(context.library.coming) and next_step is None and len(steps) < len(every),
     )  # fmt: skip

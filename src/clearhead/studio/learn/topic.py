@@ -108,7 +108,7 @@ def topic(request: Request, context: CurrentContext, pack_id: str, topic_id: str
         pack=pack,
         topic=topic,
         groups=_grouped([(mode, address, *descriptions[mode]) for mode, address in tabs(context, pack, topic)]),
-        passed=context.store.kept(f"passed:{pack.id}/{topic.id}"),
+        passed=path.passed_on(context, pack, topic),
         concepts=concepts,
         way=path.way(context, pack, topic),
         skip=not topic.needs and path.can_be_skipped(context, pack, topic),
@@ -131,7 +131,7 @@ def _descriptions(context: Context, pack: Pack, topic: Topic, items: list[Item])
     bank = items_for("test", items)
     badge = f"badge:{pack.id}/{topic.id}"
     badges = [day for day in (context.store.kept(badge), *context.store.kept_under(f"{badge}/").values()) if day]
-    passed = context.store.kept(f"passed:{pack.id}/{topic.id}")
+    passed = path.passed_on(context, pack, topic)
     return {
         "read": (_("The idea, a formula, a program and its output."), _("about %(count)s min", count=_minutes(topic))),
         "sheet": (_("All of it on one page, for a quick look."), ""),

@@ -6,6 +6,7 @@ line is the result. When the connection closes, the work stops at its next progr
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor, wait
 from contextvars import copy_context
@@ -17,6 +18,7 @@ from clearhead.studio.lens.readings import Tell
 from clearhead.studio.text.translation import _, explained
 
 LOOK = 0.05  # seconds between two checks of the progress
+LOG = logging.getLogger("uvicorn.error")  # the server's, which removes what a terminal acts on
 
 
 class Stopped(Exception):
@@ -87,8 +89,8 @@ class Job:
         except ClearheadError as error:
             answer = error_fields(error)
         except Exception:
-            self.answer = json.dumps({"error": _("The studio has a fault. The terminal says more.")}) + "\n"
-            raise
+            LOG.exception("work for a page of the Lens failed")
+            answer = {"error": _("The studio has a fault. The terminal says more.")}
         self.answer = _line(answer)
 
     def _tell(self, doing: str, done: int, total: int) -> None:

@@ -231,12 +231,12 @@ def _age(entry: "os.DirEntry[str]") -> float:
         return 0.0
 
 
-def _keep(library: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
+def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
     """Keep a value; the least recently used one is dropped."""
-    library[key] = value
-    library.move_to_end(key)
-    while len(library) > most:
-        library.popitem(last=False)
+    cache[key] = value
+    cache.move_to_end(key)
+    while len(cache) > most:
+        cache.popitem(last=False)
 
 
 READINGS = Readings()

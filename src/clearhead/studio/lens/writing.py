@@ -222,9 +222,9 @@ class Names:
 
 
 def _start(loaded: "Loaded", wanted: WritingRequest, text: Text, names: Names) -> dict[str, Any]:
-    from clearhead.capture.models.reading import unknown_note
+    from clearhead.capture.models.reading import joined_notes, unknown_note
 
-    note = unknown_note(loaded, text.ids)
+    note = joined_notes(loaded.note, unknown_note(loaded, text.ids))
     config: Any = getattr(loaded.writer, "config", None)
     return {
         "model": loaded.name,

@@ -10,7 +10,7 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse
 
 from clearhead.course import Attempt, Challenge, Item, Mastery, Pack, Topic
-from clearhead.studio.learn import home, topic
+from clearhead.studio.learn import home, path, topic
 from clearhead.studio.practice.asking import ask, new_draft
 from clearhead.studio.questions import assessment
 from clearhead.studio.questions.draft import Draft
@@ -32,8 +32,8 @@ def test(request: Request, context: CurrentContext, pack_id: str, topic_id: str)
         "test",
         count=min(assessment.LENGTH, len(items)),
         bank=len(items),
-        needed=round(assessment.PASS * assessment.LENGTH) if len(items) >= assessment.LENGTH else 0,
-        passed=passed(context, pack, this),
+        needed=assessment.needed(len(items)),
+        passed=path.passed_on(context, pack, this),
         start=f"{request.scope['path']}/{assessment.new_id()}",
     )
 
@@ -46,7 +46,7 @@ def sit_test(request: Request, context: CurrentContext, pack_id: str, topic_id: 
     if item is None:
         won = assessment.passed(answers)
         if won:
-            context.store.keep(f"passed:{pack.id}/{this.id}", f"{answers[-1].at:%Y-%m-%d}")
+            path.keep_passed(context, pack, this, answers[-1].at)
         return topic.mode_page(
             request,
             context,
@@ -58,7 +58,7 @@ def sit_test(request: Request, context: CurrentContext, pack_id: str, topic_id: 
             right=sum(answer.correct for answer in answers),
             concepts=_by_concept(context, answers),
             won=won,
-            needed=round(assessment.PASS * assessment.LENGTH) if len(items) >= assessment.LENGTH else 0,
+            needed=assessment.needed(len(items)),
             here=request.scope["path"],
         )
     home.remember(context, home.Place(request.scope["path"], this.title, mark("Test")))
@@ -66,11 +66,6 @@ def sit_test(request: Request, context: CurrentContext, pack_id: str, topic_id: 
     place = _("question %(place)s of %(all)s", place=len(answers) + 1, all=count)
     draft = answer_draft(context, item, "test", str(id), len(answers), request.scope["path"]).but(place=place)
     return ask(request, context, item, draft)
-
-
-def passed(context: Context, pack: Pack, this: Topic) -> str:
-    """Return the day on which the learner passed this topic's test, or ""."""
-    return context.store.kept(f"passed:{pack.id}/{this.id}")
 
 
 @router.get("/topics/{pack_id}/{topic_id}/challenge", response_class=HTMLResponse)
@@ -85,7 +80,7 @@ def challenge(request: Request, context: CurrentContext, pack_id: str, topic_id:
         pack,
         this,
         "challenge",
-        written=[(authored, _badge(context, pack, this, authored)) for authored in authored],
+        written=[(chosen, _badge(context, pack, this, chosen)) for chosen in authored],
         problems=assessment.problems(items, new, context.store.attempt),
         start=f"{request.scope['path']}/{new}",
         clock=context.setting("clock"),

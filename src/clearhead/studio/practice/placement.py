@@ -41,7 +41,7 @@ def sit_placement(
         return ask(request, context, item, draft.but(place=place))
     placed = assessment.placed(answers, count)
     if placed:
-        context.store.keep(f"passed:{pack.id}/{this.id}", f"{answers[-1].at:%Y-%m-%d}")
+        path.keep_passed(context, pack, this, answers[-1].at)
     shown = [(answer, context.library.items.get(answer.item_id)) for answer in answers]
     return _page(request, pack, this, start="", count=count, answers=shown, placed=placed)
 

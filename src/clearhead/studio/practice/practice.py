@@ -12,7 +12,7 @@ from starlette.datastructures import FormData
 from clearhead.course import Attempt, Item
 from clearhead.studio.learn import home, path, topic
 from clearhead.studio.learner import confidence, review_queue, review_session
-from clearhead.studio.practice import assessments, mistakes
+from clearhead.studio.practice import mistakes
 from clearhead.studio.practice.asking import MODES, ask, asked, kept_to, new_draft, onward, page_of, rest
 from clearhead.studio.questions import levels, responses
 from clearhead.studio.questions.draft import Draft
@@ -131,9 +131,9 @@ def item_page(
 
 
 def _on_path(context: Context, item: Item) -> str:
-    """Return where on its topic's path this question is: the leg, and the minutes to its end."""
+    """Return where on its topic's path this question is: the part, and the minutes to its end."""
     way = path.way(context, context.library.pack_of(item.id), context.library.topic_of(item))
-    return _("part %(leg)s of %(legs)s, %(minutes)s min to go", leg=way.leg, legs=way.legs, minutes=way.left)
+    return _("part %(part)s of %(parts)s, %(minutes)s min to go", part=way.part, parts=way.parts, minutes=way.left)
 
 
 def unsent(item_id: str) -> str:
@@ -285,7 +285,7 @@ def _in_topic(
     progress = context.progress
     row = [] if mode == "build" else levels.level_row(everything, progress)
     if (
-        assessments.passed(context, pack, this) and not more and mode != "build"
+        path.passed_on(context, pack, this) and not more and mode != "build"
     ):  # after a passed test, no new questions are asked
         items = [item for item in items if progress.items[item.id].attempts]
     item = _next(items, context, mode, after, more)

@@ -8,6 +8,7 @@ import random
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from statistics import median_low
 
 from clearhead.course import Attempt, Challenge, Item
@@ -145,7 +146,12 @@ def _drawn(items: Sequence[Item], assessment_id: str) -> list[tuple[str, Item]]:
 
 def passed(answers: Sequence[Attempt]) -> bool:
     """Return whether these answers pass a test: all were given and nearly all were right."""
-    return len(answers) == LENGTH and sum(answer.correct for answer in answers) >= PASS * LENGTH
+    return len(answers) == LENGTH and sum(answer.correct for answer in answers) >= needed(LENGTH)
+
+
+def needed(bank: int) -> int:
+    """Return how many right answers pass a test drawn from `bank` questions; 0 if they are too few for a test."""
+    return ceil(PASS * LENGTH) if bank >= LENGTH else 0
 
 
 def placement_over(answers: Sequence[Attempt], count: int) -> bool:

@@ -8,8 +8,9 @@ import torch
 from clearhead.extras import needs
 from clearhead.views import plot
 from clearhead.views.checks import check_head
-from clearhead.views.media.looks import at_picture, at_sound, strongest
+from clearhead.views.media.looks import at_picture, at_sound, largest, strongest
 from clearhead.views.over_picture import over_picture, over_seconds
+from clearhead.views.token_axes import shown
 
 with needs("views", "a figure"):
     from matplotlib.figure import Figure
@@ -33,12 +34,12 @@ def head_figure(reading: "Reading", layer: int, head: int) -> Figure:
     seen = [(at_picture(reading, layer, head, picture), picture) for picture in reading.pictures]
     seen = [(looks, picture) for looks, picture in seen if looks]
     if seen:
+        top = float(largest(reading, layer)[head])
         looks, picture = max(seen, key=lambda pair: sum(look.total for look in pair[0]))
         looks = list(strongest(looks, MOST))
         maps = torch.from_numpy(np.stack([look.weights for look in looks]))
-        return over_picture(picture.pixels, maps, [look.token for look in looks])
+        return over_picture(picture.pixels, maps, [shown(look.token) for look in looks], top=top)
     if reading.sound is not None and (heard := at_sound(reading, layer, head)):
-        frames = max(1, round(reading.sound.duration / reading.sound.seconds))
-        rows = torch.from_numpy(np.stack([look.weights[:frames] for look in heard]))
-        return over_seconds(rows, [look.token for look in heard], reading.sound.seconds)
+        rows = torch.from_numpy(np.stack([look.weights[: reading.sound.frames] for look in heard]))
+        return over_seconds(rows, [shown(look.token) for look in heard], reading.sound.seconds)
     return plot.head(reading, layer, head)

@@ -7,20 +7,20 @@ import torch.nn.functional as F
 
 from clearhead.extras import needs
 from clearhead.views.maps import Array
-from clearhead.views.media.looks import Look, at_picture, at_sound, strongest
+from clearhead.views.media.looks import Look, at_picture, at_sound, largest, strongest
+from clearhead.views.token_axes import shown
 
 with needs("cli", "attention in a terminal"):
     from rich.cells import cell_len
     from rich.text import Text
 
 if TYPE_CHECKING:
-    from clearhead.capture import Grid, Reading
+    from clearhead.capture import Grid, Reading, Sound
 
 SHADES = " ░▒▓█"
 WEIGHT, QUERY, KEY, QUIET = "blue", "bright_red", "green", "dim"
 ACROSS = 3  # pictures side by side
 MOST = 12  # words of a picture
-NAME = 14  # letters of a word
 
 
 def over_media(reading: "Reading", layer: int, head: int, width: int = 80) -> list[Text]:
@@ -29,21 +29,22 @@ def over_media(reading: "Reading", layer: int, head: int, width: int = 80) -> li
     The lines are empty for a text alone, and for a layer in which words do not look at the picture or sound.
     """
     lines: list[Text] = []
+    top = float(largest(reading, layer)[head])
     for number, picture in enumerate(reading.pictures):
         looks = list(strongest(at_picture(reading, layer, head, picture), MOST))
         if looks:
             which = "the picture" if len(reading.pictures) == 1 else f"picture {number}"
             lines += [Text(), Text(f"What the words look at in {which}", style="bold")]
-            lines += _patches(looks, picture, width)
+            lines += _patches(looks, picture, top, width)
     heard = at_sound(reading, layer, head)
     if heard and reading.sound is not None:
         lines += [Text(), Text("What the words look at in the sound", style="bold")]
-        lines += _seconds(heard, reading.sound.seconds, reading.sound.duration, width)
+        lines += _seconds(heard, reading.sound, top, width)
     return lines
 
 
-def _patches(looks: list[Look], picture: "Grid", width: int) -> list[Text]:
-    """Return the picture's grid once for each word, side by side, on one scale a word."""
+def _patches(looks: list[Look], picture: "Grid", top: float, width: int) -> list[Text]:
+    """Return the picture's grid once for each word, side by side, on a scale from 0 to `top`."""
     wide = min(picture.cols, max(4, (width - 2 * ACROSS) // (2 * ACROSS)))
     high = max(1, round(picture.rows * wide / picture.cols))
     lines: list[Text] = []
@@ -51,43 +52,43 @@ def _patches(looks: list[Look], picture: "Grid", width: int) -> list[Text]:
         group = looks[start : start + ACROSS]
         names, grids = Text("  "), [Text("  ") for _ in range(high)]
         for look in group:
-            title = f"{_cut(look.token)} {look.total:.2f}"
+            title = f"{shown(look.token)} {look.total:.2f}"
             names.append(title[: 2 * wide].ljust(2 * wide) + "  ", style=QUERY)
             cells = _pooled(look.weights[None], (high, wide))
             for line, row in zip(grids, cells, strict=True):
-                line.append("".join(2 * shade for shade in _shades(row, float(cells.max(initial=0.0)))), style=WEIGHT)
+                line.append("".join(2 * shade for shade in _shades(row, top)), style=WEIGHT)
                 line.append("│ ", style=QUIET)
         lines += [names, *grids]
     most = [max(looks, key=lambda look: float(look.weights.max()))]
     row, col = divmod(int(most[0].weights.argmax()), picture.cols)
     lines.append(
         Text(
-            f"  the number is a word's weight on all patches; most on one: {_cut(most[0].token)} on row {row}, "
-            f"column {col}, {float(most[0].weights.max()):.3f}",
+            f"  the number is a word's weight on all patches; most on one: {shown(most[0].token)} on row {row}, "
+            f"column {col}, {float(most[0].weights.max()):.3f}; one scale for all words: █ is {top:.3f}",
             style=QUIET,
         )
     )
     return lines
 
 
-def _seconds(looks: list[Look], seconds: float, duration: float, width: int) -> list[Text]:
-    """Return a line a word: the moments it looks at, and that of the largest weight."""
-    heard = max(1, min(len(looks[0].weights), round(duration / seconds)))
-    names = max(cell_len(_cut(look.token)) for look in looks)
+def _seconds(looks: list[Look], sound: "Sound", top: float, width: int) -> list[Text]:
+    """Return a line a word, on a scale from 0 to `top`: the moments it looks at, and that of the largest weight."""
+    heard, seconds = sound.frames, sound.seconds
+    names = max(cell_len(shown(look.token)) for look in looks)
     room = max(8, width - names - 26)
     wide = min(room, heard)
     lines = [Text(" " * (names + 3) + f"{'0 s':<{max(1, wide - 5)}}{heard * seconds:.2f} s", style=KEY)]
     for look in looks:
         cells = _pooled(look.weights[None, None, :heard], (1, wide))[0]
         best = int(look.weights[:heard].argmax())
-        line = Text("  " + " " * (names - cell_len(_cut(look.token))) + _cut(look.token) + " ", style=QUERY)
-        line.append(_shades(cells, float(cells.max(initial=0.0))), style=WEIGHT)
+        line = Text("  " + " " * (names - cell_len(shown(look.token))) + shown(look.token) + " ", style=QUERY)
+        line.append(_shades(cells, top), style=WEIGHT)
         line.append(f"│ {best * seconds:.2f} s  {float(look.weights[best]):.3f}", style=QUIET)
         lines.append(line)
     after = sum(float(look.weights[heard:].sum()) for look in looks) / len(looks)
     lines.append(
         Text(
-            f"  each line has a scale of its own; on what follows the sound: {after:.2f} of a word's weight",
+            f"  one scale for all words: █ is {top:.3f}; on what follows the sound: {after:.2f} of a word's weight",
             style=QUIET,
         )
     )
@@ -103,8 +104,3 @@ def _pooled(weights: Array, size: tuple[int, int]) -> Array:
 def _shades(weights: Array, top: float) -> str:
     """Return a character per weight, as in the other maps of the terminal."""
     return "".join(SHADES[min(4, round(4 * (float(weight) / top) ** 0.5)) if top > 0 else 0] for weight in weights)
-
-
-def _cut(token: str) -> str:
-    text = token.replace(" ", "␣").replace("\n", "⏎") or "∅"
-    return text if len(text) <= NAME else text[: NAME - 1] + "…"

@@ -4,11 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+
 from clearhead.views.maps import Array, numbers
 from clearhead.views.token_axes import TokenAxis, layer_token_axes
 
 if TYPE_CHECKING:
     from clearhead.capture import Grid, Reading
+
+BLOCK = 2**22  # weights in memory at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,29 @@ def at_sound(reading: "Reading", layer: int, head: int) -> list[Look]:
         return []
     weights = numbers(list(reading.record.values())[layer][0, head])
     return [Look(token, row) for token, row in zip(queries.tokens, weights, strict=True)]
+
+
+def largest(reading: "Reading", layer: int) -> Array:
+    """Return (H,): the most that a word gives to one patch of any picture, or to one moment of the sound.
+
+    All words of a head are drawn on one scale, which ends there. It is 0 where no word looks at a picture or a sound.
+    """
+    queries, keys = layer_token_axes(reading, layer)
+    matrix = list(reading.record.values())[layer]
+    top = np.zeros(matrix.shape[1])
+    looked: list[tuple[list[int], list[int]]] = []  # words, and the keys that are patches or moments
+    if is_over_input(queries) and is_over_input(keys):
+        for picture in reading.pictures:
+            words = [place for place in range(picture.stop, len(queries.tokens)) if not queries.special[place]]
+            looked.append((words, picture.places()))
+    elif reading.sound is not None and queries.sequence == "decoder" and is_over_input(keys):
+        looked.append((list(range(len(queries.tokens))), list(range(reading.sound.frames))))
+    step = max(1, BLOCK // (matrix.shape[1] * matrix.shape[3]))
+    for words, places in looked:
+        for start in range(0, len(words), step):
+            weights = numbers(matrix[0, :, torch.tensor(words[start : start + step])])
+            top = np.maximum(top, weights[:, :, places].max((1, 2)))
+    return top
 
 
 def is_over_input(axis: TokenAxis) -> bool:

@@ -44,11 +44,10 @@ def sound(reading: "Reading") -> dict[str, Any] | None:
     heard = reading.sound
     if heard is None:
         return None
-    frames = max(1, min(len(heard.peaks), round(heard.duration / heard.seconds)))
-    wave = F.adaptive_max_pool1d(heard.peaks[None, :frames], min(frames, WAVE))[0]
+    wave = F.adaptive_max_pool1d(heard.peaks[None, : heard.frames], min(heard.frames, WAVE))[0]
     return {
         "seconds": heard.seconds,
         "duration": heard.duration,
-        "heard": frames,
+        "heard": heard.frames,
         "wave": [round(float(value), 3) for value in wave],
     }

@@ -19,6 +19,7 @@ from clearhead.views.checks import check_same_tokens
 from clearhead.views.comparison import divergences
 from clearhead.views.links import LINKS, StrongestLinks, first_link, strongest_links
 from clearhead.views.maps import THUMB, Array, hidden, tiles
+from clearhead.views.media.looks import largest
 from clearhead.views.page import long_texts
 from clearhead.views.page.media import pictures, sound
 from clearhead.views.page.packing import masked, pack, pack_indices
@@ -66,9 +67,10 @@ def payload(
         A dict that `json.dumps` takes: `format`, `model`, `text`, `target`, `loaded_by`, `versions`, `tokens`, `axes`
         (the tokens along rows and columns: `sequence`, `tokens` (None for those above), and `start` or `positions`),
         `note`, `units` ("tokens", "words" or "lines"), `first` (the link to open first), `layers` (each with `name`,
-        `heads`, `queries` and `keys` (which of the axes), `thumb`, `map`, `links`, `masked`, and `few`: how many
-        queries of each cell an outline used, 0 for all), `scores` (name -> its meaning, and a value per head), `top`
-        (the largest weight kept), `pictures` and `sound` (see media.py), `file`, `missed`, `left_out`.
+        `heads`, `queries` and `keys` (which of the axes), `thumb`, `map`, `links`, `masked`, `few` (how many queries
+        of each cell an outline used, 0 for all) and `looks` (the most that a word gives to a patch or moment, for each
+        head; None in an outline)), `scores` (name -> its meaning, and a value per head), `top` (the largest weight
+        kept), `pictures` and `sound` (see media.py), `file`, `missed`, `left_out`.
     Raises:
         OptionError: the second reading has another number of tokens.
     Memory: one layer's weights at a time while they are few, else O(tiles); at most about 5 MB as JSON.
@@ -80,11 +82,14 @@ def payload(
         budget = _Budget(side, whole=0, stride=0)
     else:
         budget = _budget(every)
-    layers, kept, breadths = [], [], []
+    layers: list[dict[str, Any]] = []
+    kept, breadths = [], []
     axes = Axes(reading)
+    has_media = bool(reading.pictures) or reading.sound is not None
     for name, matrix in reading.record.items():
         drawn = _drawn(matrix, budget, share=outlined / len(every))
-        layers.append(_layer(name, matrix, drawn) | axes.of(name))
+        looks = None if drawn.few or not has_media else largest(reading, len(layers)).tolist()
+        layers.append(_layer(name, matrix, drawn) | axes.of(name) | {"looks": looks})
         kept.append(drawn.kept)
         breadths.append(drawn.breadth)
         if progress is not None:

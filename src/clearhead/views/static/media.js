@@ -8,6 +8,7 @@ import { soundStrip } from "./seconds.js";
 import { _ } from "./words.js";
 
 const LEAST_SHOWN = 0.0005; // a word with less weight shows no number
+const MARGIN = 1.001; // weights are rounded to 16 bits
 
 /** What an axis of a layer holds besides words: the payload's pictures and sound, if it runs along all of the input.
  * @param {any} raw @param {any} layer @param {"queries" | "keys"} side */
@@ -30,6 +31,8 @@ export function mediaView(scene, layer, l, h) {
   const { state, change } = scene;
   const scale = make("div");
   const sides = { query: half("query"), key: half("key") };
+  const wordTop = layer.looks?.[h] ?? 0;
+  const isHeard = [...sides.query.boxes, ...sides.key.boxes].length > 0 && scene.raw.sound;
   let turn = 0;
 
   /** One side, in the order of the text: its words, its pictures or its sound. */
@@ -60,8 +63,10 @@ export function mediaView(scene, layer, l, h) {
   }
 
   function fill(token, side, values) {
-    const top = roundUp(Math.max(...values));
     const [from, to] = side === "key" ? [sides.key, sides.query] : [sides.query, sides.key];
+    const own = Math.max(0, ...to.boxes.map((box) => box.largest(values)));
+    const isShared = side === "query" && own <= MARGIN * wordTop;
+    const top = roundUp(isShared ? wordTop : own);
     for (const box of to.boxes) {
       box.mark(-1);
       box.paint(values, top, scene.colours());
@@ -73,10 +78,17 @@ export function mediaView(scene, layer, l, h) {
     to.element.classList.add("ch-told");
     from.element.classList.remove("ch-told");
     from.chips.forEach((chip, i) => write(chip, "", 0, i === token));
-    to.chips.forEach((chip, i) => write(chip, values[i] < LEAST_SHOWN ? "" : say(values[i]), shade(values[i], top), false));
+    to.chips.forEach((chip, i) => write(chip, values[i] < LEAST_SHOWN ? "" : say(values[i]), shade(values[i], 1), false));
     const said = side === "key" ? [_("queries: what looks at it"), _("keys: point at one")] : [_("queries: point at one"), _("keys: where it looks")];
     [sides.query.said.textContent, sides.key.said.textContent] = said;
-    scale.replaceChildren(scaleBar(top, _("weight")));
+    scale.replaceChildren(...(isShared || own > 0 ? [scaleBar(top, _("weight")), scaleNote(isShared)] : []));
+  }
+
+  /** On which scale the picture or the strip is coloured. */
+  function scaleNote(isShared) {
+    if (!isShared) return make("p", {}, _("This one has a scale of its own."));
+    return make("p", {}, isHeard ? _("One scale for all words of this head: the most that a word gives to a moment is %(weight)s.", { weight: say(wordTop) })
+      : _("One scale for all words of this head: the most that a word gives to a patch is %(weight)s.", { weight: say(wordTop) }));
   }
 
   function write(chip, weight, part, isHere) {
@@ -110,7 +122,6 @@ export function mediaView(scene, layer, l, h) {
   }
 
   const few = isDense(layer) || scene.ask ? "" : " " + _("In this file the eight strongest of each query are kept.");
-  const isHeard = [...sides.query.boxes, ...sides.key.boxes].length > 0 && scene.raw.sound;
   const how = isHeard ? _("Point at a word or a moment, or walk the strip with the arrow keys: the other side is coloured by its weights.")
     : _("Point at a word or a patch, or walk the picture with the arrow keys: the other side is coloured by its weights.");
   return {

@@ -67,6 +67,8 @@ export function pictureBox(picture, side, here, point) {
   return {
     element: box,
     holds: (token) => placeOf(token) !== null,
+    /** @param {Float32Array} values by token */
+    largest: (values) => values.reduce((most, value, token) => (placeOf(token) ? Math.max(most, value) : most), 0),
     /** @param {Float32Array | null} values by token */
     paint: (values, top, colours) => veil(over, Array.from({ length: rows * cols }, (_, i) => values?.[tokenAt(Math.floor(i / cols), i % cols)]), top, colours),
     mark(token) {

@@ -38,6 +38,8 @@ export function soundStrip(sound, side, here, point) {
   return {
     element: make("div", { class: "ch-strip" }, box, axis, said),
     holds: (token) => token >= 0,
+    /** @param {Float32Array} values by token */
+    largest: (values) => values.subarray(0, heard).reduce((most, value) => Math.max(most, value), 0),
     /** @param {Float32Array | null} values by token */
     paint(values, top, colours) {
       const columnsOf = Array.from({ length: columns }, (_, i) => {
