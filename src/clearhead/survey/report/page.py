@@ -125,7 +125,7 @@ def _example(row: dict[str, Any], text: int, value: float, data: dict[str, Any],
     address = lens_address(content, data["given"], layer=row["layer"], head=row["head"])
     if address is not None:
         shown = f'<a href="{escape(studio.rstrip("/") + address)}">{shown}</a>'
-    return f"{shown}<small>{number(value)} in text {text:,}</small>"
+    return f"<bdi>{shown}</bdi><small>{number(value)} in text {text:,}</small>"
 
 
 def _head_link(row: dict[str, Any]) -> str:
@@ -133,7 +133,10 @@ def _head_link(row: dict[str, Any]) -> str:
 
 
 def _each_head(data: dict[str, Any]) -> str:
-    """Return all numbers of every head, one collapsible table per head."""
+    """Return all numbers of every head, one collapsible table per head.
+
+    The target of links is inside the table's <details>, because browsers open the ones around a target.
+    """
     by_head: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for row in data["rows"]:
         by_head.setdefault((row["layer"], row["head"]), []).append(row)
@@ -145,10 +148,10 @@ def _each_head(data: dict[str, Any]) -> str:
         )
         lines = "".join(_numbers(row) for row in rows)
         parts.append(
-            f'<details class="head-numbers" id="head-{layer}-{head}"><summary><b>{layer}.{head}</b> {escape(roles)}'
-            f'</summary><div class="scroll"><table class="numbers"><thead><tr><th scope=col>statistic</th>'
-            f"<th scope=col>texts</th><th scope=col>mean</th><th scope=col>95% interval</th>"
-            f"<th scope=col>deviation</th><th scope=col>share</th><th scope=col>95% interval</th>"
+            f'<details class="head-numbers"><summary><b>{layer}.{head}</b> {escape(roles)}</summary>'
+            f'<div class="scroll" id="head-{layer}-{head}"><table class="numbers"><thead><tr>'
+            f"<th scope=col>statistic</th><th scope=col>texts</th><th scope=col>mean</th>"
+            f"<th scope=col>95% interval</th><th scope=col>deviation</th><th scope=col>share</th><th scope=col>95% interval</th>"
             f"<th scope=col>how it spreads</th></tr></thead><tbody>{lines}</tbody></table></div></details>"
         )
     return f'<section class="each"><h2>Each head</h2>{"".join(parts)}</section>'
