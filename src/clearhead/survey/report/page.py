@@ -15,6 +15,7 @@ from clearhead.views.page.document import document
 
 STRONGEST = 5  # heads that are listed for each statistic
 CUT = 160  # characters of an example
+NUMBERS = ("statistic", "texts", "mean", "95% interval", "deviation", "share", "95% interval", "how it spreads")
 
 
 def page(data: dict[str, Any], *, studio: str = "http://127.0.0.1:8765") -> str:
@@ -142,6 +143,7 @@ def _each_head(data: dict[str, Any]) -> str:
         by_head.setdefault((row["layer"], row["head"]), []).append(row)
     does = {statistic["name"]: statistic["does"] for statistic in data["statistics"]}
     parts = []
+    headings = "".join(f"<th scope=col>{name}</th>" for name in NUMBERS)
     for (layer, head), rows in sorted(by_head.items()):
         roles = ", ".join(
             dict.fromkeys(does[row["statistic"]] for row in rows if row["does"] and does[row["statistic"]])
@@ -149,10 +151,8 @@ def _each_head(data: dict[str, Any]) -> str:
         lines = "".join(_numbers(row) for row in rows)
         parts.append(
             f'<details class="head-numbers"><summary><b>{layer}.{head}</b> {escape(roles)}</summary>'
-            f'<div class="scroll" id="head-{layer}-{head}"><table class="numbers"><thead><tr>'
-            f"<th scope=col>statistic</th><th scope=col>texts</th><th scope=col>mean</th>"
-            f"<th scope=col>95% interval</th><th scope=col>deviation</th><th scope=col>share</th><th scope=col>95% interval</th>"
-            f"<th scope=col>how it spreads</th></tr></thead><tbody>{lines}</tbody></table></div></details>"
+            f'<div class="scroll" id="head-{layer}-{head}"><table class="numbers"><thead><tr>{headings}</tr></thead>'
+            f"<tbody>{lines}</tbody></table></div></details>"
         )
     return f'<section class="each"><h2>Each head</h2>{"".join(parts)}</section>'
 
