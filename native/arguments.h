@@ -119,14 +119,14 @@ struct Passes {
   void (*forward)(const Attention&, const Statistics* statistics, int64_t batch, int64_t head, int64_t first, int64_t rows,
                   const Number* tiled, Number* scratch);
   // For few queries. decode() attends keys first .. last - 1 of one key head, for every query row that shares it, and
-  // stores a partial result of decode_partial() numbers. decode_merge() merges the parts of a head into output and lse;
-  // its `space` has value_width numbers.
+  // stores a partial result of decode_partial() numbers. decode_merge() merges the parts of a head, which lie `each` numbers
+  // apart, into output and lse; its `space` has value_width numbers.
   size_t (*decode_partial)(const Attention&);
   size_t (*decode_scratch)(const Attention&);
   void (*decode)(const Attention&, int64_t batch, int64_t kv_head, int64_t first, int64_t last, Number* partial,
                  Number* scratch);
   void (*decode_merge)(const Attention&, int64_t batch, int64_t kv_head, int64_t parts, const Number* partials,
-                       Number* space);
+                       int64_t each, Number* space);
   // Gradients of queries first .. last - 1 of all heads that share one key head. Stores the gradient of the queries;
   // adds that of keys and values to `sums`, key_sums() numbers.
   void (*backward)(const Attention&, const Gradients&, int64_t batch, int64_t kv_head, int64_t first, int64_t last,

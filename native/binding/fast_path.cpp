@@ -146,23 +146,33 @@ Match match(const CostTable& costs, nb::handle query, nb::handle key, nb::handle
   return learns ? kNativeGradients : kNative;
 }
 
-// Python objects, for as long as the process lives: torch's operator, its function for masks, and arguments.
-PyObject *flash, *sdpa, *no_dropout, *scale_name, *names;
+// Python objects, for as long as the process lives: torch's operator, a function that makes a tensor, and arguments.
+PyObject *flash, *empty_like, *no_dropout, *dtype_name, *dtype_names, *flash_names;
 
-// The output of torch's function for a call of kTorchFaster. The operator behind it saves the choice between operators, but
-// makes no numbers of a bool mask.
-nb::object run_torch(nb::handle query, nb::handle key, nb::handle value, nb::handle mask, nb::handle grouped, bool is_causal,
-                     nb::handle scale) {
-  PyObject *const q = query.ptr(), *const k = key.ptr(), *const v = value.ptr();
-  if (!mask.is_none()) {
-    PyObject* const arguments[] = {q, k, v, mask.ptr(), scale.ptr(), grouped.ptr()};
-    const nb::object out = nb::steal(PyObject_Vectorcall(sdpa, arguments, 3, names));
-    if (!out.is_valid()) throw nb::python_error();
-    return out;
-  }
-  PyObject* const arguments[] = {q, k, v, no_dropout, is_causal ? Py_True : Py_False, scale.ptr()};
-  const nb::object both = nb::steal(PyObject_Vectorcall(flash, arguments, 5, scale.is_none() ? nullptr : scale_name));
-  if (!both.is_valid()) throw nb::python_error();
+nb::object checked(PyObject* result) {
+  if (!result) throw nb::python_error();
+  return nb::steal(result);
+}
+
+// A mask in the query's dtype: torch's operator takes no bool one.
+nb::object in_numbers(nb::handle mask, nb::handle query) {
+  const View from = must_read(mask);
+  if (from.kind != kBool) return nb::borrow(mask);
+  const nb::object dtype = checked(PyObject_GetAttr(query.ptr(), dtype_name));
+  PyObject* const arguments[] = {mask.ptr(), dtype.ptr()};
+  nb::object numbers = checked(PyObject_Vectorcall(empty_like, arguments, 1, dtype_names));
+  write_as_numbers(from, must_read(numbers));
+  return numbers;
+}
+
+// The output of torch's operator for a call of kTorchFaster. Its function takes longer, to choose the operator and to make
+// numbers of a bool mask.
+nb::object run_torch(nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool is_causal, nb::handle scale) {
+  const nb::object bias = mask.is_none() ? nb::none() : in_numbers(mask, query);
+  PyObject* const arguments[] = {query.ptr(), key.ptr(), value.ptr(), no_dropout, is_causal ? Py_True : Py_False,
+                                 bias.ptr(), scale.ptr()};
+  const bool defaults = bias.is_none() && scale.is_none();
+  const nb::object both = checked(PyObject_Vectorcall(flash, arguments, 5, defaults ? nullptr : flash_names));
   return nb::borrow(PyTuple_GetItem(both.ptr(), 0));
 }
 
@@ -176,7 +186,7 @@ nb::object attend(nb::handle query, nb::handle key, nb::handle value, nb::handle
   const Match matched =
       match(*nb::inst_ptr<CostTable>(costs), query, key, value, mask, grouped, causal, scale, false, nb::none());
   if (matched != kTorchFaster) return nb::int_(int(matched));
-  return run_torch(query, key, value, mask, grouped, causal, scale);
+  return run_torch(query, key, value, mask, causal, scale);
 }
 
 }  // namespace
@@ -196,14 +206,15 @@ void bind_fast_path(nb::module_& m) {
   }, nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
      nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none());
 
-  m.def("register_attention", [](nb::handle operator_of_torch, nb::handle function_of_torch) {
+  m.def("register_attention", [](nb::handle operator_of_torch, nb::handle function_that_makes) {
     nb::steal(std::exchange(flash, operator_of_torch.inc_ref().ptr()));
-    nb::steal(std::exchange(sdpa, function_of_torch.inc_ref().ptr()));
+    nb::steal(std::exchange(empty_like, function_that_makes.inc_ref().ptr()));
     if (no_dropout) return;
     no_dropout = nb::float_(0.0).release().ptr();
-    scale_name = nb::make_tuple("scale").release().ptr();
-    names = nb::make_tuple("attn_mask", "scale", "enable_gqa").release().ptr();
-  }, "Register torch._scaled_dot_product_flash_attention_for_cpu and torch's function before any call of `attend`.");
+    dtype_name = PyUnicode_InternFromString("dtype");
+    dtype_names = nb::make_tuple("dtype").release().ptr();
+    flash_names = nb::make_tuple("attn_mask", "scale").release().ptr();
+  }, "Register torch._scaled_dot_product_flash_attention_for_cpu and torch.empty_like before any call of `attend`.");
 
   m.def("attend", &attend, nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
         nb::arg().none(), nb::arg().none());

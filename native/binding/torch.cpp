@@ -78,6 +78,23 @@ bool closes(const View& mask, int64_t index) {
 
 constexpr int64_t kLooked = 4096;  // entries of the largest mask that is read
 
+// Where row i of all batches and heads begins.
+int64_t row_index(const View& v, int64_t i) {
+  const int64_t rows = v.sizes[2], heads = v.sizes[1];
+  return i / rows / heads * v.tensor.batch + i / rows % heads * v.tensor.head + i % rows * v.tensor.row;
+}
+
+// Writes `closed`, the bits of a number, where a bool mask is false, and 0 elsewhere.
+template <class Bits>
+void write_closed(const View& mask, Bits closed, const View& numbers) {
+  const auto& [batches, heads, rows, columns] = mask.sizes;
+  for (int64_t i = 0; i < batches * heads * rows; i++) {
+    const uint8_t* const from = static_cast<const uint8_t*>(mask.tensor.data) + row_index(mask, i);
+    Bits* const to = static_cast<Bits*>(const_cast<void*>(static_cast<const void*>(numbers.tensor.data))) + row_index(numbers, i);
+    for (int64_t c = 0; c < columns; c++) to[c * numbers.tensor.column] = from[c * mask.tensor.column] ? 0 : closed;
+  }
+}
+
 }  // namespace
 
 bool register_torch(nb::handle tensor, nb::handle parameter, nb::handle api, nb::tuple asked, nb::handle recording,
@@ -160,12 +177,20 @@ bool opens_every_row(const View& mask) {
   const auto& [batches, heads, rows, columns] = mask.sizes;
   if (batches * heads * rows * columns > kLooked) return false;
   for (int64_t i = 0; i < batches * heads * rows; i++) {
-    const int64_t row = i / rows / heads * mask.tensor.batch + i / rows % heads * mask.tensor.head + i % rows * mask.tensor.row;
+    const int64_t row = row_index(mask, i);
     int64_t column = 0;
     while (column < columns && closes(mask, row + column * mask.tensor.column)) column++;
     if (column == columns) return false;
   }
   return true;
+}
+
+void write_as_numbers(const View& mask, const View& numbers) {
+  switch (bytes_of(numbers.kind)) {
+    case 2: return write_closed<uint16_t>(mask, numbers.kind == kFloat16 ? 0xFC00 : 0xFF80, numbers);
+    case 4: return write_closed<uint32_t>(mask, 0xFF80'0000, numbers);
+    default: return write_closed<uint64_t>(mask, 0xFFF0'0000'0000'0000, numbers);
+  }
 }
 
 bool starts_with_0_or_1(const View& view) {

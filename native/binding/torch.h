@@ -41,6 +41,9 @@ bool requires_grad(nanobind::handle tensor);
 // Whether each row of a mask, bool or of numbers, leaves some key in. Masks of more than 4,096 entries are not read.
 bool opens_every_row(const View& mask);
 
+// Writes 0 to `numbers` where a bool mask of the same sizes is true, and -inf elsewhere.
+void write_as_numbers(const View& mask, const View& numbers);
+
 // Whether the first number of a tensor, which is not empty, is 0 or 1.
 bool starts_with_0_or_1(const View& view);
 

@@ -19,11 +19,13 @@ namespace {
 const Target* const kTargets[] = {CLEARHEAD_TARGETS(ADDRESS)};
 #undef ADDRESS
 
-// A parallel region takes a few microseconds: below this many multiply-adds one thread is faster.
-constexpr double kWorthThreads = 2e5;
+// A parallel region takes a few microseconds: below this many multiply-adds one thread is faster. A row takes as long as
+// some more of them, and a narrow one as long as one that fills its vectors.
+constexpr double kWorthThreads = 2e5, kOfRow = 4.5e3;
 
-int useful_threads(const Attention& p, int threads) {
-  const double work = double(p.batch) * p.heads * p.length * p.keys * (p.width + p.value_width);
+int useful_threads(const Attention& p, int lanes, int threads) {
+  const double width = p.width > lanes ? p.width : lanes, value_width = p.value_width > lanes ? p.value_width : lanes;
+  const double work = double(p.batch) * p.heads * p.length * (p.keys * (width + value_width) + kOfRow);
   return work < kWorthThreads || threads < 1 ? 1 : threads;
 }
 
@@ -45,20 +47,30 @@ constexpr int64_t kPartKeys = 1024;  // fixed, so that the result does not depen
 template <class Number>
 void run_decode(const Passes<Number>& passes, const Attention& p, int threads) {
   const int64_t heads = p.batch * p.kv_heads, parts = p.keys == 0 ? 1 : (p.keys + kPartKeys - 1) / kPartKeys;
-  const size_t partial = passes.decode_partial(p), each = in_lines(passes.decode_scratch(p));
-  const size_t all_partials = in_lines(partial * heads * parts + size_t(p.value_width));
+  const size_t partial = in_lines(passes.decode_partial(p)), each = in_lines(passes.decode_scratch(p));
+  const size_t all_partials = partial * heads * parts;
   const Scratch<Number> all(all_partials + each * threads);
   Number *const partials = all.get(), *const scratch = partials + all_partials;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-  for (int64_t item = 0; item < heads * parts; item++) {
-    const int64_t head = item / parts, first = item % parts * kPartKeys;
-    const int64_t last = first + kPartKeys < p.keys ? first + kPartKeys : p.keys;
-    passes.decode(p, head / p.kv_heads, head % p.kv_heads, first, last, partials + partial * item,
-                  scratch + thread_number() * each);
+  const int64_t items = heads * parts, chunk = items / (8 * threads) + 1;  // one item may take less than a microsecond
+  const auto merge = [&](int64_t head) {
+    passes.decode_merge(p, head / p.kv_heads, head % p.kv_heads, parts, partials + partial * head * parts, partial,
+                        scratch + thread_number() * each);
+  };
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+#pragma omp for schedule(dynamic, chunk)
+    for (int64_t item = 0; item < items; item++) {
+      const int64_t head = item / parts, first = item % parts * kPartKeys;
+      const int64_t last = first + kPartKeys < p.keys ? first + kPartKeys : p.keys;
+      passes.decode(p, head / p.kv_heads, head % p.kv_heads, first, last, partials + partial * item,
+                    scratch + thread_number() * each);
+      if (parts == 1) merge(head);  // by the thread that has it in its cache
+    }
+    if (parts > 1) {
+#pragma omp for schedule(static)
+      for (int64_t head = 0; head < heads; head++) merge(head);
+    }
   }
-  for (int64_t head = 0; head < heads; head++)
-    passes.decode_merge(p, head / p.kv_heads, head % p.kv_heads, parts, partials + partial * head * parts,
-                        partials + partial * heads * parts);
 }
 
 template <class Number>
@@ -98,12 +110,12 @@ void run_tiles(const Passes<Number>& passes, const Attention& p, int lanes, int 
 }  // namespace
 
 void run_forward(const Target& target, const Attention& p, int threads, const Statistics* statistics) {
-  threads = useful_threads(p, threads);
-  const bool few = p.length <= kFewQueries && !statistics;
-  if (p.dtype == kFloat64)
-    few ? run_decode(*target.doubles, p, threads) : run_tiles(*target.doubles, p, target.row.lanes, threads, statistics);
-  else
-    few ? run_decode(target.floats, p, threads) : run_tiles(target.floats, p, target.row.lanes, threads, statistics);
+  threads = useful_threads(p, target.row.lanes, threads);
+  const auto run = [&](const auto& passes) {
+    if (p.length <= kFewQueries && !statistics) run_decode(passes, p, threads);
+    else run_tiles(passes, p, target.row.lanes, threads, statistics);
+  };
+  p.dtype == kFloat64 ? run(*target.doubles) : run(target.floats);
 }
 
 namespace {
@@ -176,7 +188,7 @@ void run_queries(const Passes<Number>& passes, const Attention& p, const Gradien
 }  // namespace
 
 void run_backward(const Target& target, const Attention& p, const Gradients& g, int threads) {
-  threads = useful_threads(p, threads);
+  threads = useful_threads(p, target.row.lanes, threads);
   p.dtype == kFloat64 ? run_queries(*target.doubles, p, g, threads) : run_queries(target.floats, p, g, threads);
 }
 

@@ -12,7 +12,8 @@ inline int64_t decode_rows(const Attention& p) { return p.heads / p.kv_heads * p
 inline int64_t decode_width(const Attention& p) { return round_up(p.width, kTile); }
 inline int64_t decode_value_width(const Attention& p) { return round_up(p.value_width, kTile); }
 
-// The result of one part: [rows] offsets, [rows] sums, [rows][decode_value_width] outputs before division by the sums.
+// The result of one part: [rows] offsets, [rows] sums, [rows][decode_value_width] outputs before division by the sums, each
+// with its gap.
 size_t decode_partial(const Attention& p) { return decode_rows(p) * (2 + decode_value_width(p)); }
 
 size_t decode_scratch(const Attention& p) {
@@ -28,17 +29,17 @@ inline void all_dots(const Real* query, int64_t rows, int64_t width, const RowsO
   for (; r < rows; r++) dots<1>(query + r * width, width, keys, n, x + r * kDecodeKeys, kDecodeKeys);
 }
 
-// out[r][c] = out[r][c] * alpha[r] + sum over j of x[r][j] * values[j][c], for R rows and C pairs of vectors.
-template <int R, int C, class T>
-inline void mix_strip(const Real* x, const RowsOf<T>& values, int64_t n, const Real* alpha, Real* out,
-                      int64_t stride) {
+// out[r][c] = out[r][c] * alpha[r] + sum over j of x[r][j] * values[j][c], for R rows and C pairs of vectors, which
+// read(row, c, here) loads.
+template <int R, int C, class T, class Read>
+inline __attribute__((always_inline)) void mix_strip(const Real* x, const RowsOf<T>& values, int64_t n, const Real* alpha,
+                                                     Real* out, int64_t stride, const Read& read) {
   Vec sum[R][C][2] = {};
 #pragma GCC unroll 4  // a quarter faster where keys come from memory
   for (int64_t j = 0; j < n; j++) {
-    const T* value = values.data + j * values.stride;
     UNROLL for (int c = 0; c < C; c++) {
       Vec here[2];
-      load_two(value + c * kTile, here);
+      read(values.data + j * values.stride, c * kTile, here);
       UNROLL for (int r = 0; r < R; r++) {
         const Vec weight = splat(x[r * kDecodeKeys + j]);
         sum[r][c][0] += here[0] * weight;
@@ -59,11 +60,15 @@ template <int R, class T>
 inline void mix_rows(const Real* x, const RowsOf<T>& values, int64_t n, const Real* alpha, Real* out,
                      int64_t width) {
   constexpr int C = 4 / R;  // eight sums: enough to hide the latency of a multiply-add
-  int64_t c = 0;
-  for (; c + C * kTile <= width; c += C * kTile)
-    mix_strip<R, C>(x, RowsOf<T>{values.data + c, values.stride}, n, alpha, out + c, width);
-  for (; c < width; c += kTile)
-    mix_strip<R, 1>(x, RowsOf<T>{values.data + c, values.stride}, n, alpha, out + c, width);
+  const int64_t whole = whole_columns(values.width);
+  int64_t at = 0;
+  const auto read = [&at](const T* row, int64_t c, Vec (&here)[2]) { load_two(row + at + c, here); };
+  for (; at + C * kTile <= whole; at += C * kTile) mix_strip<R, C>(x, values, n, alpha, out + at, width, read);
+  for (; at < whole; at += kTile) mix_strip<R, 1>(x, values, n, alpha, out + at, width, read);
+  if (whole == values.width) return;
+  mix_strip<R, 1>(x, values, n, alpha, out + whole, width, [&values](const T* row, int64_t, Vec (&here)[2]) {
+    load_kept(row + values.width - kTile, values.kept, here);
+  });
 }
 
 template <class T>
@@ -88,16 +93,16 @@ void decode(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, i
   for (int64_t r = 0; r < rows; r++) {
     const Multiplier m = multiplier_of(p, head + r / p.length);
     Real* q = query + r * width;
-    load_row(row_of(p.query, p.dtype, batch, head + r / p.length, r % p.length), p.dtype, p.query.column, p.width, q);
-    for (int64_t c = 0; c < width; c++) q[c] = c < p.width ? q[c] * m.on_query : 0;
-    if (usable_in_place<uint16_t>(p.key, p.dtype, p.width, width)) row_to_bfloat16_order(q, width);
+    load_with_gap(row_of(p.query, p.dtype, batch, head + r / p.length, r % p.length), p.dtype, p.query.column, p.width, q);
+    for (int64_t c = 0; c < width; c++) q[c] *= m.on_query;
+    if (are_of<uint16_t>(p.key, p.dtype)) row_to_bfloat16_order(q, width);
     offset[r] = kNothing * m.slope;
     sum[r] = 0;
   }
   for (int64_t i = 0; i < rows * value_width; i++) out[i] = 0;
   for (int64_t key = first; key < last; key += kDecodeKeys) {
     const int64_t n = smaller(kDecodeKeys, last - key);
-    with_rows(p.key, p.dtype, batch, kv_head, key, n, p.width, width, key_space,
+    with_rows(p.key, p.dtype, batch, kv_head, key, n, p.width, key_space,
               [&](const auto& keys) { all_dots(query, rows, width, keys, n, x); });
     for (int64_t r = 0; r < rows; r++) {
       Real* const own = x + r * kDecodeKeys;
@@ -106,15 +111,16 @@ void decode(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, i
       alpha[r] = softmax_row(m.slope, n, own, offset + r, sum + r);
       drop_row(p, batch, head + r / p.length, r % p.length, key, n, own);
     }
-    with_rows(p.value, p.dtype, batch, kv_head, key, n, p.value_width, value_width, value_space,
+    with_rows(p.value, p.dtype, batch, kv_head, key, n, p.value_width, value_space,
               [&](const auto& values) { mix_all(x, rows, values, n, alpha, out, value_width); });
   }
 }
 
-// Merge the parts of one key head; `space` holds value_width numbers.
-void decode_merge(const Attention& p, int64_t batch, int64_t kv_head, int64_t parts, const Real* partials,
+// Merge the parts of one key head, each `each` numbers after the one before it; `space` holds value_width numbers.
+void decode_merge(const Attention& p, int64_t batch, int64_t kv_head, int64_t parts, const Real* partials, int64_t each,
                   Real* space) {
-  const int64_t rows = decode_rows(p), value_width = decode_value_width(p), each = decode_partial(p);
+  const int64_t rows = decode_rows(p), value_width = decode_value_width(p);
+  const int64_t whole = whole_columns(p.value_width), gap = value_width - p.value_width;
   const int64_t head = kv_head * (p.heads / p.kv_heads);
   for (int64_t r = 0; r < rows; r++) {
     double top = partials[r], total = 0;
@@ -130,10 +136,13 @@ void decode_merge(const Attention& p, int64_t batch, int64_t kv_head, int64_t pa
     for (int64_t i = 0; i < parts; i++) {
       const Real share = total == 0 ? 0 : Real(__builtin_exp2(partials[i * each + r] - top) / total);
       const Real* out = partials + i * each + 2 * rows + r * value_width;
-      for (int64_t c = 0; c < p.value_width; c++) space[c] += out[c] * share;
+      for (int64_t c = 0; c < whole; c++) space[c] += out[c] * share;
+      for (int64_t c = whole; c < p.value_width; c++) space[c] += out[c + gap] * share;
     }
     store_row(space, p.value_width, p.dtype, row_of(p.out, p.dtype, batch, head + r / p.length, r % p.length));
-    store_lse(p, batch, head + r / p.length, r % p.length, total == 0 ? -kInfinity : top * kLn2 + __builtin_log(total));
+    if (p.lse.data)
+      store_lse(p, batch, head + r / p.length, r % p.length,
+                total == 0 ? -kInfinity : top * kLn2 + __builtin_log(total));
     leave_out_masked_values(p, batch, head + r / p.length, r % p.length, 1);
   }
 }

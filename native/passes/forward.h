@@ -10,8 +10,9 @@ namespace {
 constexpr int64_t kKeyBlock = 128;
 constexpr int64_t kManyTiles = 4;  // from so many tiles per block of values on, a conflict-free copy of them pays off
 
-// Scratch of one tile of kTile queries.
+// One tile of kTile queries, of which `rows` are used, and its scratch.
 struct TileState {
+  int64_t rows;
   Real* query;  // [width][kTile]
   Real* out;    // [value_width][kTile]
   Real* top;    // [kTile] row maximum of the logits, before the multiplication by `slope`
@@ -22,9 +23,10 @@ struct TileState {
 
 inline int64_t tile_numbers(const Attention& p) { return (p.width + p.value_width + 5) * kTile; }
 
-inline TileState tile_at(const Attention& p, Real* scratch, int64_t tile) {
+inline TileState tile_at(const Attention& p, Real* scratch, int64_t tile, int64_t rows) {
   Real* at = scratch + tile * tile_numbers(p);
   TileState s;
+  s.rows = rows;
   s.query = at;
   s.out = s.query + p.width * kTile;
   s.top = s.out + p.value_width * kTile;
@@ -109,8 +111,8 @@ inline void softmax_block(const TileState& state, const TileStatistics& extra, R
 }
 
 inline void start_tile(const Attention& p, const TileState& state, int64_t batch, int64_t head, int64_t first,
-                       int64_t rows, Multiplier m, Real* space) {
-  pack_lanes(p.query, p.dtype, batch, head, first, rows, p.width, m.on_query, kTile, state.query, space);
+                       Multiplier m, Real* space) {
+  pack_lanes(p.query, p.dtype, batch, head, first, state.rows, p.width, m.on_query, kTile, state.query, space);
   __builtin_memset(state.out, 0, sizeof(Real) * p.value_width * kTile);
   for (int i = 0; i < kTile; i++) {
     state.top[i] = -kInfinity;
@@ -130,6 +132,12 @@ inline void store_statistics(const Statistics& s, const TileStatistics& extra, i
   if (s.mass) s.mass[row] = empty ? 0 : Real(share * sum);
 }
 
+// Call act(how) with a way to multiply that is fast for so many rows of a tile.
+template <template <int> class How, class Act>
+inline void for_rows(int64_t rows, const Act& act) {
+  rows > LANES ? act(How<2>{}) : act(How<1>{});
+}
+
 // A block of keys and values in Real, and a tile's products with them; forward_bf16.h has the same in pairs of bfloat16.
 // Keys are counted from the block's first.
 struct RealBlock {
@@ -145,14 +153,19 @@ struct RealBlock {
   static void start(const Attention&, const TileState&) {}  // called once a tile is packed
 
   void logits(const Attention& p, const TileState& state, int64_t from, int64_t n, Real* to) const {
-    product<kAlong>(n, keys.data + from * keys.stride, keys.stride, state.query, kTile, p.width, Set{to, kTile});
+    for_rows<InReals>(state.rows, [&](auto how) {
+      product<kAlong, decltype(how)>(n, keys.data + from * keys.stride, keys.stride, state.query, kTile, p.width,
+                                     Set{to, kTile});
+    });
   }
 
   // Set the tile's output to itself times alpha, plus the weights times the values. May overwrite the weights.
   void add_to_output(const Attention& p, const TileState& state, int64_t from, int64_t n, Real* weights,
                      const Vec (&alpha)[2]) const {
-    product<kAcross>(p.value_width, values.data + from * values.stride, values.stride, weights, kTile, n,
-                     Rescale{state.out, kTile, alpha[0], alpha[1]});
+    for_rows<InReals>(state.rows, [&](auto how) {
+      product<kAcross, decltype(how)>(p.value_width, values.data + from * values.stride, values.stride, weights, kTile, n,
+                                      Rescale{state.out, kTile, alpha[0], alpha[1]});
+    });
   }
 
   static void correct(const TileState&, Real*) {}  // may change what the output is multiplied by
@@ -161,11 +174,16 @@ struct RealBlock {
 // Store the lse of a tile's queries and, if wanted, their statistics. Sets state.top to what the output is multiplied by.
 template <bool kStatistics>
 inline void shares_of_tile(const Attention& p, const Statistics* s, const TileState& state, const TileStatistics& extra,
-                           Real slope, int64_t batch, int64_t head, int64_t first, int64_t rows) {
+                           Real slope, int64_t batch, int64_t head, int64_t first) {
   Real* const share = state.top;  // the maximum is no longer needed
   Real log2_lse[kTile];
+  const bool needs_lse = p.lse.data || kStatistics;  // a logarithm takes as long as the weights of two keys
   const int64_t row = (batch * p.heads + head) * p.length + first;
-  for (int64_t i = 0; i < kTile; i++) {
+  for (int64_t i = state.rows; i < kTile; i++) {
+    share[i] = 0;
+    log2_lse[i] = kInfinity;
+  }
+  for (int64_t i = 0; i < state.rows; i++) {
     double offset = state.offset[i], total = state.sum[i], rescale = 1;
     if (p.sinks) {  // one more logit, with no value
       const double sink = double(number_at(p.sinks, head)) * kLog2EWide, top = sink > offset ? sink : offset;
@@ -173,24 +191,25 @@ inline void shares_of_tile(const Attention& p, const Statistics* s, const TileSt
       total = total * rescale + __builtin_exp2(sink - top);
       offset = top;
     }
-    const double lse = total == 0 ? -kInfinity : offset * kLn2 + __builtin_log(total);
-    if (i < rows) store_lse(p, batch, head, first + i, lse);
-    if (kStatistics && i < rows)
+    if (kStatistics)
       store_statistics(*s, extra, i, row + i, state.top[i], total == 0 ? 0 : rescale / total, state.sum[i]);
-    log2_lse[i] = total == 0 ? kInfinity : Real(lse) * kLog2E;
     share[i] = total == 0 ? 0 : Real(rescale / total);  // NaN passes through
+    if (!needs_lse) continue;
+    const double lse = total == 0 ? -kInfinity : offset * kLn2 + __builtin_log(total);
+    store_lse(p, batch, head, first + i, lse);
+    log2_lse[i] = total == 0 ? kInfinity : Real(lse) * kLog2E;
   }
   if (!kStatistics || !s->top) return;
   weigh_best(extra.best, slope, {load(log2_lse), load(log2_lse + LANES)});
-  for (int64_t i = 0; i < rows; i++) store_best(*s, extra.best, i, row + i);
+  for (int64_t i = 0; i < state.rows; i++) store_best(*s, extra.best, i, row + i);
 }
 
 template <bool kStatistics, class Block>
 inline void finish_tile(const Attention& p, const Statistics* s, const TileState& state, const TileStatistics& extra,
-                        Real slope, int64_t batch, int64_t head, int64_t first, int64_t rows, Real* space) {
-  shares_of_tile<kStatistics>(p, s, state, extra, slope, batch, head, first, rows);
+                        Real slope, int64_t batch, int64_t head, int64_t first, Real* space) {
+  shares_of_tile<kStatistics>(p, s, state, extra, slope, batch, head, first);
   Block::correct(state, state.top);
-  unpack_lanes(state.out, kTile, rows, p.value_width, state.top, p.out, p.dtype, batch, head, first, space);
+  unpack_lanes(state.out, kTile, state.rows, p.value_width, state.top, p.out, p.dtype, batch, head, first, space);
 }
 
 template <bool kStatistics, class Block>
@@ -207,11 +226,11 @@ inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch,
     return kStatistics ? extra_at(*s, statistics_space + t * extra_numbers(s)) : TileStatistics{};
   };
   const Multiplier m = multiplier_of(p, head);
+  const auto tile = [&](int64_t t) { return tile_at(p, scratch, t, smaller(kTile, rows - t * kTile)); };
 
   for (int64_t t = 0; t < tiles; t++) {
-    const TileState state = tile_at(p, scratch, t);
-    start_tile(p, state, batch, head, first + t * kTile, smaller(kTile, rows - t * kTile), m, row_space);
-    Block::start(p, state);
+    start_tile(p, tile(t), batch, head, first + t * kTile, m, row_space);
+    Block::start(p, tile(t));
   }
 
   for (int64_t t = 0; kStatistics && t < tiles; t++) {
@@ -224,14 +243,14 @@ inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch,
     const int64_t stop = smaller(start + kKeyBlock, all.last);
     const Block block(p, batch, kv_head, start, stop - start, tiles, key_space, value_space);
     for (int64_t t = 0; t < tiles; t++) {
+      const TileState state = tile(t);
       const int64_t row = first + t * kTile;
-      const Span here = span_of(p, row, smaller(kTile, rows - t * kTile));
+      const Span here = span_of(p, row, state.rows);
       const int64_t from = start + larger(0, here.first - start) / Block::kStep * Block::kStep;
-      Place at = {batch, head, row, smaller(kTile, rows - t * kTile), from, smaller(stop, here.last) - from};
+      Place at = {batch, head, row, state.rows, from, smaller(stop, here.last) - from};
       if (at.keys <= 0) continue;
       const State mask = trim(p, &at, Block::kStep);
       if (mask == kEmpty) continue;
-      const TileState state = tile_at(p, scratch, t);
       block.logits(p, state, at.key - start, at.keys, logits);
       change_logits(p, at, m, mask, logits, kTile, kTile, nullptr, space);
       if (kStatistics && s->top) best_of_block(extra(t).best, at.key, at.keys, logits);
@@ -242,8 +261,7 @@ inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch,
     }
   }
   for (int64_t t = 0; t < tiles; t++)
-    finish_tile<kStatistics, Block>(p, s, tile_at(p, scratch, t), extra(t), m.slope, batch, head, first + t * kTile,
-                               smaller(kTile, rows - t * kTile), row_space);
+    finish_tile<kStatistics, Block>(p, s, tile(t), extra(t), m.slope, batch, head, first + t * kTile, row_space);
 }
 
 // Divide the output by the sum of the rounded weights it was computed from, so that it remains a mean of the values. A

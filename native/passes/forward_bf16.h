@@ -59,8 +59,10 @@ struct PairBlock {
   }
 
   void logits(const Attention& p, const TileState& state, int64_t from, int64_t n, float* to) const {
-    product<kAlong, InPairs>(n, keys + from * key_stride, key_stride, as_pairs(state.query), kTile, p.width,
-                             Set{to, kTile});
+    for_rows<InPairs>(state.rows, [&](auto how) {
+      product<kAlong, decltype(how)>(n, keys + from * key_stride, key_stride, as_pairs(state.query), kTile, p.width,
+                                     Set{to, kTile});
+    });
   }
 
   void add_to_output(const Attention& p, const TileState& state, int64_t from, int64_t n, float* weights,
@@ -75,8 +77,10 @@ struct PairBlock {
       store(before, load(before) * alpha[v] + exact[v]);
       store(after, load(after) * alpha[v] + rounded[v]);
     }
-    product<kAcross, InPairs>(p.value_width, values + from / 2 * value_stride, value_stride, as_pairs(weights), kTile,
-                              n, Rescale{state.out, kTile, alpha[0], alpha[1]});
+    for_rows<InPairs>(state.rows, [&](auto how) {
+      product<kAcross, decltype(how)>(p.value_width, values + from / 2 * value_stride, value_stride, as_pairs(weights),
+                                      kTile, n, Rescale{state.out, kTile, alpha[0], alpha[1]});
+    });
   }
 
   static void correct(const TileState& state, float* share) { correct_for_rounding(state, share); }

@@ -49,21 +49,20 @@ inline void linear_of_few(const Linear& p, int64_t first, int64_t outputs, int64
   float* const space = x_space + rows * wide;
   float* const bias = space + kWeightRows * wide;
   if (p.bias) load_row(element(p.bias, p.dtype, first), p.dtype, 1, outputs, bias);
-  const bool pairs = usable_in_place<uint16_t>(p.weight, p.dtype, p.inputs, wide);
+  const bool pairs = are_of<uint16_t>(p.weight, p.dtype);
   const float* x = x_space;
   if (p.dtype == kFloat32 && p.x.column == 1 && p.x.row == wide && p.inputs == wide)
     x = static_cast<const float*>(row_of(p.x, p.dtype, 0, 0, start));
   else
     for (int64_t i = 0; i < rows; i++) {
       float* const to = x_space + i * wide;
-      load_row(row_of(p.x, p.dtype, 0, 0, start + i), p.dtype, p.x.column, p.inputs, to);
-      for (int64_t c = p.inputs; c < wide; c++) to[c] = 0;
+      load_with_gap(row_of(p.x, p.dtype, 0, 0, start + i), p.dtype, p.x.column, p.inputs, to);
       if (pairs) row_to_bfloat16_order(to, wide);
     }
 
   for (int64_t n = 0; n < outputs; n += kWeightRows) {
     const int64_t here = smaller(kWeightRows, outputs - n);
-    with_rows(p.weight, p.dtype, 0, 0, first + n, here, p.inputs, wide, space, [&](const auto& weight) {
+    with_rows(p.weight, p.dtype, 0, 0, first + n, here, p.inputs, space, [&](const auto& weight) {
       int64_t i = 0;
       for (; i + R <= rows; i += R) dots_side_by_side<R>(x + i * wide, wide, weight, here, sums + i * stride + n, stride);
       for (; i < rows; i++) dots<1>(x + i * wide, wide, weight, here, sums + i * stride + n, stride);

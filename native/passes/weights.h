@@ -32,7 +32,7 @@ inline void attend_tile(const Attention& p, const TileState& state, const RealBl
   const Multiplier m = multiplier_of(p, tile.head);
   const Vec once[2] = {splat(1.0f), splat(1.0f)};  // all keys at once: no earlier output to rescale
   Vec alpha[2];
-  start_tile(p, state, tile.batch, tile.head, tile.row, tile.rows, m, row_space);
+  start_tile(p, state, tile.batch, tile.head, tile.row, m, row_space);
   for_blocks(tile, keys, [&](Place at) {
     const Place all = at;
     const State mask = trim(p, &at, 1);
@@ -48,7 +48,7 @@ inline void attend_tile(const Attention& p, const TileState& state, const RealBl
     if (trim(p, &at, 1) != kEmpty)
       block.add_to_output(p, state, at.key, at.keys, weights + at.key * kTile, once);
   });
-  finish_tile<false, RealBlock>(p, nullptr, state, {}, m.slope, tile.batch, tile.head, tile.row, tile.rows, row_space);
+  finish_tile<false, RealBlock>(p, nullptr, state, {}, m.slope, tile.batch, tile.head, tile.row, row_space);
   leave_out_masked_values(p, tile.batch, tile.head, tile.row, tile.rows);
 }
 
@@ -68,7 +68,7 @@ void weights(const Attention& p, const Tensor& to, int64_t batch, int64_t head, 
              float* scratch) {
   const bool average = to.head == 0;
   const int64_t tiles = (rows + kTile - 1) / kTile, a_tile = p.keys * kTile;
-  const TileState state = tile_at(p, scratch, 0);
+  TileState state = tile_at(p, scratch, 0, kTile);  // one tile at a time
   float* const space = scratch + tile_numbers(p);
   float* const here = space + kKeyBlock * kTile;
   float* const key_space = here + a_tile;
@@ -89,6 +89,7 @@ void weights(const Attention& p, const Tensor& to, int64_t batch, int64_t head, 
       const Place at = place(h, t);
       const Span all = span_of(p, at.row, at.rows);
       const Span keys = {smaller(all.first, p.keys), larger(all.last, smaller(all.first, p.keys))};
+      state.rows = at.rows;
       attend_tile(p, state, block, at, keys, here, space, row_space);
       if (average) {
         add_weights(here + keys.first * kTile, state.top, keys.last - keys.first, sums + t * a_tile + keys.first * kTile);

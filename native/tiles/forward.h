@@ -119,8 +119,8 @@ inline bool forward_tile(const Attention& p, const Statistics* s, const TiledKey
     case kEverything: run_tile_of<N, kEverything>(p, s, tiled, t, tile);
   }
   const auto [batch, head, row, rows, key, keys] = tile;
-  if (s && p.sinks) shares_of_tile<true>(p, s, t.state, t.extra, m.slope, batch, head, row, rows);
-  else if (p.sinks) shares_of_tile<false>(p, s, t.state, t.extra, m.slope, batch, head, row, rows);
+  if (s && p.sinks) shares_of_tile<true>(p, s, t.state, t.extra, m.slope, batch, head, row);
+  else if (p.sinks) shares_of_tile<false>(p, s, t.state, t.extra, m.slope, batch, head, row);
   else if (s) statistics_of_rows(p, *s, t.state, t.extra, m.slope, batch, head, row, rows);
   if (!p.sinks) shares_of_rows(p, t.state, batch, head, row, rows);  // the same bits with statistics and without
   correct_for_rounding(t.state, t.state.top);
@@ -131,10 +131,11 @@ inline bool forward_tile(const Attention& p, const Statistics* s, const TiledKey
 void forward_on_tiles(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first, int64_t rows,
                       const float* tiled_keys, float* scratch) {
   const TiledKeys tiled(p, batch, head / (p.heads / p.kv_heads), tiled_keys);
-  const TileSpace t = tile_space(p, s, scratch);
+  TileSpace t = tile_space(p, s, scratch);
   const bool regular = tiled.are_regular();
   for (int64_t row = first; row < first + rows; row += kTile) {
     const Place tile = {batch, head, row, smaller(kTile, first + rows - row), 0, 0};
+    t.state.rows = tile.rows;
     bool done = false;
     if (regular) with_pieces(p, [&](auto n) { done = forward_tile<decltype(n)::kCount>(p, s, tiled, t, tile); });
     if (!done) forward_in<RealBlock>(p, s, batch, head, row, tile.rows, scratch);

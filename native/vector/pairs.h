@@ -36,7 +36,8 @@ inline VecU round_pairs(Vec first, Vec second) {
 
 // The product in pairs. `a` holds bfloat16 numbers: rows in place, or adjacent rows with the numbers of each pair
 // together. `b` holds pairs. n and the strides of `a` count numbers, the stride of `b` counts pairs. A last odd number
-// is paired with 0.
+// is paired with 0. V as in InReals.
+template <int V = 2>
 struct InPairs {
   using A = uint16_t;
   using B = uint32_t;
@@ -57,13 +58,13 @@ struct InPairs {
   template <int R>
   static inline __attribute__((always_inline)) void step(const uint16_t* a, int64_t to_row, int bytes,
                                                          const uint32_t* b, Vec (&sum)[R][2]) {
-    const VecU b0 = load_pairs(b), b1 = load_pairs(b + LANES);
+    VecU here[V];
+    UNROLL for (int v = 0; v < V; v++) here[v] = load_pairs(b + v * LANES);
     UNROLL for (int r = 0; r < R; r++) {
       uint32_t pair = 0;
       __builtin_memcpy(&pair, a + r * to_row, bytes);
       const VecU x = pair - VecU{};
-      sum[r][0] = dot_pairs(sum[r][0], x, b0);
-      sum[r][1] = dot_pairs(sum[r][1], x, b1);
+      UNROLL for (int v = 0; v < V; v++) sum[r][v] = dot_pairs(sum[r][v], x, here[v]);
     }
   }
 };

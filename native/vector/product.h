@@ -12,7 +12,9 @@ constexpr int kTile = 2 * LANES;  // queries, or columns, that one call covers
 // Unit says which stride of `a` is 1: along k (a row of keys against the queries) or across rows.
 enum Unit { kAlong, kAcross };
 
-// How numbers are multiplied: one by one here, in pairs of bfloat16 in pairs.h.
+// How numbers are multiplied: one by one here, in pairs of bfloat16 in pairs.h. With V = 1 the second vector's sums are 0:
+// half the work, where no lane of it is used.
+template <int V = 2>
 struct InReals {
   using A = Real;
   using B = Real;
@@ -24,12 +26,12 @@ struct InReals {
     UNROLL for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = Vec{};
 #pragma GCC unroll 4
     for (int64_t k = 0; k < n; k++) {
-      const Vec b0 = load(b + k * stride_b), b1 = load(b + k * stride_b + LANES);
+      Vec here[V];
+      UNROLL for (int v = 0; v < V; v++) here[v] = load(b + k * stride_b + v * LANES);
       const Real* at = U == kAlong ? a + k : a + k * stride_a;
       UNROLL for (int r = 0; r < R; r++) {
         const Vec x = splat(at[U == kAlong ? r * stride_a : r]);
-        sum[r][0] += x * b0;
-        sum[r][1] += x * b1;
+        UNROLL for (int v = 0; v < V; v++) sum[r][v] += x * here[v];
       }
     }
   }
@@ -84,7 +86,7 @@ inline void last_rows(int64_t left, int64_t row, const typename How::A* a, int64
 
 // All rows of one tile. The last rows are divided evenly between two calls, because a call of one or two rows would wait
 // for its own sums.
-template <Unit U, class How = InReals, class Finish>
+template <Unit U, class How = InReals<>, class Finish>
 inline __attribute__((noinline)) void product(int64_t rows, const typename How::A* a, int64_t stride_a,
                                               const typename How::B* b, int64_t stride_b, int64_t n,
                                               const Finish finish) {

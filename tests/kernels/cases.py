@@ -189,6 +189,11 @@ CASES: dict[str, Case] = {
     "alibi causal, grouped, sinks": replace(_BASE, alibi=0, is_causal=True, heads=6, kv_heads=2, sinks=True),
     "alibi after a cache, window, mask": replace(_BASE, alibi=16, reach=(-19, 16), allow="matrix", softcap=1.7),
     "alibi, bias, padding, dropout": replace(_BASE, alibi=-3, bias=(0, 1, 1, 1), allow="lengths", dropout_p=0.3),
+    # Rows whose last columns fill no vector, and rows narrower than one: what lies beside them is NaN.
+    "few queries, wide rows with a rest": replace(
+        _BASE, length=5, keys=307, batch=1, heads=6, kv_heads=2, width=83, value_width=67, layout="padded"
+    ),
+    "few queries, narrow rows": replace(_BASE, length=3, keys=307, width=3, value_width=13, layout="padded"),
     "few queries, alibi": replace(_BASE, alibi=1028, length=3, keys=1031, batch=1, heads=6, kv_heads=2),
     "scale per head": replace(_BASE, head_scale=True, length=131, keys=307),
     "scale per head, grouped, causal, softcap, bias": replace(

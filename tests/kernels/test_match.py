@@ -79,16 +79,28 @@ def test_each_answer(dtype: torch.dtype) -> None:
     assert matched(learning, mask=torch.zeros(5, 5, dtype=dtype, requires_grad=True)) == plan.NO_MATCH
 
 
+LOWER = torch.ones(5, 5, dtype=torch.bool).tril()
+MASKS = {
+    "none": None,
+    "causal": None,
+    "bool": LOWER,
+    "bool, columns first": LOWER.mT.contiguous().mT,
+    "bool, one row": LOWER[3:4].expand(5, 5),
+    "bool of a batch": torch.stack([LOWER, ~LOWER | torch.eye(5, dtype=torch.bool)])[:, None],
+    "numbers": torch.linspace(-2, 1, 25).view(5, 5),
+}
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("scale", [None, 0.3])
-@pytest.mark.parametrize("mask", ["none", "causal", "bool"])
+@pytest.mark.parametrize("mask", MASKS)
 def test_where_torch_is_faster_its_own_function_and_node_run(
     dtype: torch.dtype, scale: float | None, mask: str
 ) -> None:
     measure(TORCH_FASTER)
     leaves = [x.requires_grad_() for x in three(2, 3, 5, 7, dtype=dtype)]
-    allow = torch.ones(5, 5, dtype=torch.bool).tril() if mask == "bool" else None
-    call: dict[str, Any] = {"attn_mask": allow, "is_causal": mask == "causal", "scale": scale}
+    given = MASKS[mask].to(dtype) if mask == "numbers" else MASKS[mask]
+    call: dict[str, Any] = {"attn_mask": given, "is_causal": mask == "causal", "scale": scale}
     ours, stock = (attend(*leaves, **call) for attend in (clearhead.attention, F.scaled_dot_product_attention))
     assert type(ours.grad_fn) is type(stock.grad_fn)
     assert torch.equal(ours, stock)
@@ -102,12 +114,12 @@ def test_torchs_error_is_raised() -> None:
     def refuse(*_call: Any) -> None:
         raise ValueError("no memory")
 
-    library.register_attention(refuse, refuse)
+    library.register_attention(refuse, torch.empty_like)
     try:
         with pytest.raises(ValueError, match="no memory"):
             clearhead.attention(*three(2, 3, 5, 7))
     finally:
-        library.register_attention(fast_path._flash, fast_path._sdpa)
+        library.register_attention(fast_path._flash, torch.empty_like)
 
 
 def test_torch_computes_a_negated_view() -> None:

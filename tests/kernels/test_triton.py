@@ -6,9 +6,11 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +26,7 @@ from devices import missing, needs_triton, placed
 
 from . import test_contract, test_second_pass
 from .cases import CASES
+from .interpreter import combine_slices
 from .test_second_pass import IN_FORWARD, dense, edges, everything, extras
 
 pytestmark = [pytest.mark.skipif(missing() is not None, reason=str(missing())), needs_triton]
@@ -35,6 +38,15 @@ SAMPLE = [
     "scale per head, sinks, alibi, dropout",
     "window, mask, bias",
 ]
+
+
+@pytest.fixture(autouse=True)
+def own_reduction(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Sort fast in the interpreter; gives the reduction that was replaced."""
+    reduce_ops = pytest.importorskip("triton.runtime.interpreter").ReduceOps
+    own = reduce_ops.generic_reduce
+    monkeypatch.setattr(reduce_ops, "generic_reduce", combine_slices)
+    return own
 
 
 @pytest.mark.slow
@@ -70,17 +82,8 @@ def check(problem: Problem, cells: Cells, tolerance: float = 2e-5) -> None:
 
 @pytest.mark.slow
 def test_a_sample_of_the_second_pass() -> None:
-    """All statistics except top-k, because the interpreter takes a minute to sort."""
     problem = test_second_pass.problem(23, 79, **extras(23, 79)["all"])
-    cells = Cells(edges(0, 23, 2), edges(0, 79, 1))
-    W, lse = dense(problem)
-    actual, exact = on_triton(problem, lse, replace(everything(cells), topk=0)), test_second_pass.expected(W, cells)
-    for name in NAMES:
-        if name != "best":
-            torch.testing.assert_close(
-                getattr(actual, name).double(), getattr(exact, name), rtol=2e-5, atol=2e-5,
-                msg=lambda m, n=name: f"{n}: {m}",
-            )  # fmt: skip
+    check(problem, Cells(edges(0, 23, 2), edges(0, 79, 1)))
 
 
 @pytest.mark.stress
@@ -131,6 +134,19 @@ def test_of_equal_weights_the_lower_keys_come_first() -> None:
     for top in (1, 7, 64):
         actual = on_triton(Problem(q, k, k, 1.0), torch.full((1, 1, 3), 300.0).log(), Wanted(topk=top))
         assert actual.best_keys[0, 0].tolist() == [list(range(top))] * 3
+
+
+@pytest.mark.stress
+def test_combining_slices_sorts_as_the_interpreter_does(
+    monkeypatch: pytest.MonkeyPatch, own_reduction: Callable[..., Any]
+) -> None:
+    problem = test_second_pass.problem(3, 7, heads=2)
+    lse = dense(problem)[1]
+    fast = on_triton(problem, lse, Wanted(topk=3))
+    monkeypatch.setattr("triton.runtime.interpreter.ReduceOps.generic_reduce", own_reduction)
+    slow = on_triton(problem, lse, Wanted(topk=3))
+    assert torch.equal(fast.best_keys, slow.best_keys)
+    assert torch.equal(fast.best, slow.best)
 
 
 @pytest.mark.stress

@@ -31,11 +31,11 @@ from clearhead.spec import Attention
 # The operator behind F.scaled_dot_product_attention, which gives the lse and makes no L×S tensor. torch.ops takes 4 µs
 # longer to call it.
 _flash = torch._scaled_dot_product_flash_attention_for_cpu
-_sdpa = F.scaled_dot_product_attention  # makes numbers of a bool mask, which that operator does not take
+_sdpa = F.scaled_dot_product_attention
 # Bound once, because a look-up by name takes 0.2 µs behind a backward pass.
 _compiler, _is_dynamo_compiling = torch.compiler, torch.compiler.is_dynamo_compiling
 if reads_tensors:
-    library.register_attention(_flash, _sdpa)
+    library.register_attention(_flash, torch.empty_like)
     _attend = library.attend
 else:
 

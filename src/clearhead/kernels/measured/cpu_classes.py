@@ -101,10 +101,6 @@ _ZEN4: Costs = {
 # the next (bench/LOG.md). Only tasks of which some go to torch, and those that a Zen 3 has costs for. A Zen 5 has these
 # instructions too, and was not measured below 128 tokens.
 _AVX512: Costs = {
-    ("one query", _F32): (Cost(5.6, 0.276, 73.3), Cost(5.29, 0.194, 104)),
-    ("few queries", _F32): (Cost(6.07, 0.766, 72.6), Cost(5.5, 0.488, 82.3)),
-    ("short", _F32): (Cost(8.73, 1.02, 38.5), Cost(5.53, 1.35, 28)),
-    ("short, many keys", _F32): (Cost(5.42, 2.63, 41.4), Cost(2.93, 1.77, 32.6)),
     ("one query, gradients", _F32): (Cost(74.8, 2.49, 2440), Cost(45.7, 0.552, 882)),
     ("one query, gradients", _BF16): (Cost(74.2, 2.74, 2580), Cost(55.4, 1.96, 2650)),
     ("one query, gradients", _F16): (Cost(74.3, 2.63, 3070), Cost(57, 5.12, 4460)),
