@@ -75,8 +75,13 @@ def _sharded_attention(*arguments: Any, **options: Any) -> Any:
     return import_module("clearhead.distributed").attention(*arguments, **options)
 
 
+def _check_positions(*arguments: Any) -> None:
+    import_module("clearhead.distributed.sharding").check_positions(*arguments)
+
+
 _hooks.save_record_page = _save_record_page
 _hooks.sharded_attention = _sharded_attention
+_hooks.check_positions = _check_positions
 
 __all__ = ["__version__", *_HOME, *_MODULES]
 

@@ -114,7 +114,7 @@ def unreadable(path: str | Path, error: Exception, expected: str = "a text file"
 def _why(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if isinstance(error, ValueError) and "null" in str(error):
+    if isinstance(error, ValueError) and "embedded null" in str(error):
         return "a path cannot hold a null character"
     return str(error).strip().rstrip(".") or type(error).__name__
 

@@ -18,3 +18,6 @@ save_record_page: Callable[..., Path] = _not_set
 
 # `clearhead.distributed.attention`, for transformers models whose sequence is sharded.
 sharded_attention: Callable[..., Any] = _not_set
+
+# `clearhead.distributed.sharding.check_positions`, for the same models: (positions, query, mesh, placement).
+check_positions: Callable[..., None] = _not_set

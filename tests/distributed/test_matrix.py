@@ -143,7 +143,7 @@ def wrong_calls(rank, size):
             assert isinstance(raised.value, RanksError), name
             assert "rank 1 refused its own call" in str(raised.value), name
     for ask, other in DIFFERENT:
-        with pytest.raises(RanksError, match="Call the same on every rank"):
+        with pytest.raises(RanksError, match="on every rank"):
             (other if rank else ask)(matrix)
     for name in ("to_dense", "heads", "mean_heads", "value_weighted", "diagonal", "allowed"):
         with pytest.raises(

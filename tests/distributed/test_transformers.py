@@ -38,6 +38,15 @@ def sharded_model(rank, size, name, options, placement):
     assert torch.allclose(grad, expected, atol=1e-4, rtol=1e-4)
     with pytest.raises(OptionError, match="has padding, which is not supported for a sharded sequence"):
         model(own, attention_mask=torch.tensor([[0] + [1] * (own.shape[1] - 1)]), use_cache=False)
+    restarting = distributed.shard(torch.arange(24)[None] % 7, -1, placement=placement)
+    for wrong in ({}, {"position_ids": restarting}, {"position_ids": places + 1}):
+        with pytest.raises(OptionError, match=r"rank \d calls the model with other position_ids than placement="):
+            model(own, use_cache=False, **wrong)
+    cache = model(own, position_ids=places, use_cache=True).past_key_values
+    with pytest.raises(OptionError, match=r"a KV cache, which is not\s+supported if the sequence is sharded"):
+        model(own[:, :1], position_ids=torch.tensor([[24 + rank]]), past_key_values=cache)
+    with pytest.raises(OptionError, match="position_ids"):
+        model.generate(own, max_new_tokens=2)
 
 
 @pytest.mark.parametrize("placement", ["contiguous", "zigzag"])
@@ -45,6 +54,24 @@ def sharded_model(rank, size, name, options, placement):
 def test_a_model_whose_sequence_is_sharded(name, options, placement):
     pytest.importorskip("transformers", reason="the models extra is not installed")
     world(2, sharded_model, name, options, placement)
+
+
+def attends_in_chunks(rank, size):
+    import transformers
+
+    config = transformers.Llama4TextConfig(
+        **SMALL, attention_chunk_size=5, num_local_experts=2, intermediate_size_mlp=16
+    )
+    config._attn_implementation = "clearhead"
+    clearhead.register_with_transformers(distributed=torch.distributed.group.WORLD)
+    model = transformers.Llama4ForCausalLM(config).eval()
+    with pytest.raises(OptionError, match="this model attends in chunks of 5 tokens"):
+        model(torch.arange(12)[None], position_ids=12 * rank + torch.arange(12)[None])
+
+
+def test_a_model_that_attends_in_chunks_is_refused():
+    pytest.importorskip("transformers", reason="the models extra is not installed")
+    world(2, attends_in_chunks)
 
 
 def sharded_parameters(rank, size, mesh_of):

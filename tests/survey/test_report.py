@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from clearhead import cli
 from clearhead.errors import ModelError
+from clearhead.survey import Settings, open_corpus, survey
 from clearhead.survey.report import head_grid
 from clearhead.survey.report.listing import listing
 from clearhead.survey.report.page import page
@@ -139,6 +141,41 @@ def test_a_folder_that_holds_no_survey_is_refused(tmp_path: Path) -> None:
     (tmp_path / "survey.json").write_text("{")
     with pytest.raises(ModelError, match=r"survey.json cannot be read"):
         listing(tmp_path)
+
+
+def test_a_link_to_a_head_leads_inside_its_table_which_browsers_then_open() -> None:
+    content = page(made())
+    targets = set(re.findall(r'href="#(head-\d+-\d+)"', content))
+    assert targets
+    for target in targets:
+        assert re.search(
+            rf'<details class="head-numbers"><summary>.*?</summary><div class="scroll" id="{target}">', content
+        )
+
+
+def test_an_example_that_turns_the_direction_of_writing_keeps_it_to_itself() -> None:
+    assert re.search(r"<bdi><a [^>]*>\u202etxet</a></bdi><small>", page(made("\u202etxet")))
+
+
+def test_results_that_were_removed_or_damaged(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="a survey is written by pyarrow: pip install 'clearhead[survey]'")
+    corpus, out = open_corpus(write_lines(tmp_path)), tmp_path / "out"
+
+    def again() -> None:
+        survey("induction", corpus, out, Settings(asks=("sinks",), limit=3), ray=False, workers=1)
+        assert listing(out)["rows"]
+
+    again()
+    for harm in (
+        lambda: shutil.rmtree(out / "heads"),  # as after a kill at the moment when they are replaced
+        lambda: shutil.rmtree(out / "heads" / "layer=1"),
+        (out / "examples.parquet").unlink,
+        lambda: (out / "heads" / "layer=0" / "heads.parquet").write_bytes(b"PAR1"),
+    ):
+        harm()
+        with pytest.raises(ModelError, match=r"are not complete .* Run the command that made the survey again"):
+            listing(out)
+        again()
 
 
 def test_the_commands(tmp_path: Path) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import struct
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
-from zlib import crc32
+from itertools import count
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,20 +13,21 @@ from torch import Tensor
 from clearhead.arguments import refuse_unreadable
 from clearhead.distributed import placement
 from clearhead.distributed.call import HEADS, RING
+from clearhead.distributed.comparing import device_of, raise_where_refused
 from clearhead.distributed.exchange import Ranks
-from clearhead.errors import DtypeError, OptionError, RanksError
+from clearhead.errors import DeviceError, DtypeError, OptionError, RanksError
 from clearhead.kernels.calls import checks
 from clearhead.kernels.calls.layout import Layout
 from clearhead.kernels.calls.prepare import prepare
 from clearhead.kernels.plan import choose
 from clearhead.kernels.registry import KERNELS
-from clearhead.masks import Bias, Mask
+from clearhead.masks import Bias, Mask, content
 from clearhead.masks.lower import split_alibi, split_reach
 from clearhead.spec import Attention
 
 ALGORITHMS = (None, RING, HEADS)
-NO_MASK, BY_KEYS, BY_ROWS, RULE = range(4)
-_SIZES = 6  # how many integers of a statistic's arguments ranks compare
+NO_MASK, TENSOR, RULE = range(3)
+_CALLS = count(1)
 
 
 class Report(NamedTuple):
@@ -38,11 +37,13 @@ class Report(NamedTuple):
         ok: 1, or 0 if the rank refused its own call.
         length, keys: L_r and S_r, how many positions it holds.
         batch, heads, kv_heads, width, value_width: B, H, H_kv, D and E.
-        mask, mask_checksum: the kind of its mask, and a checksum of the repr of one of clearhead.masks.
+        mask, mask_checksum: the kind of its mask, and a checksum of the content of one of clearhead.masks.
+        by_rows: 1 if its mask is a tensor that has rows of its own.
         learns: 1 if a gradient is needed.
         dropout_p, scale, softcap: the bits of the floats.
         placement, algorithm, kernel: indices of the known ones.
         seed: the seed of the dropout pattern; rank 0's is used.
+        number: how many calls this process has made; rank 0's names the call.
     """
 
     ok: int = 0
@@ -57,6 +58,7 @@ class Report(NamedTuple):
     is_causal: int = 0
     mask: int = 0
     mask_checksum: int = 0
+    by_rows: int = 0
     learns: int = 0
     dropout_p: int = 0
     scale: int = 0
@@ -66,10 +68,11 @@ class Report(NamedTuple):
     algorithm: int = 0
     kernel: int = 0
     seed: int = 0
+    number: int = 0
 
 
 # Fields that may differ between ranks; the rest must be equal. An error shows sizes by their letters.
-_OWN = {"ok", "length", "keys", "seed"}
+_OWN = {"ok", "length", "keys", "by_rows", "seed", "number"}
 _SIZED = {"batch": "B", "heads": "H", "kv_heads": "H_kv", "width": "D", "value_width": "E"}
 _WORDS = {
     **_SIZED,
@@ -125,54 +128,12 @@ def agree(ranks: Ranks, tensors: dict[str, Any], options: dict[str, Any]) -> Giv
     try:
         given = _describe(tensors, options)
     finally:
-        numbers = ranks.gather_numbers(list(Report() if given is None else _report(given)), _device(tensors["query"]))
+        report = Report() if given is None else _report(given)
+        numbers = ranks.gather_numbers("attention", list(report), device_of(tensors["query"]))
     reports = tuple(Report(*each) for each in numbers)
-    _raise_where_refused([report.ok for report in reports])
+    raise_where_refused([report.ok for report in reports])
     _compare(reports)
     return replace(given, reports=reports)
-
-
-_Made = TypeVar("_Made")
-
-
-def together(ranks: Ranks, make: Callable[[], _Made], query: Tensor) -> _Made:
-    """Return the result of `make` on this rank, after checking that it succeeded on every rank.
-
-    Raises:
-        RanksError: it failed on another rank.
-    """
-    ok = False
-    try:
-        made = make()
-        ok = True
-    finally:
-        numbers = ranks.gather_numbers([int(ok)], query.device)
-    _raise_where_refused([accepted for (accepted,) in numbers])
-    return made
-
-
-def same_question(ranks: Ranks, question: str, check: Callable[[], Sequence[int]], device: torch.device) -> None:
-    """Check that every rank computes the same statistic with the same sizes, before anything is sent.
-
-    Args:
-        check: raises if this rank's arguments are wrong; returns at most `_SIZES` integers that must be equal.
-    Raises:
-        RanksError: another rank refused its arguments, or computes something else.
-    """
-    own = [0, crc32(question.encode())] + [0] * _SIZES
-    try:
-        sizes = list(check())
-        own[0], own[2 : 2 + len(sizes)] = 1, sizes
-    finally:
-        reports = ranks.gather_numbers(own, device)
-    _raise_where_refused([report[0] for report in reports])
-    for rank, report in enumerate(reports):
-        if report != own:
-            same = f"the same with sizes {report[2:]} instead of {own[2:]}"
-            other = same if report[1] == own[1] else "something else"
-            raise RanksError(
-                f"this rank computes {question}, but rank {rank} computes {other}. Call the same on every rank."
-            )
 
 
 def refuse(mesh: Any, query: Any) -> None:
@@ -183,18 +144,7 @@ def refuse(mesh: Any, query: Any) -> None:
     mesh = getattr(query, "device_mesh", None) if mesh is None else mesh
     if getattr(mesh, "ndim", 1) == 1:
         ranks = Ranks.of(mesh)
-        ranks.gather_numbers(list(Report()), _device(query))
-
-
-def _device(query: Any) -> torch.device:
-    return query.device if isinstance(query, Tensor) else torch.device("cpu")
-
-
-def _raise_where_refused(accepted: list[int]) -> None:
-    if not all(accepted):
-        raise RanksError(
-            f"rank {accepted.index(0)} refused its own call, so this rank does not compute. See that rank's error."
-        )
+        ranks.gather_numbers("attention", list(Report()), device_of(query))
 
 
 def _compare(reports: tuple[Report, ...]) -> None:
@@ -219,7 +169,12 @@ def _describe(tensors: dict[str, Any], options: dict[str, Any]) -> Given:
         raise OptionError(f"algorithm={options['algorithm']!r} is unknown. Use 'ring', 'heads', or None to choose.")
     checks.tensors(query, key, value)
     refuse_unreadable(query=query, key=key, value=value, sinks=sinks)
+<<<<<<< HEAD
     dropout_p, scale, softcap = (checks.number(options[name]) for name in ("dropout_p", "scale", "softcap"))
+=======
+    _refuse_transforms(query)
+    dropout_p, scale = checks.number("dropout_p", options["dropout_p"]), checks.number("scale", options["scale"])
+>>>>>>> adv23
     checks.dropout(dropout_p)
     if dropout_p == 1:
         raise OptionError("dropout_p is 1, which drops every weight. Multiply the output by 0.")
@@ -242,22 +197,31 @@ def _describe(tensors: dict[str, Any], options: dict[str, Any]) -> Given:
     )
     if options["kernel"] is not None:
         choose(problem, options["kernel"])
-    attention, rule, added, kind = problem.attention, None, None, NO_MASK
-    if isinstance(attn_mask, Mask):
-        reach, rule = split_reach(attn_mask.allow)
-        slopes, offset, added = split_alibi(attn_mask.bias)
-        slopes = slopes if slopes is None else slopes.to(query.device)
-        attention = attention.under(Attention.of(reach=reach, alibi=slopes, first_query=offset))
-        kind = RULE
-    elif attn_mask is not None:
+    return _with_mask(Given(layout, problem.attention, problem.attention, None, None, attn_mask, NO_MASK, options))
+
+
+def _with_mask(given: Given) -> Given:
+    """Add the mask to the description of a call."""
+    attn_mask = given.attn_mask
+    if attn_mask is None:
+        return given
+    if not isinstance(attn_mask, Mask):
         if not isinstance(attn_mask, Tensor):
             raise DtypeError(
                 f"attn_mask is a {type(attn_mask).__name__}, expected a torch.Tensor or one of clearhead.masks. "
                 "Make one with torch.tensor()."
             )
-        by_rows = attn_mask.dim() > 1 and attn_mask.shape[-2] > 1
-        kind = BY_ROWS if by_rows else BY_KEYS
-    return Given(layout, attention, problem.attention, rule, added, attn_mask, kind, options)
+        return replace(given, mask=TENSOR)
+    reach, rule = split_reach(attn_mask.allow)
+    slopes, offset, added = split_alibi(attn_mask.bias)
+    if torch.is_grad_enabled() and (content.needs_gradient(rule) or content.needs_gradient(added)):
+        raise OptionError(
+            f"{attn_mask!r} has a tensor that requires a gradient, which distributed.attention computes only for "
+            "the slopes of alibi and for biases given as a tensor. Pass a bias tensor, or call detach()."
+        )
+    slopes = slopes if slopes is None else slopes.to(given.layout.query.device)
+    attention = given.attention.under(Attention.of(reach=reach, alibi=slopes, first_query=offset))
+    return replace(given, attention=attention, rule=rule, added=added, mask=RULE)
 
 
 def _report(given: Given) -> Report:
@@ -279,7 +243,8 @@ def _report(given: Given) -> Report:
         dtype=checks.DTYPES.index(layout.query.dtype),
         is_causal=int(attention.is_causal),
         mask=given.mask,
-        mask_checksum=_checksum(given.attn_mask) if given.mask == RULE else 0,
+        mask_checksum=content.checksum(given.attn_mask) if given.mask == RULE else 0,
+        by_rows=int(given.mask == TENSOR and _has_rows(given.attn_mask, length)),
         learns=int(learns),
         dropout_p=_bits(attention.dropout_p),
         scale=_bits(attention.scale),
@@ -289,12 +254,23 @@ def _report(given: Given) -> Report:
         algorithm=ALGORITHMS.index(given.options["algorithm"]),
         kernel=(None, *KERNELS).index(given.options["kernel"]),
         seed=seed,
+        number=next(_CALLS),
     )
 
 
-def _checksum(mask: Mask) -> int:
-    """Return a checksum of a mask's repr without memory addresses, which a user's own mask class may have."""
-    return crc32(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(mask)).encode())
+def _has_rows(mask: Tensor, length: int) -> bool:
+    """Return whether a mask may have rows of this rank alone, of which there are `length`."""
+    return mask.dim() > 1 and (mask.shape[-2] != 1 or length == 1)
+
+
+def _refuse_transforms(query: Tensor) -> None:
+    if query.is_meta:
+        raise DeviceError("query is on the meta device, which holds no data to exchange. Move it to a real device.")
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise OptionError(
+            "distributed.attention is called inside a transform of torch.func, such as vmap or grad, which cannot "
+            "exchange tensors between ranks. Call it outside, and use backward() or torch.autograd.grad."
+        )
 
 
 def _bits(number: float) -> int:

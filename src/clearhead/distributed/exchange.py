@@ -30,6 +30,7 @@ class Timing:
 
 
 KEYS, VALUES, KEY_GRADIENTS, VALUE_GRADIENTS = range(1, 5)  # message tags, one for each kind of tensor in the ring
+NAME, NUMBERS = 32, 28  # bytes of the name of a call, and integers, that ranks gather to compare their calls
 _TIMINGS: list[Timing] = []
 _NOT_A_RANK = "this process is not one of the ranks of the mesh. Call it only on those ranks."
 
@@ -58,6 +59,8 @@ def _waiting(doing: str) -> Iterator[None]:
     start = time.perf_counter()
     try:
         yield
+    except (NotImplementedError, torch.OutOfMemoryError):  # RuntimeErrors of this rank
+        raise
     except RuntimeError as error:
         raise RanksError(
             f"another rank did not answer while this one was {doing}: it has ended or raised an error. "
@@ -124,13 +127,32 @@ class Ranks:
         """Return the global rank of one of these ranks."""
         return dist.get_global_rank(self.group, rank % self.size)
 
-    def gather_numbers(self, own: Sequence[int], device: torch.device) -> list[list[int]]:
-        """Return the numbers of each rank; every rank passes the same count."""
-        mine = torch.tensor(own, dtype=torch.int64, device=device)
+    def gather_numbers(self, call: str, own: Sequence[int], device: torch.device) -> list[list[int]]:
+        """Return the numbers of each rank, after checking that all ranks make the same call.
+
+        Every call gathers equally many, because gloo aborts a process that receives more than it expects.
+
+        Args:
+            call: the name of the call, for the error; its first 32 bytes are compared.
+            own: at most `NUMBERS` integers of 64 bits; every rank passes the same count.
+        Raises:
+            RanksError: another rank makes another call.
+        """
+        name = call.encode()[:NAME].ljust(NAME)
+        header = [int.from_bytes(name[start : start + 8], "little", signed=True) for start in range(0, NAME, 8)]
+        mine = torch.tensor([*header, *own, *[0] * (NUMBERS - len(own))], dtype=torch.int64, device=device)
         gathered = [torch.empty_like(mine) for _ in range(self.size)]
         with _waiting("comparing calls"):
             dist.all_gather(gathered, mine, group=self.group)
-        return [numbers.tolist() for numbers in gathered]
+        rows = [numbers.tolist() for numbers in gathered]
+        for rank, row in enumerate(rows):
+            if row[: len(header)] != header:
+                other = b"".join(part.to_bytes(8, "little", signed=True) for part in row[: len(header)])
+                raise RanksError(
+                    f"this rank calls {call}, but rank {rank} calls {other.decode(errors='replace').rstrip()}. "
+                    "Make the same calls in the same order on every rank."
+                )
+        return [row[len(header) : len(header) + len(own)] for row in rows]
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum over all ranks."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.distributed import agreement, dtensor, heads, ring
+from clearhead.distributed import agreement, backward, comparing, dtensor, heads, ring
 from clearhead.distributed.agreement import Given
 from clearhead.distributed.call import HEADS, RING, Call
 from clearhead.distributed.exchange import Ranks
@@ -105,9 +105,11 @@ def attention(
     if chosen == HEADS:
         # The rule is evaluated for gathered keys, so its band and slopes stay part of it.
         whole = described if call.rule is None else given.unmasked.change(rule=attn_mask)
-        result = heads.run(call, layout.query, layout.key, layout.value, whole)
+        learns = bool(given.reports[0].learns)
+        result = heads.run(call, layout.query, layout.key, layout.value, whole, learns=learns)
     else:
         result = ring.run(call, layout.query, layout.key, layout.value, described)
+    result = backward.joined(ranks, given.reports[0].number, result)
     answers = [dtensor.like(query, layout.outward(result.out))]
     if return_lse:
         answers.append(layout.outward(result.lse))
@@ -142,7 +144,7 @@ def _refuses_heads(given: Given, ranks: int) -> str | None:
         return f"{ranks} ranks do not divide {first.heads} query heads and {first.kv_heads} key heads"
     if first.dropout_p:
         return "the dropout pattern is drawn for all heads together"
-    if given.mask == agreement.BY_ROWS:
+    if any(report.by_rows for report in given.reports):
         return "the mask has rows, and each rank has only its own"
     if given.rule is not None and given.rule.sizes()[1] is not None:
         return "the mask differs by head"
@@ -171,7 +173,7 @@ def _plan(ranks: Ranks, given: Given, placement: str, kernel: str | None) -> tup
         whole = layout.query.new_empty(0).expand(first.batch, first.heads, length, 0)
         checks.rule(given.attn_mask, whole, layout.key.new_empty(0).expand(1, 1, keys, 0), False)
     elif given.mask != agreement.NO_MASK:
-        own = agreement.together(ranks, lambda: _own_rows(call, layout, given.attn_mask, length, keys), layout.query)
+        own = comparing.together(ranks, lambda: _own_rows(call, layout, given.attn_mask, length, keys), layout.query)
         attention = attention.change(**own)
     if attention.dropout_p:
         attention = attention.change(seed=first.seed)
@@ -181,7 +183,7 @@ def _plan(ranks: Ranks, given: Given, placement: str, kernel: str | None) -> tup
 def _own_rows(call: Call, layout: Layout, mask: Tensor, length: int, keys: int) -> dict[str, Tensor]:
     """Return a mask tensor, cut to this rank's rows and all keys, as a field of the attention."""
     own = layout.query.shape[2]
-    if mask.dim() > 1 and mask.shape[-2] == length != own:
+    if mask.dim() > 1 and 1 != mask.shape[-2] == length != own:
         parts = [mask[..., piece.positions, :] for piece in call.query_pieces[call.ranks.rank]]
         mask = torch.cat(parts, -2)
     if mask.dim() > 1 and mask.shape[-1] not in (1, keys):

@@ -20,47 +20,51 @@ from clearhead.multihead.fused import fused
 from clearhead.spec import Attention
 
 
-def run(call: Call, query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> Result:
+def run(call: Call, query: Tensor, key: Tensor, value: Tensor, attention: Attention, *, learns: bool) -> Result:
     """Compute this rank's rows, differentiably.
 
     Args:
         attention: the attention of all queries over all keys. None of its tensors has a query axis.
+        learns: whether a gradient is needed, on all ranks or on none.
     Memory: O(inputs + outputs) of whole rows of H / ranks heads.
     """
-    query_heads, key_heads, value_heads = (
-        _to_heads(call.ranks, tensor, pieces)
-        for tensor, pieces in ((query, call.query_pieces), (key, call.key_pieces), (value, call.key_pieces))
-    )
-    share = query.shape[1] // call.ranks.size
-    part = attention.change(rule=None).heads(slice(call.ranks.rank * share, (call.ranks.rank + 1) * share))
+    ranks, queries, keys = call.ranks, call.query_pieces, call.key_pieces
+    query_heads, key_heads, value_heads = _exchanged(ranks, True, learns, [queries, keys, keys], query, key, value)
+    share = query.shape[1] // ranks.size
+    part = attention.change(rule=None).heads(slice(ranks.rank * share, (ranks.rank + 1) * share))
     result = fused(Problem(query_heads, key_heads, value_heads, part.change(rule=attention.rule)), call.kernel)
-    out = _to_sequence(call.ranks, result.out, call.query_pieces)
-    lse = _to_sequence(call.ranks, result.lse[..., None], call.query_pieces)
+    out, lse = _exchanged(ranks, False, learns, [queries, queries], result.out, result.lse[..., None])
     return Result(out, lse[..., 0])
 
 
-def _to_heads(ranks: Ranks, tensor: Tensor, pieces: list[list[Piece]]) -> Tensor:
-    """Exchange (B, H, L_r, D) for (B, H / ranks, L, D), in the order of positions."""
-    return _Exchange.apply(ranks, pieces, True, tensor)
+def _exchanged(
+    ranks: Ranks, to_heads: bool, learns: bool, pieces: list[list[list[Piece]]], *tensors: Tensor
+) -> tuple[Tensor, ...]:
+    """Exchange (B, H, L_r, D) for (B, H / ranks, L, D), in the order of positions, or back.
 
-
-def _to_sequence(ranks: Ranks, tensor: Tensor, pieces: list[list[Piece]]) -> Tensor:
-    """Exchange (B, H / ranks, L, D), in the order of positions, for (B, H, L_r, D)."""
-    return _Exchange.apply(ranks, pieces, False, tensor)
+    If one tensor of one rank needs a gradient, all ranks exchange the gradients of all tensors.
+    """
+    anchor = tensors[0].new_zeros((), requires_grad=learns)
+    return _Exchange.apply(ranks, to_heads, pieces, anchor, *tensors)
 
 
 class _Exchange(torch.autograd.Function):
-    """Both exchanges; the gradient of each is the other."""
+    """Both exchanges; the gradient of each is the other. `anchor` makes the output need a gradient."""
 
     @staticmethod
-    def forward(ctx: Any, ranks: Ranks, pieces: list[list[Piece]], to_heads: bool, tensor: Tensor) -> Tensor:
-        ctx.ranks, ctx.pieces, ctx.to_heads = ranks, pieces, to_heads
-        return (_scatter_heads if to_heads else _gather_heads)(ranks, pieces, tensor)
+    def forward(
+        ctx: Any, ranks: Ranks, to_heads: bool, pieces: list[list[list[Piece]]], anchor: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.ranks, ctx.to_heads, ctx.pieces = ranks, to_heads, pieces
+        exchange = _scatter_heads if to_heads else _gather_heads
+        return tuple(exchange(ranks, own, tensor) for own, tensor in zip(pieces, tensors, strict=True))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        return None, None, None, (_gather_heads if ctx.to_heads else _scatter_heads)(ctx.ranks, ctx.pieces, grad)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        exchange = _gather_heads if ctx.to_heads else _scatter_heads
+        given = (exchange(ctx.ranks, own, grad) for own, grad in zip(ctx.pieces, grads, strict=True))
+        return None, None, None, None, *given
 
 
 def _scatter_heads(ranks: Ranks, pieces: Sequence[Sequence[Piece]], tensor: Tensor) -> Tensor:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clearhead.distributed.agreement import same_question
+from clearhead.arguments import refuse_unreadable
+from clearhead.distributed import products
 from clearhead.distributed.call import Call
-from clearhead.distributed.exchange import KEY_GRADIENTS, KEYS, VALUES, around
+from clearhead.distributed.comparing import same_question
+from clearhead.distributed.exchange import KEYS, around
 from clearhead.distributed.placement import positions
 from clearhead.distributed.row_questions import Part, RowQuestions
 from clearhead.errors import DtypeError, OptionError, ShapeError
@@ -96,20 +99,11 @@ class ShardedAttentionMatrix(RowQuestions):
             ShapeError: X does not have this rank's keys.
         """
         self._agree("A @ X", lambda: self._check_part("X", columns, self._key.shape[2], "keys"))
-        own = columns[(None,) * (4 - columns.dim())]
-        batch, heads = self._query.shape[:2]
-        out = self._zeros((batch, heads, self._query.shape[2], own.shape[-1]))
-        own = own.expand(batch, -1, -1, -1).contiguous()
-        shapes = [(batch, own.shape[1], self._call.held(self._call.key_pieces, owner), own.shape[-1])
-                  for owner in range(self._call.ranks.size)]  # fmt: skip
-        values = around(self._call.ranks, own, shapes, VALUES)
-        for (owner, key), (_, travelling) in zip(self._keys(), values, strict=True):
-            for part in self._of(owner, key):
-                out[:, :, part.rows] += part.matrix @ travelling[:, :, part.keys]
-        return out.to(torch.promote_types(self._query.dtype, columns.dtype))
+        return products.times(self, columns[(None,) * (4 - columns.dim())])
 
     def _check_part(self, name: str, columns: Tensor, held: int, axis: str) -> list[int]:
-        """Check that columns are this rank's part; return their other sizes, and their dtype as a number."""
+        """Check that columns are this rank's part; return other sizes, the dtype, and whether a gradient is needed."""
+        refuse_unreadable(**{name: columns})
         batch, heads = self.shape[:2]
         leading = (1, 1, *columns.shape[:-2])[-2:]
         fits = 2 <= columns.dim() <= 4 and columns.shape[-2] == held
@@ -120,7 +114,8 @@ class ShardedAttentionMatrix(RowQuestions):
             )
         if columns.dtype not in checks.DTYPES:
             raise DtypeError(f"{name} has dtype {columns.dtype}, expected a floating-point dtype. Use {name}.float().")
-        return [*leading, columns.shape[-1], checks.DTYPES.index(columns.dtype)]
+        learns = columns.requires_grad and torch.is_grad_enabled()
+        return [*leading, columns.shape[-1], checks.DTYPES.index(columns.dtype), learns]
 
     # Statistics of this rank's keys
 
@@ -132,26 +127,7 @@ class ShardedAttentionMatrix(RowQuestions):
     def transposed_times(self, columns: Tensor) -> Tensor:
         """Return Aᵀ @ Y for this rank's keys, (B, H, S_r, W); Y is this rank's part, (B, H, L_r, W)."""
         self._agree("A.mT @ Y", lambda: self._check_part("Y", columns, self._query.shape[2], "queries"))
-        ranks = self._call.ranks
-        batch, heads = self._query.shape[:2]
-        width = columns.shape[-1]
-        columns = columns.expand(batch, heads, *columns.shape[-2:])
-        behind = transfer = None
-        for owner, key in self._keys():
-            own = self._zeros((batch, heads, key.shape[2], width))
-            for part in self._of(owner, key):
-                own[:, :, part.keys] += part.matrix.mT @ columns[:, :, part.rows]
-            if transfer is not None and behind is not None:
-                transfer.wait()
-                own += behind
-            if ranks.size > 1:
-                following = self._call.held(self._call.key_pieces, (owner - 1) % ranks.size)
-                behind = own.new_empty(batch, heads, following, width)
-                transfer = ranks.start(ranks.rank + 1, own, ranks.rank - 1, behind, KEY_GRADIENTS)
-        if transfer is not None and behind is not None:
-            transfer.wait()
-            own = behind
-        return own
+        return products.transposed_times(self, columns[(None,) * (4 - columns.dim())])
 
     def gradient_times(self, grad_out: Tensor) -> Tensor:
         """Return gradient times attention of this rank's keys, (B, H, S_r), as `AttentionMatrix.gradient_times`.
@@ -253,7 +229,9 @@ class ShardedRollout:
 
     def __matmul__(self, columns: Tensor) -> Tensor:
         """Return R @ X for this rank's rows, (B, L_r, W); X is this rank's part, (B, L_r, W)."""
-        out = columns
+        out, ranks = columns, self._matrices[0]._call.ranks
+        sizes = [len(self._matrices), struct.unpack("<q", struct.pack("<d", self._residual))[0]]
+        same_question(ranks, "rollout", lambda: sizes, self._matrices[0].device)
         for matrix in self._matrices:
             mixed = (matrix @ out.unsqueeze(1)).mean(1)
             out = self._residual * out + (1 - self._residual) * mixed
@@ -274,9 +252,9 @@ def rollout(matrices: Sequence[ShardedAttentionMatrix], *, residual: float = 0.5
     if not 0 <= residual < 1:
         raise OptionError(f"residual is {residual}, expected 0 <= residual < 1; 0.5 weighs both paths equally.")
     for layer, matrix in enumerate(matrices):
-        if not torch.equal(matrix.rows, matrix.keys):
+        if matrix._call.query_pieces != matrix._call.key_pieces:  # of all ranks, so that all raise
             raise ShapeError(
-                f"rollout needs square matrices; in layer {layer} this rank's rows and keys have different positions. "
+                f"rollout needs square matrices; in layer {layer} the ranks' rows and keys have different positions. "
                 "Use self-attention layers."
             )
     return ShardedRollout(matrices, residual)

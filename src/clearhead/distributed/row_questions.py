@@ -144,11 +144,27 @@ class RowQuestions:
                 boolean (r, c).
         """
 
+        errors: list[Exception] = []
+
+        def there(batch: int, rows: Tensor, keys: Tensor) -> Tensor:
+            try:
+                return torch.as_tensor(where(batch, rows, keys)).expand(len(rows), len(keys))
+            except Exception as error:  # noqa: BLE001 (others wait for this rank's keys, so it goes on and raises later)
+                errors.append(error)
+                return torch.zeros(len(rows), len(keys), dtype=torch.bool, device=rows.device)
+
         def of_part(part: Part) -> Tensor:
             first, start = part.first_row, part.positions.start
-            return part.matrix.mass_where(lambda batch, rows, keys: where(batch, rows + first, keys + start))
+            return part.matrix.mass_where(lambda batch, rows, keys: there(batch, rows + first, keys + start))
 
-        return self._sum("mass_where", of_part)
+        def check() -> list[int]:
+            if errors:
+                raise errors[0]
+            return []
+
+        answer = self._sum("mass_where", of_part)
+        self._agree("mass_where", check)
+        return answer
 
     def visible(self) -> Tensor:
         """Return how many keys each query may attend to, int64, (B, H, L_r). A bias is not a mask."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor
 
+from clearhead.arguments import refuse_unreadable
+from clearhead.distributed.comparing import device_of, raise_where_refused
 from clearhead.distributed.exchange import Ranks
-from clearhead.distributed.placement import CONTIGUOUS, ZIGZAG, pieces, positions, split_evenly
-from clearhead.errors import ShapeError
+from clearhead.distributed.placement import CONTIGUOUS, ZIGZAG, check, pieces, positions, split_evenly
+from clearhead.errors import OptionError, RanksError, ShapeError
 
 
 def shard(tensor: Tensor, dim: int = -2, *, mesh: Any = None, placement: str = CONTIGUOUS) -> Tensor:
@@ -28,14 +31,65 @@ def shard(tensor: Tensor, dim: int = -2, *, mesh: Any = None, placement: str = C
 
 
 def gather(tensor: Tensor, dim: int = -2, *, mesh: Any = None, placement: str = CONTIGUOUS) -> Tensor:
-    """Return the whole tensor on every rank, in the order of positions, without gradients. Memory: the whole tensor."""
+    """Return the whole tensor on every rank, in the order of positions, without gradients. Memory: the whole tensor.
+
+    Raises:
+        RanksError: the tensors of the ranks differ in more than their length.
+    """
     ranks = Ranks.of(mesh)
-    own = tensor.detach().movedim(dim, 0).contiguous()
-    lengths = [numbers[0] for numbers in ranks.gather_numbers([own.shape[0]], own.device)]
+    report = [0, 0, 0]
+    try:
+        refuse_unreadable(tensor=tensor)
+        check(placement)
+        own = tensor.detach().movedim(dim, 0).contiguous()
+        same = f"{tuple(own.shape[1:])} {own.dtype} {placement}"
+        report = [1, own.shape[0], crc32(same.encode())]
+    finally:
+        reports = ranks.gather_numbers("gather", report, device_of(tensor))
+    raise_where_refused([ok for ok, *_ in reports])
+    for rank, (*_, other) in enumerate(reports):
+        if other != report[2]:
+            raise RanksError(
+                f"rank {rank} gathers a tensor of another shape, dtype or placement than this rank, whose tensor is "
+                f"{own.dtype} with {tuple(own.shape[1:])} besides its sequence axis. Gather the parts of one tensor."
+            )
+    lengths = [length for _, length, _ in reports]
     parts = ranks.gather(own, [(length, *own.shape[1:]) for length in lengths])
     where = torch.cat([positions(part) for part in pieces(placement, lengths)]).to(own.device)
     whole = torch.cat(parts)
     return torch.empty_like(whole).index_copy_(0, where, whole).movedim(0, dim)
+
+
+def check_positions(given: Tensor | None, query: Tensor, mesh: Any, placement: str) -> None:
+    """Check that the positions a model was called with are those that the placement gives each rank.
+
+    Args:
+        given: (..., L_r), integers; None = the model was called without, and counts from 0.
+        query: (B, H, L_r, D).
+        mesh, placement: as in `clearhead.distributed.attention`.
+    Raises:
+        OptionError: on every rank, if those of one rank are others.
+    """
+    ranks = Ranks.of(mesh)
+    length = query.shape[2]
+    given = torch.arange(length) if given is None else given
+    half = length // 2 if placement == ZIGZAG else length
+    rows = given.detach().reshape(-1, length).cpu()
+    runs = rows[:, :half], rows[:, half:]
+    steady = all(bool((run.diff(dim=1) == 1).all()) and bool((run == run[:1]).all()) for run in runs)
+    starts = [int(run[0, 0]) if run.numel() else -1 for run in runs]
+    reports = ranks.gather_numbers("a model's forward", [length, steady, *starts], query.device)
+    for rank, own in enumerate(pieces(placement, [length for length, *_ in reports])):
+        length, consecutive, *begins = reports[rank]
+        where = positions(own)
+        wanted = [int(where[place]) if place < length else -1 for place in (0, half)]
+        if length and not (consecutive and begins == wanted):
+            shown = " and ".join(f"{part.positions.start}..{part.positions.stop - 1}" for part in own)
+            raise OptionError(
+                f"rank {rank} calls the model with other position_ids than placement={placement!r} gives it, {shown}. "
+                f"Pass position_ids=clearhead.distributed.shard(torch.arange(L)[None], 1, placement={placement!r}), "
+                "of the whole sequence; packed documents are not supported here."
+            )
 
 
 def _lengths(length: int, ranks: Ranks, placement: str) -> list[int]:

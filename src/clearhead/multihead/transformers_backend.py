@@ -39,8 +39,8 @@ def register_with_transformers(*, distributed: Any = None, placement: str = "con
 
     Args:
         distributed: a DeviceMesh of one axis or a process group over whose ranks the sequence is sharded. Each rank
-            calls the model with its own part of the tokens and with their `position_ids`, without padding; see
-            clearhead.distributed.shard. None = the sequence is not sharded.
+            calls the model with its own part of the tokens and with their `position_ids`, without padding and
+            without a KV cache from an earlier call; see clearhead.distributed.shard. None = not sharded.
         placement: which positions a rank holds, as in clearhead.distributed.attention.
 
     Raises:
@@ -181,6 +181,14 @@ def sharded_forward(
             "clearhead.distributed.attention with return_matrix=True on the layer's query and key."
         )
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    if causal and query.shape[2] != key.shape[2]:
+        raise OptionError(
+            f"attn_implementation={NAME!r} got {query.shape[2]} queries and {key.shape[2]} keys: a KV cache, which is "
+            "not supported if the sequence is sharded. Generate after clearhead.register_with_transformers(), on one "
+            "process."
+        )
+    if "position_ids" in others and getattr(module, "layer_idx", None) in (0, None):  # some models keep them
+        hooks.check_positions(others["position_ids"], query, mesh, placement)
     mask = None
     if sliding_window is not None:
         mask, causal = sliding(sliding_window) & causal_mask() if causal else sliding(sliding_window), False
@@ -191,8 +199,27 @@ def sharded_forward(
     return out.transpose(1, 2).contiguous(), None
 
 
-def _refuse_padding(*_args: Any, attention_mask: Tensor | None = None, **_options: Any) -> None:
-    """Return no mask for a sharded sequence, because each rank knows only its own tokens; refuse padding."""
+def _refuse_padding(
+    *_args: Any,
+    attention_mask: Tensor | None = None,
+    config: Any = None,
+    local_size: int | None = None,
+    use_vmap: bool = False,
+    **_options: Any,
+) -> None:
+    """Return no mask for a sharded sequence, because each rank knows only its own tokens; refuse what needs one.
+
+    Args:
+        local_size: a window, which `sharded_forward` gets too, or the size of chunks.
+        use_vmap: whether the model adds a mask function of its own.
+    """
+    in_chunks = local_size is not None and local_size == getattr(config, "attention_chunk_size", None)
+    if use_vmap or (in_chunks and local_size != getattr(config, "sliding_window", None)):
+        reason = "masks by a function of its own" if use_vmap else f"attends in chunks of {local_size} tokens"
+        raise OptionError(
+            f"this model {reason}, which attn_implementation={NAME!r} does not support if the sequence is sharded. "
+            "Use clearhead.register_with_transformers() on one process."
+        )
     if attention_mask is not None and not bool(attention_mask.all()):
         raise OptionError(
             "attention_mask has padding, which is not supported for a sharded sequence. Pack the batch, or pad at the "

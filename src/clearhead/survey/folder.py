@@ -41,6 +41,19 @@ class SurveyFolder:
     def at(cls, path: str | Path) -> SurveyFolder:
         return cls(expanded(Path(path)))
 
+    def check_apart(self, data: str | Path) -> None:
+        """Check that the folder is not inside a folder of texts, where a survey's own files would become texts.
+
+        Raises:
+            OptionError: it is.
+        """
+        texts = expanded(Path(data))
+        if texts.is_dir() and self.path.resolve().is_relative_to(texts.resolve()):
+            raise OptionError(
+                f"--out is {self.path}, inside the folder of texts {data}: its files would be read as texts when the "
+                "survey resumes. Give a folder outside."
+            )
+
     @property
     def manifest(self) -> dict[str, Any]:
         """Return the content of `survey.json`.

@@ -90,8 +90,11 @@ def survey(
     settings = settings or Settings()
     if workers is not None and workers < 1:
         raise OptionError(f"workers is {workers}, expected 1 or more.")
+    if address is not None and ray is False:
+        raise OptionError(f"--address is {address}, and --no-ray surveys in this process. Leave one of them out.")
     use_ray = ray if ray is not None else address is not None or has_ray()
     folder = SurveyFolder.at(out)
+    folder.check_apart(corpus.path)
     progress("loading the model", 0, 0)
     loaded = load(model, trust_remote_code=trust_remote_code)
     layout = Layout.of(loaded)

@@ -8,6 +8,7 @@ import typer
 from clearhead import printing
 from clearhead.cli import output
 from clearhead.cli.output import Json
+from clearhead.errors import OptionError
 
 
 def report(
@@ -24,6 +25,8 @@ def report(
     from clearhead.survey.report.page import page
 
     check_installed()
+    if not studio.startswith(("http://", "https://")):
+        raise OptionError(f"--studio is {studio!r}, expected an address that begins with http:// or https://.")
     data = listing(folder)
     if as_json:
         printing.show_json(data)

@@ -42,8 +42,10 @@ def run(
     same command resumes. `clearhead survey report FOLDER` writes the results as a page.
     """
     from clearhead.survey import Settings, StoppedSurveyError, check_installed, checked_asks, open_corpus, survey
+    from clearhead.survey.folder import SurveyFolder
 
     check_installed(ray)
+    SurveyFolder.at(out).check_apart(data)  # before the texts are read
     settings = Settings(
         asks=checked_asks(ask),
         sample=sample,
@@ -81,7 +83,7 @@ def show(result: "Survey", out: Path, *, as_json: bool) -> None:
 
 def summary(counts: dict[str, int]) -> str:
     """Return a sentence that says how much was surveyed."""
-    words = [f"{counts['texts']:,} texts, {counts['tokens']:,} tokens"]
+    words = [f"{printing.count(counts['texts'], 'text')}, {printing.count(counts['tokens'], 'token')}"]
     words += [f"{counts['cut']:,} cut to the most tokens"] if counts["cut"] else []
     words += [f"{counts['empty']:,} without text left out"] if counts["empty"] else []
     words += [f"{counts['ablated']:,} ablated"] if counts["ablated"] else []

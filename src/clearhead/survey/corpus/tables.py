@@ -96,6 +96,8 @@ def _check_column(path: Path, schema: Any, column: str) -> None:
             f"{path} has no column {column!r}; its columns are {', '.join(map(repr, schema.names)) or 'none'}. "
             "Name the one that holds the text: --column."
         )
+    if schema.names.count(column) > 1:
+        raise ModelError(f"{path} has several columns {column!r}, so it is not clear which holds the text. Rename one.")
     kind = schema.field(column).type
     kind = kind.value_type if types.is_dictionary(kind) else kind
     is_view = getattr(types, "is_string_view", lambda _kind: False)

@@ -123,10 +123,18 @@ def longest(loaded: Loaded, requested: int | None) -> int:
     """Return how many tokens of a text are read: the requested number, or the model's maximum.
 
     Raises:
-        ModelError: the requested number exceeds the model's maximum.
+        ModelError: the requested number exceeds the model's maximum, or leaves no room beside the special tokens.
     """
-    if requested is not None and requested > loaded.max_length:
+    if requested is None:
+        return loaded.max_length
+    special = len(loaded.tokenizer("")["input_ids"])  # with fewer, tokenizers do not cut at all
+    if requested <= special:
+        raise ModelError(
+            f"--max-length is {requested}, and {loaded.name} adds {special} special tokens to every text. Give "
+            f"{special + 1} or more."
+        )
+    if requested > loaded.max_length:
         raise ModelError(
             f"--max-length is {requested}, and {loaded.name} takes at most {loaded.max_length} tokens. Give less."
         )
-    return loaded.max_length if requested is None else requested
+    return requested

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -100,13 +100,38 @@ def observed(loaded: Loaded, batch: Batch, *, check: bool = True) -> Record:
 
 
 def digest(loaded: Loaded) -> str:
-    """Return a digest of a model: names, shapes and some entries of its parameters, and its vocabulary."""
+    """Return a digest of what decides a model's attention: parameters, configuration and tokenizer.
+
+    Every entry of a parameter enters a sum, and some enter as they are: reading them all takes 0.1 s for 100 MB.
+    """
     made = hashlib.blake2b(digest_size=16)
     for name, tensor in loaded.model.state_dict().items():
-        made.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        flat = tensor.detach().flatten()
-        entries = flat[:: max(len(flat) // SAMPLED, 1)].cpu()
-        made.update(entries.contiguous().view(torch.uint8).numpy().tobytes())
-    vocabulary: Sequence[tuple[str, int]] = sorted(loaded.tokenizer.get_vocab().items(), key=lambda item: item[1])
-    made.update(repr(vocabulary).encode("utf-8", "surrogatepass"))
+        flat = tensor.detach().contiguous().view(-1).view(_INTEGERS[tensor.element_size()]).cpu()
+        made.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {int(flat.sum(dtype=torch.int64))}".encode())
+        made.update(flat[:: max(len(flat) // SAMPLED, 1)].contiguous().numpy().tobytes())
+    made.update(_json(_configuration(loaded.model)))
+    made.update(_json(_tokenizer(loaded.tokenizer)))
     return made.hexdigest()
+
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _json(data: Any) -> bytes:
+    return json.dumps(data, sort_keys=True, default=str).encode()
+
+
+def _configuration(model: Any) -> dict[str, Any]:
+    """Return a model's configuration without the path and the versions it was saved with."""
+    config = getattr(model, "config", None)
+    data: dict[str, Any] = config.to_dict() if config is not None else {}
+    return {name: value for name, value in data.items() if not name.startswith("_") and name != "transformers_version"}
+
+
+def _tokenizer(tokenizer: Any) -> Any:
+    """Return what decides the tokens of a text: the vocabulary and, of a fast tokenizer, its rules."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if fast is None:
+        return sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    data = json.loads(fast.to_str())
+    return {name: rules for name, rules in data.items() if name not in ("truncation", "padding")}  # set by each call

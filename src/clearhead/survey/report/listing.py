@@ -21,7 +21,7 @@ def listing(path: str | Path) -> dict[str, Any]:
         layers; "statistics" with their meaning; "rows", one per head and statistic; "examples", number -> text.
 
     Raises:
-        ModelError: the folder holds no survey, or an unfinished one.
+        ModelError: the folder holds no survey, an unfinished one, or one whose results were removed or damaged.
     """
     folder = SurveyFolder.at(path)
     manifest = folder.manifest
@@ -31,8 +31,13 @@ def listing(path: str | Path) -> dict[str, Any]:
             f"the survey in {folder.path} is not done. Run the command that started it again: "
             "it resumes where it stopped."
         )
-    rows, examples = read_results(folder)
     asked = statistics_of(identity["settings"]["asks"])
+    try:
+        rows, examples = read_results(folder)
+    except (OSError, ValueError) as error:
+        raise _incomplete(folder, str(error).partition("\n")[0]) from error
+    if len(rows) != len(asked) * sum(identity["model"]["heads"]):
+        raise _incomplete(folder, "rows are missing")
     return {
         "format": FORMAT,
         "model": identity["model"],
@@ -55,6 +60,13 @@ def listing(path: str | Path) -> dict[str, Any]:
         "rows": [row | {"does": _does(row)} for row in rows],
         "examples": {str(number): text for number, text in examples.items()},
     }
+
+
+def _incomplete(folder: SurveyFolder, reason: str) -> ModelError:
+    return ModelError(
+        f"the results in {folder.path} are not complete ({reason}). Run the command that made the survey again: it "
+        "writes them again from the parts, without computing those."
+    )
 
 
 def _does(row: dict[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from clearhead.views.page.document import document
 
 STRONGEST = 5  # heads that are listed for each statistic
 CUT = 160  # characters of an example
+NUMBERS = ("statistic", "texts", "mean", "95% interval", "deviation", "share", "95% interval", "how it spreads")
 
 
 def page(data: dict[str, Any], *, studio: str = "http://127.0.0.1:8765") -> str:
@@ -125,7 +126,7 @@ def _example(row: dict[str, Any], text: int, value: float, data: dict[str, Any],
     address = lens_address(content, data["given"], layer=row["layer"], head=row["head"])
     if address is not None:
         shown = f'<a href="{escape(studio.rstrip("/") + address)}">{shown}</a>'
-    return f"{shown}<small>{number(value)} in text {text:,}</small>"
+    return f"<bdi>{shown}</bdi><small>{number(value)} in text {text:,}</small>"
 
 
 def _head_link(row: dict[str, Any]) -> str:
@@ -133,23 +134,25 @@ def _head_link(row: dict[str, Any]) -> str:
 
 
 def _each_head(data: dict[str, Any]) -> str:
-    """Return all numbers of every head, one collapsible table per head."""
+    """Return all numbers of every head, one collapsible table per head.
+
+    The target of links is inside the table's <details>, because browsers open the ones around a target.
+    """
     by_head: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for row in data["rows"]:
         by_head.setdefault((row["layer"], row["head"]), []).append(row)
     does = {statistic["name"]: statistic["does"] for statistic in data["statistics"]}
     parts = []
+    headings = "".join(f"<th scope=col>{name}</th>" for name in NUMBERS)
     for (layer, head), rows in sorted(by_head.items()):
         roles = ", ".join(
             dict.fromkeys(does[row["statistic"]] for row in rows if row["does"] and does[row["statistic"]])
         )
         lines = "".join(_numbers(row) for row in rows)
         parts.append(
-            f'<details class="head-numbers" id="head-{layer}-{head}"><summary><b>{layer}.{head}</b> {escape(roles)}'
-            f'</summary><div class="scroll"><table class="numbers"><thead><tr><th scope=col>statistic</th>'
-            f"<th scope=col>texts</th><th scope=col>mean</th><th scope=col>95% interval</th>"
-            f"<th scope=col>deviation</th><th scope=col>share</th><th scope=col>95% interval</th>"
-            f"<th scope=col>how it spreads</th></tr></thead><tbody>{lines}</tbody></table></div></details>"
+            f'<details class="head-numbers"><summary><b>{layer}.{head}</b> {escape(roles)}</summary>'
+            f'<div class="scroll" id="head-{layer}-{head}"><table class="numbers"><thead><tr>{headings}</tr></thead>'
+            f"<tbody>{lines}</tbody></table></div></details>"
         )
     return f'<section class="each"><h2>Each head</h2>{"".join(parts)}</section>'
 
