@@ -169,12 +169,8 @@ def _describe(tensors: dict[str, Any], options: dict[str, Any]) -> Given:
         raise OptionError(f"algorithm={options['algorithm']!r} is unknown. Use 'ring', 'heads', or None to choose.")
     checks.tensors(query, key, value)
     refuse_unreadable(query=query, key=key, value=value, sinks=sinks)
-<<<<<<< HEAD
-    dropout_p, scale, softcap = (checks.number(options[name]) for name in ("dropout_p", "scale", "softcap"))
-=======
     _refuse_transforms(query)
-    dropout_p, scale = checks.number("dropout_p", options["dropout_p"]), checks.number("scale", options["scale"])
->>>>>>> adv23
+    dropout_p, scale, softcap = (checks.number(options[name]) for name in ("dropout_p", "scale", "softcap"))
     checks.dropout(dropout_p)
     if dropout_p == 1:
         raise OptionError("dropout_p is 1, which drops every weight. Multiply the output by 0.")
