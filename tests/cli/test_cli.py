@@ -3,6 +3,7 @@
 import inspect
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -248,6 +249,28 @@ def test_ctrl_c_while_a_model_reads_leaves_no_traceback(tmp_path):
         "def pressed(*_, **__):\n"
         "    signal.raise_signal(signal.SIGINT)\n"
         "capture.load = pressed\n"
+        "sys.argv = ['clearhead', 'see', 'a word']\n"
+        "cli.main()\n"
+    )
+    done = fresh.run(program)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_ctrl_c_in_a_finaliser_stops_the_command_too():
+    program = (
+        "import signal, sys, time\n"
+        "from clearhead import capture, cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Library:\n"
+        "    def __del__(self):\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "def work(*_, **__):\n"
+        "    Library()\n"
+        "    time.sleep(60)\n"
+        "    raise SystemExit('it went on')\n"
+        "capture.load = work\n"
         "sys.argv = ['clearhead', 'see', 'a word']\n"
         "cli.main()\n"
     )

@@ -16,6 +16,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -109,6 +110,7 @@ def ending(error: Exception) -> tuple[int, str] | None:
 def run(app: Callable[[], object]) -> None:
     """Run the app as a process: report a fault in one sentence too, and print warnings without their source path."""
     warnings.showwarning = _warn
+    before, sys.unraisablehook = sys.unraisablehook, _keep_interrupt
     try:
         app()
     except Exception as error:  # noqa: BLE001 — the last stop before Python's own traceback
@@ -120,7 +122,18 @@ def run(app: Callable[[], object]) -> None:
         report("stopped")
         raise SystemExit(STOPPED) from None
     finally:
+        sys.unraisablehook = before
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C, while workers end, exits at once
+
+
+def _keep_interrupt(dropped: Any) -> None:
+    """Send Ctrl-C again that fell into a finaliser or a callback, where Python prints an exception and goes on."""
+    if not issubclass(dropped.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(dropped)
+    elif threading.current_thread() is threading.main_thread():
+        again = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))  # once the finaliser has ended
+        again.daemon = True
+        again.start()
 
 
 def _fault(error: Exception) -> str:
