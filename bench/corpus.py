@@ -1,7 +1,7 @@
 """A survey of MiniLM over 20,000 sentences, compared with a plain forward loop: `python -m bench.corpus`.
 
 The sentences come from the licences and documentation on the machine. Survey and loop process the same texts in the
-same batches, with the same number of workers of one thread each. Takes under four minutes on two cores, less with fewer
+same batches, with the same number of workers of one thread each. Takes five minutes on two cores, less with fewer
 `--sentences`.
 """
 

@@ -59,7 +59,7 @@ def cases(quick: bool) -> Iterator[Case]:
             for batch, heads in HEADS:
                 for width in WIDTHS:
                     if (batch, heads, width) != (1, 8, 64) and batch * heads * length * length < LARGEST:
-                        for mask in ("none", "causal"):
+                        for mask in ("none", "causal", "one query"):
                             yield Case(batch, heads, length, width, mask, dtype)
 
 
