@@ -123,10 +123,10 @@ inline void start_tile(const Attention& p, const TileState& state, int64_t batch
 
 // `share` is the weight of a logit equal to the offset; `sum` is the keys' total weight in units of `share`.
 inline void store_statistics(const Statistics& s, const TileStatistics& extra, int64_t lane, int64_t row, Real top,
-                        double share, double sum) {
+                             double share, double log_share, double sum) {
   const bool empty = share == 0 || top == -kInfinity;
   if (s.entropy)
-    s.entropy[row] = empty ? 0 : Real(kLn2 * share * extra.surprise[lane] - share * sum * __builtin_log(share));
+    s.entropy[row] = empty ? 0 : Real(kLn2 * share * extra.surprise[lane] - share * sum * log_share);
   if (s.maximum) s.maximum[row] = empty ? 0 : Real(extra.peak ? share * extra.peak[lane] : share);
   if (s.squares) s.squares[row] = empty ? 0 : Real(share * share * extra.squares[lane]);
   if (s.mass) s.mass[row] = empty ? 0 : Real(share * sum);
@@ -177,7 +177,7 @@ inline void shares_of_tile(const Attention& p, const Statistics* s, const TileSt
                            Real slope, int64_t batch, int64_t head, int64_t first) {
   Real* const share = state.top;  // the maximum is no longer needed
   Real log2_lse[kTile];
-  const bool needs_lse = p.lse.data || kStatistics;  // a logarithm takes as long as the weights of two keys
+  const bool needs_lse = p.lse.data || kStatistics;
   const int64_t row = (batch * p.heads + head) * p.length + first;
   for (int64_t i = state.rows; i < kTile; i++) {
     share[i] = 0;
@@ -191,11 +191,13 @@ inline void shares_of_tile(const Attention& p, const Statistics* s, const TileSt
       total = total * rescale + __builtin_exp2(sink - top);
       offset = top;
     }
+    const double log_total = needs_lse ? __builtin_log(total) : 0;  // in scalars as long as the weights of two keys
     if (kStatistics)
-      store_statistics(*s, extra, i, row + i, state.top[i], total == 0 ? 0 : rescale / total, state.sum[i]);
+      store_statistics(*s, extra, i, row + i, state.top[i], total == 0 ? 0 : rescale / total,
+                       (p.sinks ? __builtin_log(rescale) : 0) - log_total, state.sum[i]);
     share[i] = total == 0 ? 0 : Real(rescale / total);  // NaN passes through
     if (!needs_lse) continue;
-    const double lse = total == 0 ? -kInfinity : offset * kLn2 + __builtin_log(total);
+    const double lse = total == 0 ? -kInfinity : offset * kLn2 + log_total;
     store_lse(p, batch, head, first + i, lse);
     log2_lse[i] = total == 0 ? kInfinity : Real(lse) * kLog2E;
   }

@@ -26,6 +26,7 @@ ELSEWHERE = {
     "benchmarks/emerald-rapids.md": "bench/results/emerald-rapids.md",
     "benchmarks/sweep.md": "bench/results/sweep.md",
     "benchmarks/sweep-emerald-rapids.md": "bench/results/sweep-emerald-rapids.md",
+    "benchmarks/sweep-zen4.md": "bench/results/sweep-zen4.md",
     "project/CHANGELOG.md": "CHANGELOG.md",
     "project/CONTRIBUTING.md": "CONTRIBUTING.md",
 }
