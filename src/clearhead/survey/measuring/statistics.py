@@ -79,7 +79,7 @@ def measure(matrix: AttentionMatrix, positions: Positions, wanted: Iterable[str]
 
 
 def _sums(table: Tensor, positions: Positions) -> Tensor:
-    """Sum (B, H, L, N) over each text's queries: (B, H, N), float64. A product of matrices takes three times as long."""
+    """Sum (B, H, L, N) over each text's queries: (B, H, N), float64. As a product of matrices it is slower."""
     return (table * positions.counted).sum(2)
 
 
