@@ -160,11 +160,11 @@ struct Target {
   // Outputs first .. first + outputs - 1 of rows start .. stop - 1.
   size_t (*linear_scratch)(const Linear&, int64_t outputs);
   void (*linear)(const Linear&, int64_t first, int64_t outputs, int64_t start, int64_t stop, float* scratch);
-  // Output and lse of queries first .. first + rows - 1 of one head, and their weights in `weights`, (B, H, L, S). If
-  // `weights` has head stride 0: output and lse of all heads, and the mean of their weights.
-  size_t (*weights_scratch)(const Attention&, int64_t rows);
-  void (*weights)(const Attention&, const Tensor& weights, int64_t batch, int64_t head, int64_t first, int64_t rows,
-                  float* scratch);
+  // As forward(), and the weights in `weights`, (B, H, L, S). If `weights` has head stride 0: all of it for all heads, and
+  // the mean of their weights.
+  size_t (*weights_scratch)(const Attention&, const Statistics* statistics, int64_t rows);
+  void (*weights)(const Attention&, const Statistics* statistics, const Tensor& weights, int64_t batch, int64_t head,
+                  int64_t first, int64_t rows, float* scratch);
   // Arithmetic on registers only, to measure the peak; returns the floating-point operations done.
   double (*multiply_adds)(int64_t steps);
 };

@@ -316,12 +316,23 @@ double linear_error(const Target& target) {
   return worst;
 }
 
-// Rows of the weights sum to 1 or 0, with sinks to less than 1; averaged over heads they must be the mean.
+// Rows of the weights sum to 1 or 0, with sinks to less than 1; averaged over heads they must be the mean. The statistics
+// of the same pass must be those of the weights.
 double weights_error(const Target& target, const Case<float>& c) {
   if (c.p.keys == 0) return 0;
   Attention p = c.p;
   std::vector<float> each(p.batch * p.heads * p.length * p.keys), mean(p.batch * p.length * p.keys);
-  run_weights(target, p, dense(each, p.heads, p.length, p.keys), 2);
+  const int64_t rows = p.batch * p.heads * p.length;
+  std::vector<float> maximum(rows), mass(rows), entropy(rows), best(rows);
+  std::vector<int64_t> best_keys(rows);
+  Statistics s;
+  s.maximum = maximum.data();
+  s.mass = mass.data();
+  s.entropy = entropy.data();
+  s.top = 1;
+  s.top_weights = best.data();
+  s.top_keys = best_keys.data();
+  run_weights(target, p, dense(each, p.heads, p.length, p.keys), 2, &s);
   double worst = c.error();
   run_weights(target, p, {mean.data(), p.length * p.keys, 0, p.keys, 1}, 2);
   worst = std::fmax(worst, c.error());
@@ -331,9 +342,18 @@ double weights_error(const Target& target, const Case<float>& c) {
     for (int64_t h = 0; h < p.heads; h++) sum += each[(b * p.heads + h) * p.length * p.keys + rest];
     worst = std::fmax(worst, std::abs(mean[i] - sum / p.heads));
   }
-  for (int64_t row = 0; row < p.batch * p.heads * p.length; row++) {
-    double sum = 0;
-    for (int64_t j = 0; j < p.keys; j++) sum += each[row * p.keys + j];
+  for (int64_t row = 0; row < rows; row++) {
+    double sum = 0, largest = 0, surprise = 0;
+    for (int64_t j = 0; j < p.keys; j++) {
+      const double weight = each[row * p.keys + j];
+      sum += weight;
+      largest = std::fmax(largest, weight);
+      if (weight > 0) surprise -= weight * std::log(weight);
+    }
+    const double at_best = each[row * p.keys + best_keys[row]];
+    for (double error : {sum - mass[row], largest - maximum[row], largest - best[row], largest - at_best,
+                         surprise - entropy[row]})
+      if (!(std::abs(error) <= worst)) worst = std::abs(error);
     const double wanted = c.lse[row] == -INFINITY ? 0 : 1;
     worst = std::fmax(worst, c.p.sinks ? sum - wanted : std::abs(sum - wanted));
   }

@@ -136,12 +136,12 @@ NB_MODULE(_native, m) {
     run_statistics(t, p, s, threads);
   });
 
-  m.def("weights", [](int target, int threads, const Attention& p, const nb::tuple& weights) {
+  m.def("weights", [](int target, int threads, const Attention& p, const nb::tuple& weights, const Statistics* statistics) {
     const Tensor to = tensor(weights);
     const Target& t = target_at(target);
     nb::gil_scoped_release unlocked;
-    run_weights(t, p, to, threads);
-  });
+    run_weights(t, p, to, threads, statistics);
+  }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none() = nb::none());
 
   m.def("linear", [](int target, int threads, const Linear& p) {
     const Target& t = target_at(target);

@@ -14,8 +14,9 @@ void run_backward(const Target&, const Attention&, const Gradients&, int threads
 // The outputs that are sums over queries are added to what they contain.
 void run_statistics(const Target&, const Attention&, const Statistics&, int threads);
 void run_linear(const Target&, const Linear&, int threads);
-// The forward pass, and the weights (B, H, L, S); or, if their head stride is 0, the mean over heads.
-void run_weights(const Target&, const Attention&, const Tensor& weights, int threads);
+// run_forward(), and the weights (B, H, L, S); or, if their head stride is 0, the mean over heads.
+void run_weights(const Target&, const Attention&, const Tensor& weights, int threads,
+                 const Statistics* statistics = nullptr);
 
 // Returns the floating-point operations done by `threads` threads, each repeating multiply-adds `steps` times.
 double run_peak(const Target&, int64_t steps, int threads);

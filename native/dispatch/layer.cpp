@@ -33,7 +33,8 @@ void run_linear(const Target& target, const Linear& p, int threads) {
   }
 }
 
-void run_weights(const Target& target, const Attention& p, const Tensor& weights, int threads) {
+void run_weights(const Target& target, const Attention& p, const Tensor& weights, int threads,
+                 const Statistics* statistics) {
   const int64_t heads = weights.head == 0 ? 1 : p.heads;
   if (double(p.batch) * p.heads * p.length * p.keys * p.width < kWorthThreads || threads < 1) threads = 1;
   // Rows of one work item: as in run_forward, but fewer, because the weights of all of them are kept.
@@ -41,12 +42,12 @@ void run_weights(const Target& target, const Attention& p, const Tensor& weights
   while (rows > target.row.lanes && p.batch * heads * ceiling(p.length, rows) < 4 * threads) rows /= 2;
   rows = std::max<int64_t>(rows, target.row.lanes);
   const int64_t blocks = ceiling(p.length, rows), items = p.batch * heads * blocks;
-  const size_t each = in_lines(target.weights_scratch(p, rows));
+  const size_t each = in_lines(target.weights_scratch(p, statistics, rows));
   const Scratch<float> scratch(each * threads);
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t item = 0; item < items; item++) {
     const int64_t head = item / blocks, first = (blocks - 1 - item % blocks) * rows;
-    target.weights(p, weights, head / heads, head % heads, first, std::min(rows, p.length - first),
+    target.weights(p, statistics, weights, head / heads, head % heads, first, std::min(rows, p.length - first),
                    scratch.get() + thread_number() * each);
   }
 }

@@ -48,6 +48,11 @@ inline int64_t extra_numbers(const Statistics* s) { return s ? 2 * kTile + best_
 
 inline TileStatistics extra_at(const Statistics& s, Real* at) { return {at, at + kTile, best_at(at + 2 * kTile, s.top)}; }
 
+inline void start_statistics(const TileStatistics& extra) {
+  __builtin_memset(extra.surprise, 0, sizeof(Real) * 2 * kTile);
+  start_best(extra.best);
+}
+
 inline size_t forward_scratch(const Attention& p, const Statistics* s, int64_t rows) {
   const int64_t tiles = (rows + kTile - 1) / kTile;
   return tiles * (tile_numbers(p) + extra_numbers(s)) +
@@ -241,10 +246,7 @@ inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch,
     Block::start(p, tile(t));
   }
 
-  for (int64_t t = 0; kStatistics && t < tiles; t++) {
-    __builtin_memset(extra(t).surprise, 0, sizeof(Real) * 2 * kTile);
-    start_best(extra(t).best);
-  }
+  for (int64_t t = 0; kStatistics && t < tiles; t++) start_statistics(extra(t));
 
   const Span all = span_of(p, first, rows);
   for (int64_t start = all.first; start < all.last; start += kKeyBlock) {

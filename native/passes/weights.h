@@ -11,9 +11,9 @@ inline int64_t weights_transpose_scratch(const Attention& p) {
   return transpose_scratch(larger(p.keys, larger(p.width, p.value_width)));
 }
 
-size_t weights_scratch(const Attention& p, int64_t rows) {
+size_t weights_scratch(const Attention& p, const Statistics* s, int64_t rows) {
   const int64_t a_key = kTile + p.width + conflict_free_stride(p.value_width) + round_up(rows, kTile);
-  return tile_numbers(p) + kKeyBlock * kTile + p.keys * a_key + weights_transpose_scratch(p);
+  return tile_numbers(p) + extra_numbers(s) + kKeyBlock * kTile + p.keys * a_key + weights_transpose_scratch(p);
 }
 
 // Call act(place) for each block of the keys that a tile may attend.
@@ -25,16 +25,18 @@ inline void for_blocks(Place at, Span keys, const Act& act) {
   }
 }
 
-// Store the output and lse of one tile. use() is called when weights[key][lane] times state.top are the weights of the keys
-// in its span.
-template <class Block, class Use>
-inline void attend_tile(const Attention& p, const TileState& state, const Block& block, const Place& tile, Span keys,
-                        float* weights, float* space, float* row_space, const Use& use) {
+// Store the output and lse of one tile and, if wanted, its statistics. use() is called when weights[key][lane] times
+// state.top are the weights of the keys in its span.
+template <bool kStatistics, class Block, class Use>
+inline void attend_tile(const Attention& p, const Statistics* s, const TileState& state, const TileStatistics& extra,
+                        const Block& block, const Place& tile, Span keys, float* weights, float* space, float* row_space,
+                        const Use& use) {
   const Multiplier m = multiplier_of(p, tile.head);
   const Vec once[2] = {splat(1.0f), splat(1.0f)};  // all keys at once: no earlier output to rescale
   Vec alpha[2];
   start_tile(p, state, tile.batch, tile.head, tile.row, m, row_space);
   Block::start(p, state);
+  if (kStatistics) start_statistics(extra);
   for_blocks(tile, keys, [&](Place at) {
     const Place all = at;
     const State mask = trim(p, &at, Block::kStep);
@@ -44,9 +46,10 @@ inline void attend_tile(const Attention& p, const TileState& state, const Block&
     float* const logits = weights + at.key * kTile;
     block.logits(p, state, at.key, at.keys, logits);
     change_logits(p, at, m, mask, logits, kTile, kTile, nullptr, space);
+    if (kStatistics && s->top) best_of_block(extra.best, at.key, at.keys, logits);
   });
-  softmax_block<false>(state, {}, m.slope, keys.last - keys.first, weights + keys.first * kTile, alpha);
-  shares_of_tile<false>(p, nullptr, state, {}, m.slope, tile.batch, tile.head, tile.row);
+  softmax_block<kStatistics>(state, extra, m.slope, keys.last - keys.first, weights + keys.first * kTile, alpha);
+  shares_of_tile<kStatistics>(p, s, state, extra, m.slope, tile.batch, tile.head, tile.row);
   use();
   for_blocks(tile, keys, [&](Place at) {
     if (trim(p, &at, Block::kStep) != kEmpty)
@@ -66,13 +69,15 @@ inline void add_weights(const float* weights, const float* share, int64_t keys, 
     }
 }
 
-template <class Block>
-inline void weights_in(const Attention& p, const Tensor& to, int64_t batch, int64_t head, int64_t first, int64_t rows,
-                       float* scratch) {
+template <bool kStatistics, class Block>
+inline void weights_of_rows(const Attention& p, const Statistics* s, const Tensor& to, int64_t batch, int64_t head,
+                            int64_t first, int64_t rows, float* scratch) {
   const bool average = to.head == 0;
   const int64_t tiles = (rows + kTile - 1) / kTile, a_tile = p.keys * kTile;
   TileState state = tile_at(p, scratch, 0, kTile);  // one tile at a time
-  float* const space = scratch + tile_numbers(p);
+  float* const statistics_space = scratch + tile_numbers(p);
+  const TileStatistics extra = kStatistics ? extra_at(*s, statistics_space) : TileStatistics{};
+  float* const space = statistics_space + extra_numbers(s);
   float* const here = space + kKeyBlock * kTile;
   float* const key_space = here + a_tile;
   float* const value_space = key_space + p.keys * p.width;
@@ -94,7 +99,7 @@ inline void weights_in(const Attention& p, const Tensor& to, int64_t batch, int6
       const int64_t start = smaller(all.first, p.keys) / Block::kStep * Block::kStep;
       const Span keys = {start, larger(all.last, start)};
       state.rows = at.rows;
-      attend_tile(p, state, block, at, keys, here, space, row_space, [&] {
+      attend_tile<kStatistics>(p, s, state, extra, block, at, keys, here, space, row_space, [&] {
         if (average) {
           add_weights(here + start * kTile, state.top, keys.last - start, sums + t * a_tile + start * kTile);
         } else {
@@ -109,14 +114,21 @@ inline void weights_in(const Attention& p, const Tensor& to, int64_t batch, int6
   for (int64_t t = 0; average && t < tiles; t++) give(sums + t * a_tile, place(0, t));
 }
 
+template <class Block>
+inline void weights_in(const Attention& p, const Statistics* s, const Tensor& to, int64_t batch, int64_t head,
+                       int64_t first, int64_t rows, float* scratch) {
+  if (s) weights_of_rows<true, Block>(p, s, to, batch, head, first, rows, scratch);
+  else weights_of_rows<false, Block>(p, nullptr, to, batch, head, first, rows, scratch);
+}
+
 // Output, lse and weights of queries first .. first + rows - 1 of one head; or, if the weights' head stride is 0, output
-// and lse of all heads and the mean of their weights.
-void weights(const Attention& p, const Tensor& to, int64_t batch, int64_t head, int64_t first, int64_t rows,
-             float* scratch) {
+// and lse of all heads and the mean of their weights. `s` as in forward().
+void weights(const Attention& p, const Statistics* s, const Tensor& to, int64_t batch, int64_t head, int64_t first,
+             int64_t rows, float* scratch) {
 #ifdef PAIRS
-  if (p.dtype == kBFloat16) return weights_in<PairBlock>(p, to, batch, head, first, rows, scratch);
+  if (p.dtype == kBFloat16) return weights_in<PairBlock>(p, s, to, batch, head, first, rows, scratch);
 #endif
-  weights_in<RealBlock>(p, to, batch, head, first, rows, scratch);
+  weights_in<RealBlock>(p, s, to, batch, head, first, rows, scratch);
 }
 
 }  // namespace

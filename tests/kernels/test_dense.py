@@ -47,10 +47,39 @@ def test_weights_of_each_head_and_averaged(name, dtype):
         assert bool((each[truth == 0] == 0).all())  # a masked weight is exactly 0
 
 
+@pytest.mark.parametrize("dtype", FLOOR, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_statistics_and_weights_in_one_pass(name, dtype):
+    problem = CASES[name].problem(dtype)
+    wanted = kernels.Wanted(entropy=True, maximum=True, squares=True, mass=True, topk=3)
+    truth = exact(problem)
+    keys = truth.shape[3]
+    floor = max(4 * FLOOR[dtype], 6e-3 if "large logits" in name else 0)
+    for target in HERE:
+        with kernels.target(target):
+            result, rows, weights = kernels.run_with_weights(problem, wanted)
+            out, each = kernels.with_weights(problem)
+        torch.testing.assert_close(weights, each, atol=0, rtol=0, msg=f"on {target}")
+        torch.testing.assert_close(result.out, out, atol=0, rtol=0)
+        expected = {
+            "entropy": torch.special.entr(truth).sum(-1),
+            "maximum": truth.amax(-1),
+            "squares": truth.square().sum(-1),
+            "mass": truth.sum(-1),
+            "best": torch.nn.functional.pad(truth.topk(min(3, keys), -1).values, (0, max(0, 3 - keys))),
+        }
+        for field, exactly in expected.items():
+            found, scale = getattr(rows, field).double(), max(1, torch.tensor(keys).log().item())
+            torch.testing.assert_close(found, exactly, atol=scale * floor, rtol=0, msg=lambda m, n=field: f"{n}: {m}")
+        if keys >= 3:
+            torch.testing.assert_close(truth.gather(-1, rows.best_keys), rows.best.double(), atol=floor, rtol=0)
+
+
 def test_with_weights_returns_none_if_a_gradient_is_needed():
     problem = CASES["full"].problem()
     problem.query.requires_grad_()
     assert kernels.with_weights(problem) is None
+    assert kernels.run_with_weights(problem, kernels.Wanted(entropy=True)) is None
     with torch.no_grad():
         assert kernels.with_weights(problem) is not None
 

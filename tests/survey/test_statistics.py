@@ -184,5 +184,5 @@ def test_a_row_that_may_attend_nothing_is_zero() -> None:
     assert 0 <= int(rows.best[0, 0, 1]) < 3
     assert rows.near(1)[0, 0, 1].tolist() == [0, 0, 0]
     assert rows.between(torch.tensor([0]), torch.tensor([[1]]), torch.tensor([[1, 2]])).flatten().tolist() == [0] * 4
-    if rows.dots is not None:
+    if rows.weights is not None:
         assert rows.at(torch.tensor([0]), torch.tensor([1]), torch.tensor([[1, 2]])).flatten().tolist() == [0] * 4

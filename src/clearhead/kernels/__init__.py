@@ -2,7 +2,7 @@
 
 from clearhead.kernels.autograd import run, run_planned
 from clearhead.kernels.capability import Capability, Kernel
-from clearhead.kernels.dense import with_weights
+from clearhead.kernels.dense import run_with_weights, with_weights
 from clearhead.kernels.explanation import explain
 from clearhead.kernels.fast_path import attend, attend_with_lse
 from clearhead.kernels.native.cpu_targets import Target, target, targets
@@ -41,6 +41,7 @@ __all__ = [
     "run",
     "run_planned",
     "run_with",
+    "run_with_weights",
     "select",
     "statistics",
     "target",

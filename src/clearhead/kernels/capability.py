@@ -74,8 +74,13 @@ class WithStatistics(Kernel, Protocol):
 class WithWeights(Kernel, Protocol):
     """Has Capability.WEIGHTS."""
 
-    def forward_with_weights(self, problem: Problem, weights: Tensor) -> Result:
-        """Compute `forward` and the weights, (B, H, L, S); their mean over heads if heads have stride 0."""
+    def forward_with_weights(
+        self, problem: Problem, weights: Tensor, wanted: Wanted | None = None, statistics: Statistics | None = None
+    ) -> Result:
+        """Compute `forward` and the weights, (B, H, L, S); their mean over heads if heads have stride 0.
+
+        With `wanted` and `statistics`, also what `forward_with` writes.
+        """
 
 
 class WithLinear(Kernel, Protocol):

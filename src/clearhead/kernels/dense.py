@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
-from clearhead.kernels.problem import Problem, validate
+from clearhead.kernels.problem import Problem, Result, validate
 from clearhead.kernels.registry import with_weights as kernel_with_weights
+from clearhead.kernels.second_pass import Statistics, Wanted, allocate
 
 _MANY_ROWS = 64  # a thread averages some rows over all heads; fewer rows than this are too few to distribute
 
@@ -37,3 +38,29 @@ def with_weights(problem: Problem, *, average: bool = False) -> tuple[Tensor, Te
     if average:
         weights = weights[:, 0] if together else weights.mean(1)
     return result.out, weights
+
+
+def run_with_weights(problem: Problem, wanted: Wanted) -> tuple[Result, Statistics, Tensor] | None:
+    """Compute a forward pass and, in the same pass, statistics of its rows and the weights; None if no kernel can.
+
+    Args:
+        problem: without dropout.
+        wanted: as in `second_pass.run_with`.
+    Returns:
+        output and lse; the statistics; and the weights (B, H, L, S), in query's dtype.
+    Memory: O(inputs + outputs).
+
+    Example:
+        >>> import torch
+        >>> found = run_with_weights(Problem(*torch.zeros(3, 1, 2, 3, 5)), Wanted(maximum=True))
+        >>> found is None or bool((found[2].amax(-1) == found[1].maximum).all())
+        True
+    """
+    kernel = kernel_with_weights(problem)
+    if isinstance(kernel, str) or problem.learns():
+        return None
+    validate(problem)
+    batch, heads, length, _ = problem.query.shape
+    weights = problem.query.new_empty(batch, heads, length, problem.key.shape[2])
+    statistics = allocate(problem, wanted)
+    return kernel.forward_with_weights(problem, weights, wanted, statistics), statistics, weights

@@ -119,7 +119,7 @@ def statistics(
         (tensor([[[1.5000, 0.5000]]]), tensor([[[1.0000, 0.5000]]]))
     """
     length, keys = problem.query.shape[2], problem.key.shape[2]
-    output = _allocate(problem, wanted)
+    output = allocate(problem, wanted)
     lse = lse.detach().float().resolve_neg()
     rows, columns = _area(wanted, length, keys)
     chosen = _kernel(problem, kernel)
@@ -148,7 +148,7 @@ def run_with(problem: Problem, wanted: Wanted, *, kernel: str | None = None) -> 
         >>> result.lse.exp(), rows.entropy.exp(), rows.best[..., 0]
         (tensor([[[1., 2.]]]), tensor([[[1., 2.]]]), tensor([[[1.0000, 0.5000]]]))
     """
-    output = _allocate(problem, wanted)
+    output = allocate(problem, wanted)
     return _kernel(problem, kernel).forward_with(problem, wanted, output), output
 
 
@@ -158,7 +158,7 @@ def on_the_way(wanted: Wanted) -> bool:
     return wanted == own
 
 
-def _allocate(problem: Problem, wanted: Wanted) -> Statistics:
+def allocate(problem: Problem, wanted: Wanted) -> Statistics:
     """Return zeros for what is wanted, because no work item writes the statistics of an empty matrix."""
     batch, heads, length, _ = problem.query.shape
     keys = problem.key.shape[2]

@@ -88,10 +88,13 @@ class Native:
     def takes_some_keys(self, problem: Problem) -> bool:
         return problem.query.shape[2] > _FEW_QUERIES
 
-    def forward_with_weights(self, problem: Problem, weights: Tensor) -> Result:
+    def forward_with_weights(
+        self, problem: Problem, weights: Tensor, wanted: Wanted | None = None, statistics: Statistics | None = None
+    ) -> Result:
         result = _empty_result(problem)
         call = Call(library, problem, result.out, result.lse)
-        library.weights(*_target(problem.query.dtype), call.attention, four(weights))
+        outputs = None if wanted is None or statistics is None else _all_outputs(problem, wanted, statistics)
+        library.weights(*_target(problem.query.dtype), call.attention, four(weights), outputs)
         return result
 
     def statistics(
@@ -102,10 +105,9 @@ class Native:
         library.statistics(*_target(problem.query.dtype), call.attention, outputs)
 
     def forward_with(self, problem: Problem, wanted: Wanted, statistics: Statistics) -> Result:
-        _, _, length, keys = problem.shape
         result = _empty_result(problem)
         call = Call(library, problem, result.out, result.lse)
-        outputs = _outputs(range(length), range(keys), wanted, statistics)
+        outputs = _all_outputs(problem, wanted, statistics)
         library.forward(*_target(problem.query.dtype), call.attention, outputs)
         return result
 
@@ -148,6 +150,11 @@ def _adds(bias: torch.dtype, query: torch.dtype) -> bool:
 def _target(dtype: torch.dtype) -> tuple[int, int]:
     """Return the index of the target in use for a dtype, and torch's number of threads."""
     return index_of(dtype), torch.get_num_threads()
+
+
+def _all_outputs(problem: Problem, wanted: Wanted, statistics: Statistics) -> Any:
+    _, _, length, keys = problem.shape
+    return _outputs(range(length), range(keys), wanted, statistics)
 
 
 def _outputs(rows: range, keys: range, wanted: Wanted, statistics: Statistics) -> Any:

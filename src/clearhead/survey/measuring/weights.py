@@ -1,4 +1,4 @@
-"""Sums and single entries of a layer's weights, for all texts, heads and queries. The weights are never stored."""
+"""Sums and single entries of a layer's weights, for all texts, heads and queries. Only short texts' are stored."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearhead import spec
-from clearhead.kernels import Wanted, run_with, second_pass
-from clearhead.matrix import AttentionMatrix, products
+from clearhead.kernels import Problem, Result, Statistics, Wanted, run_with, run_with_weights, second_pass
+from clearhead.matrix import AttentionMatrix, indexing, products
 from clearhead.matrix.logits import Logits, finite
 from clearhead.spec import repeat_heads
 
-DENSE_UP_TO = 128  # tokens: all q·k of a layer are then a few times as many numbers as its queries
+DENSE_UP_TO = 128  # tokens: all weights of a layer are then a few times as many numbers as its queries
 STRIP = 16  # queries multiplied with their neighbours at once; the fastest of 8 to 32 (width 32, AVX-512)
 
 
@@ -29,7 +29,7 @@ class Rows:
         entropy: (B, H, L), nats: -Σ a·log a.
         maximum: (B, H, L), the largest weight of each row.
         best: (B, H, L), int64, the key of the largest weight; the first of equal ones.
-        dots: (B, H, L, L), q·k of short texts; None for longer ones.
+        weights: (B, H, L, L), of short texts; None for longer ones.
     """
 
     logits: Logits
@@ -38,7 +38,7 @@ class Rows:
     entropy: Tensor
     maximum: Tensor
     best: Tensor
-    dots: Tensor | None
+    weights: Tensor | None
 
     @classmethod
     def of(cls, matrix: AttentionMatrix, columns: Tensor) -> Rows:
@@ -49,34 +49,37 @@ class Rows:
             columns: (B, S, W), 1 where a key is of the kind that the column stands for.
         """
         logits = matrix._logits.wide()
-        dots = None
-        if is_short(logits.shape[2]):
-            dots = torch.matmul(logits.query, repeat_heads(logits.key, logits.shape[1]).mT)
+        short = is_short(logits.shape[2])
         value = columns[:, None].to(logits.query.dtype)
-        wanted = Wanted(entropy=True, topk=1)
         if logits.attention.rule is None and not logits.has_dense_bias:
             problem = products.problem(logits, value.expand(-1, logits.key.shape[1], -1, -1)).change(
                 sinks=logits.attention.sinks
             )
-            if second_pass.refuses(problem, wanted) is None:
-                result, statistics = run_with(problem, wanted)
+            found = _in_one_pass(problem, Wanted(entropy=True, topk=1), short)
+            if found is not None:
+                result, statistics, weights = found
                 best, place = statistics.best[..., 0], statistics.best_keys[..., 0]
-                return cls(logits, finite(result.lse), result.out, statistics.entropy, best, place, dots)
+                return cls(logits, finite(result.lse), result.out, statistics.entropy, best, place, weights)
         largest, keys = matrix.topk(1)
         masses = matrix @ value.expand(-1, logits.shape[1], -1, -1)
-        return cls(logits, finite(matrix.lse), masses, matrix.entropy(), largest[..., 0], keys[..., 0], dots)
+        lse = finite(matrix.lse)
+        weights = indexing.outer(logits, lse, indexing.everything(logits)) if short else None
+        return cls(logits, lse, masses, matrix.entropy(), largest[..., 0], keys[..., 0], weights)
 
     def near(self, distance: int) -> Tensor:
         """Return (B, H, L, 2·distance + 1): the weights from each row to the keys within `distance` of it."""
         batch, heads, length, _ = self.logits.shape
+        if self.weights is not None:
+            near = self.weights.new_zeros(batch, heads, length, 2 * distance + 1)
+            for place, offset in enumerate(range(-distance, distance + 1)):
+                diagonal = self.weights.diagonal(offset, 2, 3)
+                start = max(0, -offset)
+                near[:, :, start : start + diagonal.shape[2], place] = diagonal
+            return near
         row = torch.arange(length)[:, None]
         key = row + torch.arange(-distance, distance + 1)
-        there = key.clamp(0, length - 1)
-        if self.dots is None:
-            dots = _near_products(self.logits, distance).view(batch, heads, length, -1)
-        else:
-            dots = self.dots.flatten(2).index_select(2, (row * length + there).view(-1)).unflatten(2, key.shape)
-        weights = self._weights(dots, self.lse, torch.arange(batch), row, there)
+        dots = _near_products(self.logits, distance).view(batch, heads, length, -1)
+        weights = self._weights(dots, self.lse, torch.arange(batch), row, key.clamp(0, length - 1))
         return weights.masked_fill_((key < 0) | (key >= length), 0.0)
 
     def between(self, text: Tensor, row: Tensor, key: Tensor) -> Tensor:
@@ -98,12 +101,10 @@ class Rows:
             text, row: (N,).
             key: (N, K), positions.
         """
-        assert self.dots is not None  # noqa: S101 (callers look)
+        assert self.weights is not None  # noqa: S101 (callers look)
         _, heads, length, _ = self.logits.shape
         first = (text[:, None] * heads + torch.arange(heads)) * length + row[:, None]  # (N, H)
-        dots = self.dots.take(first[..., None] * length + key[:, None])
-        lse = self.lse.take(first[..., None])
-        return self._weights(dots[:, :, None], lse, text, row[:, None, None, None], key[:, None, None])[:, :, 0]
+        return self.weights.take(first[..., None] * length + key[:, None])
 
     def _weights(self, dots: Tensor, lse: Tensor, text: Tensor, row: Tensor, key: Tensor) -> Tensor:
         """Turn some q·k, (N, H, R, K), into weights, in place in `dots`.
@@ -133,8 +134,17 @@ class Rows:
         return logits.sub_(lse[..., None]).exp_()
 
 
+def _in_one_pass(
+    problem: Problem, wanted: Wanted, with_weights: bool
+) -> tuple[Result, Statistics, Tensor | None] | None:
+    """Return the forward pass, its statistics and, if wanted, the weights; None if no kernel can compute them."""
+    if with_weights:
+        return run_with_weights(problem, wanted)
+    return (*run_with(problem, wanted), None) if second_pass.refuses(problem, wanted) is None else None
+
+
 def is_short(length: int) -> bool:
-    """Whether all products of queries and keys are computed at once for texts of so many tokens."""
+    """Whether all weights are stored for texts of so many tokens."""
     return length <= DENSE_UP_TO
 
 
