@@ -227,11 +227,13 @@ RECORDED = {
     "Zen 3": ("25", "fma avx2 f16c"),
     "Zen 4": ("25", "fma avx2 f16c avx512f avx512bw avx512dq avx512vl avx512_bf16"),
     "Zen 5": ("26", "fma avx2 f16c avx512f avx512bw avx512dq avx512vl avx512_bf16 avx512_vp2intersect"),
+    "Ice Lake": ("6", "fma avx2 f16c avx512f avx512bw avx512dq avx512vl"),
     "Emerald Rapids": ("6", "fma avx2 f16c avx512f avx512bw avx512dq avx512vl avx512_bf16 amx_bf16 amx_tile"),
 }
 OF_CPU = {
     "Zen 3": ["AVX2, a Zen 3 (bench/results/zen3.md)"],
     "Zen 4": ["a Zen 4 (bench/results/zen4.md)", "AVX-512, a Zen 4", "AVX2, a Zen 3 (bench/results/zen3.md)"],
+    "Ice Lake": ["AVX-512, a Zen 4", "AVX2, a Zen 3 (bench/results/zen3.md)"],
     "Zen 5": ["AVX-512, a Zen 4", "AVX2, a Zen 3 (bench/results/zen3.md)"],
     "Emerald Rapids": [
         "Intel AMX, an Emerald Rapids Xeon",

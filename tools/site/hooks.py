@@ -27,6 +27,8 @@ ELSEWHERE = {
     "benchmarks/sweep.md": "bench/results/sweep.md",
     "benchmarks/sweep-emerald-rapids.md": "bench/results/sweep-emerald-rapids.md",
     "benchmarks/sweep-zen4.md": "bench/results/sweep-zen4.md",
+    "benchmarks/sweep-avx2-on-zen4.md": "bench/results/sweep-avx2-on-zen4.md",
+    "benchmarks/sweep-avx512-on-zen4.md": "bench/results/sweep-avx512-on-zen4.md",
     "project/CHANGELOG.md": "CHANGELOG.md",
     "project/CONTRIBUTING.md": "CONTRIBUTING.md",
 }
