@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 import fresh
 from clearhead import cli
 from clearhead.capture.models.folders import has_demo_model
-from clearhead.cli import check, output, reading
+from clearhead.cli import check, output
+from clearhead.cli import given as given_input
 from clearhead.errors import ModelError, OptionError
 from cli.every_command import ALL
 
@@ -116,7 +117,7 @@ def test_ctrl_c_stops_quietly(monkeypatch):
     def pressed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(reading, "read_text", pressed)
+    monkeypatch.setattr(given_input, "read_text", pressed)
     result = clearhead("see", "text")
     assert (result.exit_code, result.stderr) == (130, "stopped\n")
 
@@ -125,7 +126,7 @@ def test_a_bug_is_not_hidden(monkeypatch):
     def broken(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(reading, "read_text", broken)
+    monkeypatch.setattr(given_input, "read_text", broken)
     assert isinstance(clearhead("see", "text").exception, ZeroDivisionError)
 
 
@@ -133,14 +134,14 @@ def test_an_error_raised_on_purpose_is_a_message(monkeypatch):
     def refused(*_):
         raise ModelError("it is not there. Give another.")
 
-    monkeypatch.setattr(reading, "read_text", refused)
+    monkeypatch.setattr(given_input, "read_text", refused)
     assert clearhead("see", "text").stderr == "clearhead: it is not there. Give another.\n"
 
 
 def test_the_text_may_come_from_a_file_or_a_pipe(tmp_path, monkeypatch):
     place = tmp_path / "text.txt"
     place.write_text("héllo \n", encoding="utf-8")
-    assert reading.read_text(None, place) == "héllo"
+    assert given_input.read_text(None, place) == "héllo"
 
     class Piped:
         buffer = io.BytesIO("wörld".encode())
@@ -149,7 +150,7 @@ def test_the_text_may_come_from_a_file_or_a_pipe(tmp_path, monkeypatch):
             return False
 
     monkeypatch.setattr(sys, "stdin", Piped())
-    assert reading.read_text("-", None) == "wörld"
+    assert given_input.read_text("-", None) == "wörld"
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
@@ -240,58 +241,49 @@ def test_a_picture_is_seen_through_a_model_of_pictures(tmp_path):
     assert "data:image/jpeg;base64," in page.read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
-def test_ctrl_c_while_a_model_reads_leaves_no_traceback(tmp_path):
-    program = (
+def interrupted(preparation: str):
+    """Run `clearhead see` in a process of its own, after a preparation in which `pressed()` is Ctrl-C."""
+    return fresh.run(
         "import signal, sys\n"
         "from clearhead import capture, cli\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
-        "def pressed(*_, **__):\n"
-        "    signal.raise_signal(signal.SIGINT)\n"
-        "capture.load = pressed\n"
+        "pressed = lambda *_, **__: signal.raise_signal(signal.SIGINT)\n"
+        f"{preparation}\n"
         "sys.argv = ['clearhead', 'see', 'a word']\n"
         "cli.main()\n"
     )
-    done = fresh.run(program)
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_a_model_reads_leaves_no_traceback():
+    done = interrupted("capture.load = pressed")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
 def test_ctrl_c_in_a_finaliser_stops_the_command_too():
-    program = (
-        "import signal, sys, time\n"
-        "from clearhead import capture, cli\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    done = interrupted(
+        "import time\n"
         "class Library:\n"
-        "    def __del__(self):\n"
-        "        signal.raise_signal(signal.SIGINT)\n"
+        "    __del__ = pressed\n"
         "def work(*_, **__):\n"
         "    Library()\n"
         "    time.sleep(60)\n"
         "    raise SystemExit('it went on')\n"
-        "capture.load = work\n"
-        "sys.argv = ['clearhead', 'see', 'a word']\n"
-        "cli.main()\n"
+        "capture.load = work"
     )
-    done = fresh.run(program)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
 
 
 @pytest.mark.slow
 def test_ctrl_c_twice_leaves_no_traceback():
-    program = (
-        "import atexit, signal, sys\n"
-        "from clearhead import cli\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "pressed = lambda *_, **__: signal.raise_signal(signal.SIGINT)\n"
+    done = interrupted(
+        "import atexit\n"
+        "from clearhead.cli import given\n"
         "atexit.register(pressed)  # again, while what was begun is ended\n"
-        "from clearhead.cli import reading\n"
-        "reading.read_text = pressed\n"
-        "sys.argv = ['clearhead', 'see', 'a word']\n"
-        "cli.main()\n"
+        "given.read_text = pressed"
     )
-    done = fresh.run(program)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "stopped\n")
 
 

@@ -18,7 +18,7 @@ import typer
 from typer.testing import CliRunner
 
 from clearhead import cli, printing, sandbox
-from clearhead.cli import exit_status, reading
+from clearhead.cli import exit_status, given, reading
 from clearhead.course.check import packs
 from clearhead.course.pack.scaffold import new_pack
 from clearhead.errors import ModelError
@@ -318,11 +318,11 @@ def test_a_picture_that_is_not_there_is_not_read_as_a_text(said: list[str], show
 
 @pytest.mark.parametrize("text", ["I saw it in g.png", "end.", "e.g. this", "word " * 70 + "a.png", "3.14", "note.txt"])
 def test_a_text_with_a_full_stop_is_a_text(text: str, place: Path) -> None:
-    assert reading.read_words(text, None) == text.strip()
+    assert given.read_words(text, None) == text.strip()
 
 
 def test_a_file_taken_for_a_text_is_pointed_out(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert reading.read_words("q.gift", None) == "q.gift"
+    assert given.read_words("q.gift", None) == "q.gift"
     assert "give --file q.gift" in capsys.readouterr().err
 
 

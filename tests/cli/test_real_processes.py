@@ -15,14 +15,14 @@ def process(program: str, **environment: str) -> "subprocess.CompletedProcess[st
 
 
 RUN = (
-    "import sys; from clearhead import cli; from clearhead.cli import reading; "
+    "import sys; from clearhead import cli; from clearhead.cli import given; "
     "sys.argv = ['clearhead', *{arguments!r}]; {before}; cli.main()"
 )
 
 
 @pytest.mark.slow
 def test_a_fault_is_a_sentence_and_a_status_of_its_own() -> None:
-    program = RUN.format(arguments=["see", "a"], before="reading.read_words = lambda *_: 1 / 0")
+    program = RUN.format(arguments=["see", "a"], before="given.read_words = lambda *_: 1 / 0")
     done = process(program)
     assert done.returncode == exit_status.FAULT
     assert done.stderr.count("\n") == 1
@@ -32,7 +32,7 @@ def test_a_fault_is_a_sentence_and_a_status_of_its_own() -> None:
 
 @pytest.mark.slow
 def test_a_warning_shows_no_path() -> None:
-    before = "import warnings; reading.read_words = lambda *_: warnings.warn('mind the gap') or sys.exit()"
+    before = "import warnings; given.read_words = lambda *_: warnings.warn('mind the gap') or sys.exit()"
     done = process(RUN.format(arguments=["see", "a"], before=before))
     assert done.stderr == "clearhead: mind the gap\n"
 

@@ -157,3 +157,24 @@ def test_a_broken_folder_is_one_sentence(tmp_path, how):
     result = clearhead("see", TEXT, "--model", str(tmp_path))
     assert (result.exit_code, type(result.exception)) == (2, SystemExit)
     assert "would be random" in result.stderr if how == "no attention" else "cannot be loaded" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["see", "see words", "compare"])
+def test_missing_weights_are_said_once(tmp_path, command):
+    whole, lacking = str(tmp_path / "whole"), str(tmp_path / "lacking")
+    for folder in (whole, lacking):
+        hf.GPT2Model(hf.GPT2Config(vocab_size=COUNT, **GPT)).save_pretrained(folder)
+        words().save_pretrained(folder)
+    weights = tmp_path / "lacking" / "model.safetensors"
+    save_file({name: part for name, part in load_file(weights).items() if "ln_f" not in name}, weights)
+    see = ["see", TEXT, "--model", lacking]
+    overview = {"see": see, "see words": [*see, "--units", "words"], "compare": ["compare", whole, lacking, TEXT]}
+    said = "has no weights for 2 of its parameters"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = clearhead(*overview[command])
+        assert result.exit_code == 0, result.output
+        assert result.stdout.count(said) == 1
+        assert not [warning for warning in caught if said in str(warning.message)]
+        clearhead(*overview[command], "--json")
+    assert sum(said in str(warning.message) for warning in caught) == 1  # a list's reader is warned on standard error

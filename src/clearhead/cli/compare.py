@@ -7,6 +7,7 @@ import typer
 
 from clearhead import printing
 from clearhead.cli import output, reading
+from clearhead.cli.given import read_given
 from clearhead.cli.output import Json
 from clearhead.cli.reading import Target, Trust
 
@@ -31,7 +32,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare the heads of two models over one text: which are alike, which differ, and where."""
-    given = reading.read_given(text, file, target=target)
+    given = read_given(text, file, target=target)
     from clearhead.capture.models.folders import DEMO_NAME
     from clearhead.console import console
     from clearhead.views import comparison, terminal_comparison
@@ -39,7 +40,10 @@ def compare(
     from clearhead.views.page.html import page
 
     names = [None if name == "-" else name for name in (first, second)]
-    ours, theirs = (reading.look(given, name, trust=trust_remote_code, label=name or "") for name in names)
+    is_overview = not (as_json or html or png) and layer is None and head is None
+    ours, theirs = (
+        reading.look(given, name, trust=trust_remote_code, label=name or "", shows_note=is_overview) for name in names
+    )
     result = comparison.compare(ours, theirs)
     place = (layer or 0, head or 0) if layer is not None or head is not None else None
     if html is not None:

@@ -1,20 +1,17 @@
-"""Find the text or picture for `clearhead see` and `clearhead compare`, and run it through a model.
+"""Run a text, picture or sound through a model, for `clearhead see` and `clearhead compare`.
 
 Progress is printed on standard error if that is a terminal, so it never mixes with results.
 """
 
-import os
-import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from clearhead import files, printing
+from clearhead.cli.given import Given
 from clearhead.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
@@ -30,115 +27,9 @@ Target = Annotated[
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with a model. Read it first.")
 ]
-TEXT_ENCODING = "utf-8"
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm")
 NAMES: Final = 6  # layers named in a message
 
 Tell = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What a model is to read.
-
-    Attributes:
-        text: the text; None for a picture alone.
-        picture, sound: the file that the text is about, one at most.
-        target: the text given to the decoder of an encoder-decoder.
-    """
-
-    text: str | None
-    picture: Path | None = None
-    sound: Path | None = None
-    target: str | None = None
-
-    @property
-    def file(self) -> str | None:
-        """The path of the picture or sound, as typed."""
-        place = self.picture or self.sound
-        return None if place is None else str(place)
-
-
-def read_given(
-    text: str | None,
-    file: Path | None,
-    *,
-    picture: Path | None = None,
-    sound: Path | None = None,
-    target: str | None = None,
-) -> Given:
-    """Return what a command's arguments say is to be read.
-
-    Raises:
-        OptionError: a picture and a sound, or a text twice.
-        ModelError: the text cannot be read, or is empty.
-    """
-    if picture is None and sound is None:
-        words_or_picture = read_words(text, file)
-        return (
-            Given(words_or_picture, target=target)
-            if isinstance(words_or_picture, str)
-            else Given(None, words_or_picture, target=target)
-        )
-    if picture is not None and sound is not None:
-        raise OptionError("both --picture and --sound were given. No model here takes both: give one of them.")
-    words = None if text is None and file is None else read_text(text, file)
-    if sound is not None and target is not None:  # a speech model's decoder reads what is said
-        if words is not None:
-            raise OptionError("both a text and --target were given with a sound. Give the words once, as the text.")
-        words, target = target, None
-    return Given(words, picture, sound, target)
-
-
-def read_words(text: str | None, file: Path | None) -> str | Path:
-    """Return the text to read, or the path of a picture.
-
-    A picture is recognised by its suffix; without --file its path must have no spaces, unless it is absolute.
-    """
-    path = file or Path(text or "")
-    there, is_file = os.path.exists(path), os.path.isfile(path)  # noqa: PTH110, PTH113 — no text is too long for these
-    if path.suffix.lower() not in PICTURES:
-        if file is None and is_file and text:
-            printing.report(f"clearhead: {text} is read as text. To read the file of that name, give --file {text}")
-        return read_text(text, file)
-    if text is not None and file is not None:
-        raise OptionError("both a text and --file were given. Give one of them.")
-    if file is None and not there and not _is_path(text or ""):
-        return read_text(text, file)
-    if not is_file:
-        why = "is not a file" if there else "does not exist"
-        raise ModelError(f"{path} {why}. Give the path of a picture file; a text to read may come from - too.")
-    return path
-
-
-def _is_path(text: str) -> bool:
-    """Whether the text looks like a path. The file need not exist."""
-    return text.startswith(("/", "./", "../", "~")) or not re.search(r"\s", text)
-
-
-def read_text(text: str | None, file: Path | None) -> str:
-    """Return the text to read: from the argument, a file, or standard input (named by -, or piped in)."""
-    if text is not None and file is not None:
-        raise OptionError("both a text and --file were given. Give one of them.")
-    try:
-        if file is not None:
-            words, source = file.read_text(encoding=TEXT_ENCODING), str(file)
-        elif text == "-" or (text is None and not sys.stdin.isatty()):
-            words, source = sys.stdin.buffer.read().decode(TEXT_ENCODING), "standard input"
-        elif text is not None:
-            words, source = os.fsencode(text).decode(TEXT_ENCODING), "the text"
-        else:
-            raise OptionError('there is no text to read. Try: clearhead see "The cat sat on the mat"')
-    except UnicodeError as error:
-        raise ModelError(
-            f"{file or ('the text' if text not in (None, '-') else 'standard input')} is not text in UTF-8 "
-            f"({error.reason if isinstance(error, UnicodeDecodeError) else 'a character is not'}). Save it as UTF-8."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise files.unreadable(file or "standard input", error) from error
-    if not words.strip():
-        raise ModelError(f"{source} is empty. Give at least one word.")
-    return words.strip()
 
 
 def look(
@@ -148,15 +39,18 @@ def look(
     trust: bool = False,
     max_bytes: int | None = None,
     label: str = "",
+    shows_note: bool = False,
 ) -> "Reading":
     """Read a text, a picture, or a text with a picture or a sound through a model and return the reading.
 
     Args:
-        given: from `read_given`.
+        given: from `given.read_given`.
         model: a folder or a cached name; None for the demo model.
         trust: run the Python code that comes with the model.
         max_bytes: stop recording layers before their queries and keys take more.
         label: the model's name in the progress line.
+        shows_note: the caller shows the reading's note, which says what loading warns of.
+
     Raises:
         ModelError: the model, the text or the picture cannot be used, or no attention was captured.
     """
@@ -164,7 +58,9 @@ def look(
     from clearhead.capture.models.progress import layers_run
     from clearhead.views.checks import check_not_empty
 
-    with progress(f"loading {label or 'the model'}"):
+    with progress(f"loading {label or 'the model'}"), warnings.catch_warnings():
+        if shows_note:
+            warnings.filterwarnings("ignore", category=RuntimeWarning, module=__name__)  # `load` warns its caller
         loaded = capture.load(model, trust_remote_code=trust)
     with progress(f"reading through {loaded.name}") as tell, layers_run(loaded.model, tell):
         reading = _reading(loaded, given, max_bytes)

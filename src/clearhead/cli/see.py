@@ -7,6 +7,7 @@ import typer
 
 from clearhead import printing, sizes
 from clearhead.cli import output, reading
+from clearhead.cli.given import read_given
 from clearhead.cli.output import Json
 from clearhead.cli.reading import Model, Target, Trust
 
@@ -44,7 +45,7 @@ def see(
 
     Without --layer and --head, all heads are shown, small. With only one of the two, the other is 0.
     """
-    given = reading.read_given(text, file, picture=picture, sound=sound, target=target)
+    given = read_given(text, file, picture=picture, sound=sound, target=target)
     from clearhead.console import console
     from clearhead.views import terminal
     from clearhead.views.checks import check_head
@@ -55,7 +56,8 @@ def see(
     from clearhead.views.rollout import rolled
 
     max_bytes = sizes.size(max_memory, "--max-memory")
-    result = reading.look(given, model, trust=trust_remote_code, max_bytes=max_bytes)
+    is_overview = not (as_json or scores or rollout or html or png) and layer is None and head is None
+    result = reading.look(given, model, trust=trust_remote_code, max_bytes=max_bytes, shows_note=is_overview)
     if rollout:
         result, layer, head = rolled(result), layer or "0", head or 0
     result = grouped(result, units)

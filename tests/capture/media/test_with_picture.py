@@ -1,5 +1,7 @@
 """read_with_picture(): words and patches of one text, on small models of each kind, against their eager weights."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -73,6 +75,19 @@ def test_the_pixels_are_the_picture_where_its_patches_are(seen):
     row, col = (pixels[..., 1] == pixels[..., 1].max()).nonzero().float().mean(0).tolist()
     assert 0.2 < row / pixels.shape[0] < 0.5
     assert 0.15 < col / pixels.shape[1] < 0.5
+
+
+@pytest.mark.slow
+def test_what_the_model_and_the_record_say_is_kept(tmp_path):
+    loaded = replace(capture.load(folders.made(folders.llava, tmp_path)), note="Its weights are random.")
+    picture = folders.picture(tmp_path / "picture.png")
+    assert str(capture.read_with_picture(loaded, TEXT, picture).note).startswith("Its weights are random. Not shown: ")
+    with pytest.warns(RuntimeWarning, match="recording stopped"):
+        reading = capture.read_with_picture(loaded, TEXT, picture, max_bytes=1)
+    assert len(reading.record) == 0
+    assert len(reading.record.missed) == 4  # two layers of the language model, and two of the picture's encoder
+    assert reading.note == "Its weights are random."  # no layer was left out
+    assert reading.record.read["input"] == len(reading.tokens)
 
 
 @pytest.mark.slow

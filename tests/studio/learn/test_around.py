@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from clearhead import course
-from clearhead.studio.learn import home
+from clearhead.studio.learn import home, search
 from clearhead.studio.learn.search import _places
 from clearhead.studio.text import excerpt
 from studio import sample
@@ -163,6 +163,13 @@ def test_search_finds_in_the_shipped_course_what_people_type(typed: str, visitor
     pack = sample.shipped_course()
     visitor.context.set_library(replace(visitor.context.library, packs=(pack,), proved={}, pages={}))
     assert visitor.get(f"/search?q={typed}").count('class="hit"') >= 2
+
+
+def test_a_second_search_converts_no_text_again(visitor: Visitor) -> None:
+    visitor.get("/search?q=weights")
+    converted = search._plain_text.cache_info().misses
+    visitor.get("/search?q=scale")
+    assert search._plain_text.cache_info().misses == converted > 0
 
 
 @pytest.mark.parametrize(("word", "where"), [("d", [13]), ("kv", []), ("bo", [7]), ("ot", []), ("ivi", [1])])

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
@@ -21,6 +22,7 @@ MOST = 20
 SHORTEST_PART = 3  # letters; a shorter word is not searched inside others: most of them contain a "d"
 SHORTEST_TYPO = 4  # letters; a shorter word is similar to too many
 SIMILAR = 0.7
+_plain_text = lru_cache(maxsize=4096)(excerpt.plain_text)  # each search reads every page, and pages rarely change
 # A name that people type -> its form in the course.
 OTHER_NAMES = {
     "mha": ("multi-head", "multiheadattention"),
@@ -96,15 +98,15 @@ def search(request: Request, context: CurrentContext, q: str = "") -> HTMLRespon
 def _documents(context: Context) -> list[Document]:
     documents = []
     for pack, this in context.library.topics():
-        documents.append(Document(topic.address(pack, this), this.title, "topic", excerpt.plain_text(this.summary), 3))
+        documents.append(Document(topic.address(pack, this), this.title, "topic", _plain_text(this.summary), 3))
         for mode in this.pages:
-            text = excerpt.plain_text(context.library.page(pack, this, mode) or "")
+            text = _plain_text(context.library.page(pack, this, mode) or "")
             shown = next((name for name, page in topic.PAGES.items() if page == mode), mode)
             where, title = topic.address(pack, this, shown), f"{this.title}: {_(shown.capitalize())}"
             documents.append(Document(where, title, "page", text, 2))
     for item in context.library.items.values():
         concepts = ", ".join(map(formatting.words, item.concepts)).lower()
-        text = excerpt.plain_text(f"{context.library.proved[item.id].stem} ({concepts})")
+        text = _plain_text(f"{context.library.proved[item.id].stem} ({concepts})")
         mode = "recall" if item.kind == "card" else "practice"
         documents.append(Document(f"/items/{item.id}?mode={mode}", item.title or item.id, item.kind, text, 1))
     return documents

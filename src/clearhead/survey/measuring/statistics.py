@@ -62,7 +62,7 @@ def measure(matrix: AttentionMatrix, positions: Positions, wanted: Iterable[str]
         positions: the positions of that batch.
         wanted: names of `asks.STATISTICS`, ablation aside.
 
-    Memory: O(B·H·L), and for texts of up to 128 tokens their B·H·L² weights; longer ones' are never stored.
+    Memory: O(B·H·L), and for texts of up to 256 tokens their B·H·L² weights; longer ones' are never stored.
     """
     names = set(wanted)
     rows = Rows.of(matrix, positions.columns)

@@ -14,7 +14,7 @@ from clearhead.matrix import AttentionMatrix, indexing, products
 from clearhead.matrix.logits import Logits, finite
 from clearhead.spec import repeat_heads
 
-DENSE_UP_TO = 128  # tokens: all weights of a layer are then a few times as many numbers as its queries
+DENSE_UP_TO = 256  # tokens: all weights of a layer are then at most 8 times as many numbers as queries of width 32
 STRIP = 16  # queries multiplied with their neighbours at once; the fastest of 8 to 32 (width 32, AVX-512)
 
 
@@ -50,6 +50,8 @@ class Rows:
         """
         logits = matrix._logits.wide()
         short = is_short(logits.shape[2])
+        if not short:  # rows are gathered many times
+            logits = Logits(logits.query.contiguous(), logits.key.contiguous(), logits.attention)
         value = columns[:, None].to(logits.query.dtype)
         if logits.attention.rule is None and not logits.has_dense_bias:
             problem = products.problem(logits, value.expand(-1, logits.key.shape[1], -1, -1)).change(
