@@ -112,7 +112,7 @@ void run_tiles(const Passes<Number>& passes, const Attention& p, int lanes, int 
 void run_forward(const Target& target, const Attention& p, int threads, const Statistics* statistics) {
   threads = useful_threads(p, target.row.lanes, threads);
   const auto run = [&](const auto& passes) {
-    if (p.length <= kFewQueries && !statistics) run_decode(passes, p, threads);
+    if (p.length <= few_queries_of(p) && !statistics) run_decode(passes, p, threads);
     else run_tiles(passes, p, target.row.lanes, threads, statistics);
   };
   p.dtype == kFloat64 ? run(*target.doubles) : run(target.floats);

@@ -94,7 +94,8 @@ inline void load_row(const void* from, Dtype dtype, int64_t stride, int64_t n, R
     if (stride == 1) for (int64_t i = 0; i < n; i++) to[i] = from_bfloat16(x[i]);
     else for (int64_t i = 0; i < n; i++) to[i] = from_bfloat16(x[i * stride]);
   } else {
-    for (int64_t i = 0; i < n; i++) to[i] = from_float16(x[i * stride]);
+    if (stride == 1) for (int64_t i = 0; i < n; i++) to[i] = from_float16(x[i]);  // in vectors
+    else for (int64_t i = 0; i < n; i++) to[i] = from_float16(x[i * stride]);
   }
 }
 
@@ -119,7 +120,9 @@ inline Rows rows_as_real(const Tensor& t, Dtype dtype, int64_t batch, int64_t he
                          int64_t width, Real* space) {
   if (dtype == kReal && t.column == 1)
     return {static_cast<const Real*>(row_of(t, dtype, batch, head, first)), t.row};
-  for (int64_t i = 0; i < n; i++)
+  const bool joined = t.column == 1 && t.row == width;  // narrow rows are converted together, in whole vectors
+  if (joined) load_row(row_of(t, dtype, batch, head, first), dtype, 1, n * width, space);
+  else for (int64_t i = 0; i < n; i++)
     load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, space + i * width);
   return {space, width};
 }
@@ -135,6 +138,7 @@ inline Rows conflict_free_rows(const Tensor& t, Dtype dtype, int64_t batch, int6
                        int64_t width, bool often, Real* space) {
   if (dtype == kReal && t.column == 1 && (!often || t.row % (16 * kLine) != 0))
     return {static_cast<const Real*>(row_of(t, dtype, batch, head, first)), t.row};
+  if (width < kLine) return rows_as_real(t, dtype, batch, head, first, n, width, space);  // they share lines
   const int64_t stride = conflict_free_stride(width);
   for (int64_t i = 0; i < n; i++)
     load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, space + i * stride);

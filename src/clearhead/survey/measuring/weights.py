@@ -49,23 +49,23 @@ class Rows:
             columns: (B, S, W), 1 where a key is of the kind that the column stands for.
         """
         logits = matrix._logits.wide()
-        short = is_short(logits.shape[2])
-        if not short:  # rows are gathered many times
+        stored = is_short(logits.shape[2])
+        if not stored:  # rows are gathered many times
             logits = Logits(logits.query.contiguous(), logits.key.contiguous(), logits.attention)
         value = columns[:, None].to(logits.query.dtype)
         if logits.attention.rule is None and not logits.has_dense_bias:
             problem = products.problem(logits, value.expand(-1, logits.key.shape[1], -1, -1)).change(
                 sinks=logits.attention.sinks
             )
-            found = _in_one_pass(problem, Wanted(entropy=True, topk=1), short)
-            if found is not None:
-                result, statistics, weights = found
+            made = _in_one_pass(problem, Wanted(entropy=True, topk=1), stored)
+            if made is not None:
+                result, statistics, weights = made
                 best, place = statistics.best[..., 0], statistics.best_keys[..., 0]
                 return cls(logits, finite(result.lse), result.out, statistics.entropy, best, place, weights)
         largest, keys = matrix.topk(1)
         masses = matrix @ value.expand(-1, logits.shape[1], -1, -1)
         lse = finite(matrix.lse)
-        weights = indexing.outer(logits, lse, indexing.everything(logits)) if short else None
+        weights = indexing.outer(logits, lse, indexing.everything(logits)) if stored else None
         return cls(logits, lse, masses, matrix.entropy(), largest[..., 0], keys[..., 0], weights)
 
     def near(self, distance: int) -> Tensor:
