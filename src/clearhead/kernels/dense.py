@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from clearhead.kernels.capability import WithWeights
 from clearhead.kernels.problem import Problem, Result, validate
 from clearhead.kernels.registry import with_weights as kernel_with_weights
 from clearhead.kernels.second_pass import Statistics, Wanted, allocate
@@ -26,10 +27,9 @@ def with_weights(problem: Problem, *, average: bool = False) -> tuple[Tensor, Te
         >>> result is None or result[1].shape == (1, 3, 3)
         True
     """
-    kernel = kernel_with_weights(problem)
-    if isinstance(kernel, str) or problem.learns():
+    kernel = _kernel(problem)
+    if kernel is None:
         return None
-    validate(problem)
     batch, heads, length, _ = problem.query.shape
     together = average and batch * length >= _MANY_ROWS
     weights = problem.query.new_empty(batch, 1 if together else heads, length, problem.key.shape[2])
@@ -56,11 +56,19 @@ def run_with_weights(problem: Problem, wanted: Wanted) -> tuple[Result, Statisti
         >>> found is None or bool((found[2].amax(-1) == found[1].maximum).all())
         True
     """
-    kernel = kernel_with_weights(problem)
-    if isinstance(kernel, str) or problem.learns():
+    kernel = _kernel(problem)
+    if kernel is None:
         return None
-    validate(problem)
     batch, heads, length, _ = problem.query.shape
     weights = problem.query.new_empty(batch, heads, length, problem.key.shape[2])
     statistics = allocate(problem, wanted)
     return kernel.forward_with_weights(problem, weights, wanted, statistics), statistics, weights
+
+
+def _kernel(problem: Problem) -> WithWeights | None:
+    """Validate a problem and return a kernel that computes its weights; None if none can, or a gradient is needed."""
+    kernel = kernel_with_weights(problem)
+    if isinstance(kernel, str) or problem.learns():
+        return None
+    validate(problem)
+    return kernel
