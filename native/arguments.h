@@ -57,15 +57,6 @@ struct Attention {
   CLEARHEAD_ATTENTION(CLEARHEAD_FIELD)
 };
 
-// Up to how many queries the forward pass does so. Narrow keys cost each query as much as wide ones, but a tile less; a
-// tile also converts narrow float16 in whole vectors. bfloat16 is fast either way, and tiles may flush its denormals.
-inline int64_t few_queries_of(const Attention& p) {
-  if (p.dtype == kBFloat16) return kFewQueries;
-  if (p.dtype == kFloat16 && p.width < 16 && p.heads == p.kv_heads) return 0;
-  const int64_t few = p.width / 4;
-  return few < 2 ? 2 : few < kFewQueries ? few : kFewQueries;
-}
-
 // Gradients. The gradient of a bias has the sinks' dtype, or is null if the bias needs none; it is added to the tensor's
 // contents. Its strides are 0 where the bias broadcasts. But if rows share the bias (row = 0), every batch entry and head
 // has its own row, which is overwritten.

@@ -70,6 +70,7 @@ struct Case {
     grad_value.resize(value.size());
     p.query = dense(query, p.heads, p.length, p.width);
     p.key = dense(key, p.kv_heads, p.keys, p.width);
+    if (between(0, 3) == 0) p.key.row = 1, p.key.column = p.keys;  // transposed
     p.value = dense(value, p.kv_heads, p.keys, p.value_width);
     p.out = dense(out, p.heads, p.length, p.value_width);
     p.lse = {lse.data(), p.heads * p.length, p.length, 1, 0};
@@ -104,10 +105,8 @@ struct Case {
       head_scale_rows.resize(rows);
       g.head_scale_rows = head_scale_rows.data();
     }
-    sinks_rows.resize(rows);
-    alibi_rows.resize(rows);
-    if (!sinks.empty()) g.sinks_rows = sinks_rows.data();
-    if (!alibi.empty()) g.alibi_rows = alibi_rows.data();
+    if (!sinks.empty()) sinks_rows.resize(rows), g.sinks_rows = sinks_rows.data();
+    if (!alibi.empty()) alibi_rows.resize(rows), g.alibi_rows = alibi_rows.data();
     const Tensor shapes[] = {
         {},
         {nullptr, p.heads * p.length * p.keys, p.length * p.keys, p.keys, 1},
@@ -122,6 +121,8 @@ struct Case {
     if (g.grad_bias.batch + g.grad_bias.head + g.grad_bias.row + g.grad_bias.column) g.grad_bias.data = grad_bias.data();
   }
 
+  double key_at(int64_t head, int64_t j, int64_t c) const { return key[head * p.key.head + j * p.key.row + c * p.key.column]; }
+
   double logit(int64_t b, int64_t h, int64_t i, int64_t j) const {
     const int64_t kv = h / (p.heads / p.kv_heads);
     const int64_t distance = p.first_key + j - p.first_query - i;
@@ -130,7 +131,7 @@ struct Case {
     double x = 0;
     for (int64_t c = 0; c < p.width; c++)
       x += double(query[((b * p.heads + h) * p.length + i) * p.width + c]) *
-           key[((b * p.kv_heads + kv) * p.keys + j) * p.width + c];
+           key_at(b * p.kv_heads + kv, j, c);
     x *= head_scale.empty() ? p.scale : p.scale * head_scale[h];
     if (p.softcap != 0) x = p.softcap * std::tanh(x / p.softcap);
     if (!alibi.empty()) x -= alibi[h] * double(std::abs(distance));
@@ -255,7 +256,8 @@ struct Case {
   double gradient_error() const {
     double left = 0, right = 0, size = 1;
     for (size_t i = 0; i < query.size(); i++) left += double(grad_query[i]) * query[i], size += std::abs(grad_query[i]);
-    for (size_t i = 0; i < key.size(); i++) right += double(grad_key[i]) * key[i];
+    for (int64_t i = 0; i < int64_t(key.size()); i++)
+      right += double(grad_key[i]) * key_at(i / (p.keys * p.width), i / p.width % p.keys, i % p.width);
     return std::abs(left - right) / size;
   }
 };
@@ -367,12 +369,10 @@ int main(int argc, char** argv) {
       }
       Case<float> c;
       run_forward(target, c.p, 2);
-      const double error = c.error();
-      const double statistics_error = c.statistics_error(target);
+      const double error = c.error(), statistics_error = c.statistics_error(target);
       std::vector<double> lse(c.lse.size());  // the lse that forward gives to backward
       Attention exact = c.p;
-      exact.lse.data = lse.data();
-      exact.lse_dtype = kFloat64;
+      exact.lse.data = lse.data(), exact.lse_dtype = kFloat64;
       run_forward(target, exact, 2);
       run_backward(target, exact, c.g, 2);
       double gradient_error = std::fmax(c.gradient_error(), c.extras_error());

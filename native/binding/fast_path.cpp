@@ -28,7 +28,8 @@ bool broadcast(const View& mask, const int64_t (&full)[4], Tensor* to) {
 enum FastPath {
   kNone,            // no
   kForward,         // yes, without gradients
-  kDifferentiable,  // yes, with gradients; torch's own kernel reads these tensors as well
+  kDifferentiable,  // yes, with gradients
+  kTorchReads,      // yes, with gradients; torch's own kernel reads these tensors as well
 };
 
 struct Call {
@@ -82,8 +83,9 @@ FastPath describe(nb::handle query, nb::handle key, nb::handle value, nb::handle
     p.bias_dtype = static_cast<Dtype>(m.kind);
   }
   const bool shared = k.sizes[0] != batch || v.sizes[0] != batch || !(grouped || kv_heads == heads);
-  const bool same_axes = q.axes == 4 && !shared && value_width == width;
-  return same_axes && in_rows(q) && in_rows(k) && in_rows(v) ? kDifferentiable : kForward;
+  if (shared) return kForward;
+  const bool whole = q.axes == 4 && value_width == width && in_rows(q) && in_rows(k) && in_rows(v);
+  return whole ? kTorchReads : kDifferentiable;
 }
 
 // The attention of a call, into `out` and, where it is given, `lse`.
@@ -138,10 +140,10 @@ Match match(const CostTable& costs, nb::handle query, nb::handle key, nb::handle
     // Torch's function takes tensors whose rows are whole, and forgets a causal mask if the scale is not positive.
     const bool forgets = is_causal && !scale.is_none() && PyFloat_AsDouble(scale.ptr()) <= 0;
     const bool takes = is_masked ? learns && !mask_learns && torch_takes(call.mask, p.dtype) : !forgets;
-    if (takes && path == kDifferentiable) return kTorchFaster;
-    if (saved >= costs.describing) return kNoMatch;
+    if (takes && path == kTorchReads) return kTorchFaster;
+    if (saved >= costs.describing && !(learns && path == kDifferentiable)) return kNoMatch;
   }
-  if (learns && (path != kDifferentiable || mask_learns)) return kNoMatch;
+  if (learns && (path < kDifferentiable || mask_learns)) return kNoMatch;
   if (is_negated(query) || is_negated(key) || is_negated(value)) return kUnreadable;
   return learns ? kNativeGradients : kNative;
 }

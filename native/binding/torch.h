@@ -38,7 +38,7 @@ View must_read(nanobind::handle object);
 // Whether autograd records operations on a tensor, a plain one.
 bool requires_grad(nanobind::handle tensor);
 
-// Whether each row of a mask, bool or of numbers, leaves some key in. Masks of more than 4,096 entries are not read.
+// Whether each row of a mask, bool or of numbers, leaves some key in. Where 4,096 entries do not show it: false.
 bool opens_every_row(const View& mask);
 
 // Writes 0 to `numbers` where a bool mask of the same sizes is true, and -inf elsewhere.

@@ -1,5 +1,6 @@
 #include "dispatch/dispatch.h"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
@@ -46,7 +47,8 @@ constexpr int64_t kPartKeys = 1024;  // fixed, so that the result does not depen
 
 template <class Number>
 void run_decode(const Passes<Number>& passes, const Attention& p, int threads) {
-  const int64_t heads = p.batch * p.kv_heads, parts = p.keys == 0 ? 1 : (p.keys + kPartKeys - 1) / kPartKeys;
+  // A short rest is left to the last part.
+  const int64_t heads = p.batch * p.kv_heads, parts = p.keys < kPartKeys ? 1 : (p.keys + kPartKeys * 3 / 4) / kPartKeys;
   const size_t partial = in_lines(passes.decode_partial(p)), each = in_lines(passes.decode_scratch(p));
   const size_t all_partials = partial * heads * parts;
   const Scratch<Number> all(all_partials + each * threads);
@@ -61,7 +63,7 @@ void run_decode(const Passes<Number>& passes, const Attention& p, int threads) {
 #pragma omp for schedule(dynamic, chunk)
     for (int64_t item = 0; item < items; item++) {
       const int64_t head = item / parts, first = item % parts * kPartKeys;
-      const int64_t last = first + kPartKeys < p.keys ? first + kPartKeys : p.keys;
+      const int64_t last = item % parts + 1 < parts ? first + kPartKeys : p.keys;
       passes.decode(p, head / p.kv_heads, head % p.kv_heads, first, last, partials + partial * item,
                     scratch + thread_number() * each);
       if (parts == 1) merge(head);  // by the thread that has it in its cache
@@ -73,17 +75,49 @@ void run_decode(const Passes<Number>& passes, const Attention& p, int threads) {
   }
 }
 
+// Queries that would leave a vector of the last tile nearly empty are attended as few queries are, for a fraction of the
+// time; by the same work item, which has their keys in its cache.
+int64_t rest_of_tiles(const Attention& p, int lanes) {
+  const int64_t vector = lanes / 2, rest = p.length % vector;
+  return rest <= kFewQueries / 2 && p.length > vector ? rest : 0;
+}
+
+int64_t bytes_of(Dtype dtype) { return dtype == kFloat64 ? 8 : dtype == kFloat32 ? 4 : 2; }
+
+void skip_rows(Tensor& t, int64_t rows, int64_t bytes) {
+  if (t.data) t.data = static_cast<char*>(t.data) + rows * t.row * bytes;
+}
+
+Attention last_queries(Attention p, int64_t n) {
+  const int64_t first = p.length - n, bytes = bytes_of(p.dtype);
+  skip_rows(p.query, first, bytes);
+  skip_rows(p.out, first, bytes);
+  skip_rows(p.lse, first, bytes_of(p.lse_dtype));
+  skip_rows(p.allow, first, 1);
+  skip_rows(p.bias, first, bytes_of(p.bias_dtype));
+  p.first_query += first;
+  p.length = n;
+  return p;
+}
+
 template <class Number>
-void run_tiles(const Passes<Number>& passes, const Attention& p, int lanes, int threads, const Statistics* statistics) {
+void run_tiles(const Passes<Number>& passes, const Attention& all, int lanes, int threads, const Statistics* statistics) {
+  const size_t tiled = in_lines(passes.tiled_keys(all));
+  const int64_t rest = tiled || statistics ? 0 : rest_of_tiles(all, lanes);
+  const Attention few = last_queries(all, rest);
+  Attention p = all;
+  p.length -= rest;
   // Rows of one work item: many, so that several tiles find a block of keys in cache; fewer where threads would be idle.
   int64_t rows = 128;
   while (rows > lanes && p.batch * p.heads * ((p.length + rows - 1) / rows) < 4 * threads) rows /= 2;
   if (rows < lanes) rows = lanes;
   const int64_t blocks = (p.length + rows - 1) / rows, items = p.batch * p.heads * blocks;
-  const size_t each = in_lines(passes.forward_scratch(p, statistics, rows)), tiled = in_lines(passes.tiled_keys(p));
+  const size_t partial = rest ? in_lines(passes.decode_partial(few)) : 0;
+  const size_t for_few = rest ? partial + in_lines(passes.decode_scratch(few)) : 0;
+  const size_t each = std::max(in_lines(passes.forward_scratch(p, statistics, rows)), for_few);
   const int64_t kv_heads = p.batch * p.kv_heads, group = p.heads / p.kv_heads;
-  const Scratch<Number> all(each * threads + tiled * kv_heads);
-  Number *const scratch = all.get(), *const tiles = scratch + each * threads;
+  const Scratch<Number> space(each * threads + tiled * kv_heads);
+  Number *const scratch = space.get(), *const tiles = scratch + each * threads;
   constexpr int64_t kPart = 8;  // blocks of keys packed by one work item
   const int64_t key_blocks = (p.keys + kTiledKeys - 1) / kTiledKeys, parts = (key_blocks + kPart - 1) / kPart;
 #pragma omp parallel num_threads(threads) if (threads > 1)
@@ -103,6 +137,11 @@ void run_tiles(const Passes<Number>& passes, const Attention& p, int lanes, int 
       const int64_t here = first + rows < p.length ? rows : p.length - first;
       passes.forward(p, statistics, head / p.heads, head % p.heads, first, here, tiles + tiled * (head / group),
                      scratch + thread_number() * each);
+      if (rest == 0 || item % blocks != 0 || (head + 1) % group != 0) continue;
+      Number *const result = scratch + thread_number() * each, *const own = result + partial;
+      const int64_t kv_head = head % p.heads / group;
+      passes.decode(few, head / p.heads, kv_head, 0, few.keys, result, own);
+      passes.decode_merge(few, head / p.heads, kv_head, 1, result, partial, own);
     }
   }
 }
@@ -112,7 +151,7 @@ void run_tiles(const Passes<Number>& passes, const Attention& p, int lanes, int 
 void run_forward(const Target& target, const Attention& p, int threads, const Statistics* statistics) {
   threads = useful_threads(p, target.row.lanes, threads);
   const auto run = [&](const auto& passes) {
-    if (p.length <= few_queries_of(p) && !statistics) run_decode(passes, p, threads);
+    if (p.length <= kFewQueries && !statistics) run_decode(passes, p, threads);
     else run_tiles(passes, p, target.row.lanes, threads, statistics);
   };
   p.dtype == kFloat64 ? run(*target.doubles) : run(target.floats);

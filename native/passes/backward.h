@@ -10,8 +10,7 @@ namespace {
 inline void pack_rows(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
                       int64_t width, Real* to) {
   if (n < lanes_of(n) || width < padded(width)) __builtin_memset(to, 0, sizeof(Real) * padded(width) * lanes_of(n));
-  for (int64_t i = 0; i < n; i++)
-    load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, to + i * padded(width));
+  load_rows(t, dtype, batch, head, first, n, width, to, padded(width));
 }
 
 inline Real dot(const Real* a, const Real* b, int64_t n) {

@@ -127,21 +127,16 @@ inline void add_bias(const Attention& p, const Place& at, Real* x, int64_t strid
     return;
   }
   Real converted[LANES * kMostKeys];
-  for (int64_t i = 0; i < lanes; i++) {
-    const int64_t row = origin + i * b.row;
-    if (b.column == 1 && i % LANES == 0 && i + LANES <= at.rows && at.keys <= kMostKeys) {
-      if (p.bias_dtype == kReal) {
-        transpose_rows(static_cast<const Real*>(b.data) + row, b.row, at.keys, 1.0f, space + i, lanes);
-      } else {
-        for (int64_t k = 0; k < LANES; k++)
-          load_row(element(b.data, p.bias_dtype, row + k * b.row), p.bias_dtype, 1, at.keys, converted + k * at.keys);
-        transpose_rows(converted, at.keys, at.keys, 1.0f, space + i, lanes);
-      }
-      i += LANES - 1;
-    } else {
-      for (int64_t j = 0; j < at.keys; j++)
-        space[j * lanes + i] = i < at.rows ? load_one(b.data, p.bias_dtype, row + j * b.column) : 0;
+  for (int64_t v = 0; v < lanes; v += LANES) {  // lanes past the last row use that row's bias
+    const int64_t last_row = larger(0, smaller(at.rows - v, LANES) - 1), row = origin + smaller(v, at.rows - 1) * b.row;
+    if (b.column == 1 && last_row == LANES - 1 && p.bias_dtype == kReal) {
+      transpose_rows(static_cast<const Real*>(b.data) + row, b.row, at.keys, 1.0f, space + v, lanes);
+      continue;
     }
+    for (int64_t k = 0; k < LANES; k++)
+      load_row(element(b.data, p.bias_dtype, row + smaller(k, last_row) * b.row), p.bias_dtype, b.column, at.keys,
+               converted + k * at.keys);
+    transpose_rows(converted, at.keys, at.keys, 1.0f, space + v, lanes);
   }
   for (int64_t j = 0; j < at.keys; j++)
     for (int64_t v = 0; v < lanes; v += LANES)

@@ -17,7 +17,9 @@ inline void change_row(const Attention& p, const Multiplier& m, int64_t batch, i
     for (int64_t j = 0; j < n; j++) x[j] *= m.on_logits;
   if (p.bias.data) {
     const int64_t at = batch * p.bias.batch + head * p.bias.head + row * p.bias.row + key * p.bias.column;
-    for (int64_t j = 0; j < n; j++) x[j] += load_one(p.bias.data, p.bias_dtype, at + j * p.bias.column) * kLog2E;
+    Real bias[kDecodeKeys];
+    load_row(element(p.bias.data, p.bias_dtype, at), p.bias_dtype, p.bias.column, n, bias);
+    for (int64_t j = 0; j < n; j++) x[j] += bias[j] * kLog2E;
   }
   if (p.alibi) {
     const Real slope = number_at(p.alibi, head) * kLog2E;
@@ -29,7 +31,8 @@ inline void change_row(const Attention& p, const Multiplier& m, int64_t batch, i
   if (p.allow.data) {
     const uint8_t* allow = static_cast<const uint8_t*>(p.allow.data) + batch * p.allow.batch + head * p.allow.head +
                            row * p.allow.row + key * p.allow.column;
-    for (int64_t j = 0; j < n; j++) x[j] = allow[j * p.allow.column] ? x[j] : -kInfinity;
+    if (p.allow.column == 1) for (int64_t j = 0; j < n; j++) x[j] = allow[j] ? x[j] : -kInfinity;  // in vectors
+    else for (int64_t j = 0; j < n; j++) x[j] = allow[j * p.allow.column] ? x[j] : -kInfinity;
   }
   if (inside_band(p, row, 1, key, n)) return;
   for (int64_t j = 0; j < n; j++) {
@@ -48,7 +51,9 @@ inline void drop_row(const Attention& p, int64_t batch, int64_t head, int64_t ro
 
 // Replace n logits by weights, update the row's offset and sum, and return what its output so far is multiplied by.
 inline Real softmax_row(Real slope, int64_t n, Real* x, Real* offset, Real* sum) {
-  for (int64_t j = n; j < round_up(n, LANES); j++) x[j] = -kInfinity;
+  constexpr int N = 4;  // vectors computed together
+  static_assert(kDecodeKeys % (N * LANES) == 0, "x has room for whole groups");
+  for (int64_t j = n; j < round_up(n, N * LANES); j++) x[j] = -kInfinity;
   Vec tops = splat(kNothing);
   for (int64_t j = 0; j < n; j += LANES) tops = maximum(load(x + j), tops);
   Real top = tops[0];
@@ -56,10 +61,12 @@ inline Real softmax_row(Real slope, int64_t n, Real* x, Real* offset, Real* sum)
   const Real now = top * slope > *offset ? top * slope : *offset;
   const Real alpha = exp2(splat(*offset - now))[0];
   Vec total = {};
-  for (int64_t j = 0; j < n; j += LANES) {
-    const Vec weight = exp2(load(x + j) * splat(slope) - splat(now));
-    total += weight;
-    store(x + j, weight);
+  for (int64_t j = 0; j < n; j += N * LANES) {
+    Vec weight[N];
+    UNROLL for (int i = 0; i < N; i++) weight[i] = load(x + j + i * LANES) * splat(slope) - splat(now);
+    exp2_all(weight);
+    UNROLL for (int i = 0; i < N; i++) store(x + j + i * LANES, weight[i]);
+    UNROLL for (int i = 0; i < N; i++) total += weight[i];
   }
   *sum = *sum * alpha + total_of(total);
   *offset = now;

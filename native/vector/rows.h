@@ -1,6 +1,6 @@
 // Rows of any dtype and stride, converted to and from Real.
 #pragma once
-#include "vector/vector.h"
+#include "vector/shuffle.h"
 
 namespace clearhead {
 namespace {
@@ -110,6 +110,42 @@ inline void store_row(const Real* from, int64_t n, Dtype dtype, const void* to) 
   else for (int64_t i = 0; i < n; i++) x[i] = to_float16(from[i]);
 }
 
+// Whether a column's rows are adjacent and a row's columns are not.
+inline bool is_transposed(const Tensor& t) { return t.row == 1 && t.column > 1; }
+
+// to[i * stride + c] = rows[first + i][c] for n rows of a transposed tensor, by squares: number by number, each would cost a
+// cache line.
+inline void load_transposed_rows(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
+                                 int64_t width, Real* to, int64_t stride) {
+  constexpr int64_t kTogether = 4 * LANES;  // rows: their columns are converted in whole vectors
+  Real columns[LANES][kTogether];
+  for (int64_t i = 0; i < n; i += kTogether) {
+    const void* const at = row_of(t, dtype, batch, head, first + i);
+    const int64_t here = smaller(kTogether, n - i), whole = here / LANES * LANES;
+    for (int64_t c = 0; c < width; c += LANES) {
+      const int64_t some = smaller(LANES, width - c);
+      for (int64_t k = 0; k < some; k++) load_row(element(at, dtype, (c + k) * t.column), dtype, 1, here, columns[k]);
+      Real* const corner = to + i * stride + c;
+      for (int64_t row = 0; some == LANES && row < whole; row += LANES) {
+        Vec square[LANES];
+        UNROLL for (int k = 0; k < LANES; k++) square[k] = load(columns[k] + row);
+        transpose(square);
+        UNROLL for (int k = 0; k < LANES; k++) store(corner + (row + k) * stride, square[k]);
+      }
+      for (int64_t row = some == LANES ? whole : 0; row < here; row++)
+        for (int64_t k = 0; k < some; k++) corner[row * stride + k] = columns[k][row];
+    }
+  }
+}
+
+// The same for any tensor.
+inline void load_rows(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
+                      int64_t width, Real* to, int64_t stride) {
+  if (is_transposed(t)) return load_transposed_rows(t, dtype, batch, head, first, n, width, to, stride);
+  for (int64_t i = 0; i < n; i++)
+    load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, to + i * stride);
+}
+
 // Rows of Real with contiguous columns: in place if they are so already, else converted into `space`.
 struct Rows {
   const Real* data;
@@ -122,8 +158,7 @@ inline Rows rows_as_real(const Tensor& t, Dtype dtype, int64_t batch, int64_t he
     return {static_cast<const Real*>(row_of(t, dtype, batch, head, first)), t.row};
   const bool joined = t.column == 1 && t.row == width;  // narrow rows are converted together, in whole vectors
   if (joined) load_row(row_of(t, dtype, batch, head, first), dtype, 1, n * width, space);
-  else for (int64_t i = 0; i < n; i++)
-    load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, space + i * width);
+  else load_rows(t, dtype, batch, head, first, n, width, space, width);
   return {space, width};
 }
 
@@ -140,8 +175,7 @@ inline Rows conflict_free_rows(const Tensor& t, Dtype dtype, int64_t batch, int6
     return {static_cast<const Real*>(row_of(t, dtype, batch, head, first)), t.row};
   if (width < kLine) return rows_as_real(t, dtype, batch, head, first, n, width, space);  // they share lines
   const int64_t stride = conflict_free_stride(width);
-  for (int64_t i = 0; i < n; i++)
-    load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, space + i * stride);
+  load_rows(t, dtype, batch, head, first, n, width, space, stride);
   return {space, stride};
 }
 

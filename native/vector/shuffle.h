@@ -67,5 +67,23 @@ struct QuarterBacks {
   static constexpr int from(int l) { return QuarterFronts::from(l) + 2; }
 };
 
+// One step of Eklundh's transposition: in every square of side 2H, swap the two off-diagonal squares of side H.
+template <int H>
+inline __attribute__((always_inline)) void swap_squares(Vec (&v)[LANES]) {
+  UNROLL for (int i = 0; i < LANES; i++) {
+    if (i & H) continue;
+    const Vec a = v[i], b = v[i + H];
+    v[i] = shuffle<UpperSquares<H>>(a, b);
+    v[i + H] = shuffle<LowerSquares<H>>(a, b);
+  }
+}
+
+inline __attribute__((always_inline)) void transpose(Vec (&v)[LANES]) {
+  if constexpr (LANES > 8) swap_squares<8>(v);
+  if constexpr (LANES > 4) swap_squares<4>(v);
+  swap_squares<2>(v);
+  swap_squares<1>(v);
+}
+
 }  // namespace
 }  // namespace clearhead

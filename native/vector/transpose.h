@@ -1,28 +1,10 @@
-// Rows into lanes and back: squares of LANES x LANES numbers transposed in registers.
+// Rows into lanes and back, by squares of LANES x LANES numbers.
 #pragma once
 #include "vector/rows.h"
 #include "vector/shuffle.h"
 
 namespace clearhead {
 namespace {
-
-// One step of Eklundh's transposition: in every square of side 2H, swap the two off-diagonal squares of side H.
-template <int H>
-inline __attribute__((always_inline)) void swap_squares(Vec (&v)[LANES]) {
-  UNROLL for (int i = 0; i < LANES; i++) {
-    if (i & H) continue;
-    const Vec a = v[i], b = v[i + H];
-    v[i] = shuffle<UpperSquares<H>>(a, b);
-    v[i + H] = shuffle<LowerSquares<H>>(a, b);
-  }
-}
-
-inline __attribute__((always_inline)) void transpose(Vec (&v)[LANES]) {
-  if constexpr (LANES > 8) swap_squares<8>(v);
-  if constexpr (LANES > 4) swap_squares<4>(v);
-  swap_squares<2>(v);
-  swap_squares<1>(v);
-}
 
 // to[c * to_stride + i] = from[i * from_stride + c] * factor, for LANES rows i.
 inline void transpose_rows(const Real* from, int64_t from_stride, int64_t width, Real factor, Real* to,

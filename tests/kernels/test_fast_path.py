@@ -100,10 +100,10 @@ SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple
     "one key head": ((2, 3, 37, 11), (2, 1, 53, 11), (2, 1, 53, 11), None, False, False),
     "one key batch": ((2, 3, 37, 11), (1, 3, 53, 11), (1, 3, 53, 11), (37, 53), False, False),
     "one value batch": ((2, 3, 37, 11), (2, 3, 53, 11), (1, 3, 53, 11), None, False, False),
-    "values of another width": ((2, 3, 37, 11), (2, 3, 53, 11), (2, 3, 53, 5), None, False, False),
-    "three axes": ((3, 37, 11), (3, 53, 11), (3, 53, 11), (3, 37, 53), False, False),
+    "values of another width": ((2, 3, 37, 11), (2, 3, 53, 11), (2, 3, 53, 5), None, False, True),
+    "three axes": ((3, 37, 11), (3, 53, 11), (3, 53, 11), (3, 37, 53), False, True),
     "three axes, one key batch": ((3, 37, 11), (1, 53, 11), (1, 53, 11), (1, 53), False, False),
-    "two axes": ((37, 11), (53, 11), (53, 11), (37, 1), False, False),
+    "two axes": ((37, 11), (53, 11), (53, 11), (37, 1), False, True),
 }
 
 

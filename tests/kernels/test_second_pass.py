@@ -219,9 +219,9 @@ def test_the_forward_pass_computes_statistics_of_its_rows(kind: str, dtype: torc
             p = problem(length, keys, dtype, **extras(length, keys)[kind])
             result, actual = run_with(p, IN_FORWARD)
             plain = kernels.run(p, kernel="native")
-            if length > 4:  # fewer queries take another path in a plain run
-                assert torch.equal(result.out, plain.out)
-                assert torch.equal(result.lse, plain.lse)
+            # A few queries, and those that whole tiles leave over, take another path in a plain run.
+            close = 2**-7 if dtype == torch.bfloat16 else 1e-5
+            torch.testing.assert_close(result.out, plain.out, rtol=close, atol=close)
             torch.testing.assert_close(result.lse, plain.lse)
             W = dense(p)[0]
             exact = expected(W, Cells(edges(0, length, 1), edges(0, keys, 1)))
