@@ -224,7 +224,7 @@ class AttentionMatrix(Questions, Derived):
             head, batch: indices of the head and the batch entry in the matrix.
 
         Returns:
-            `capture.attribution.Why`: `.table` (n, n), `.query_parts`, `.key_parts`, `.strongest()`, `.logit`.
+            `capture.attribution.why.Why`: `.table` (n, n), `.query_parts`, `.key_parts`, `.strongest()`, `.logit`.
 
         Raises:
             OptionError: the matrix does not come from a record, or comes from a step of a generation.
