@@ -11,7 +11,7 @@ from clearhead.kernels.capability import Capability
 from clearhead.kernels.native.call import DTYPES, Call, CallGradients, address, four, lse_dtype, whole_rows
 from clearhead.kernels.native.cpu_targets import current, index_of, targets
 from clearhead.kernels.native.library import library, missing
-from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent, has_own_memory, is_negated, memory_reason
+from clearhead.kernels.problem import Gradients, Problem, Result, memory_reason
 
 if TYPE_CHECKING:
     from clearhead.kernels.second_pass import Statistics, Wanted
@@ -119,10 +119,9 @@ class Native:
             return "x, weight and bias have different dtypes, or the bias is not contiguous"
         if weight.dim() != 2 or x.shape[-1] != weight.shape[1]:
             return "x does not fit the weight"
-        if carries_tangent(x, weight, bias):
-            return "the tensors carry tangents of forward-mode differentiation, which it does not propagate"
-        if is_negated(x, weight, bias) or not has_own_memory(x, weight, bias):
-            return "a tensor's memory does not hold its numbers"
+        unreadable = memory_reason(x, weight, bias)
+        if unreadable is not None:
+            return unreadable
         chosen, why = current(x.dtype)
         return why if chosen is None else None
 
