@@ -12,7 +12,7 @@ matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not install
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 
 from clearhead.errors import OptionError, ShapeError  # noqa: E402
-from clearhead.views import comparison, figures, over_picture, plot  # noqa: E402
+from clearhead.views import comparison, over_picture, plot  # noqa: E402
 from views.fake import Reading, Record, reading  # noqa: E402
 
 
@@ -58,11 +58,11 @@ def test_a_difference_is_paper_where_heads_agree():
 def test_a_comparison_is_drawn_of_all_heads_or_of_one():
     models = [replace(reading(5, layers=1, heads=2, seed=seed), model_name=f"model {seed}") for seed in (1, 2)]
     compared = comparison.compare(*models)
-    (image,) = images(figures.comparison_figure(compared, (0, 1)))
+    (image,) = images(plot.compared(compared, (0, 1)))
     weights = [model.record["layer.0.attention"].weights[0, 1].double().numpy() for model in models]
     np.testing.assert_allclose(image.get_array(), weights[0] - weights[1], atol=1e-6)
     assert image.axes.get_title() == "layer 0, head 1: model 1 minus model 2"
-    assert len(images(figures.comparison_figure(compared, None))) == 1
+    assert len(images(plot.compared(compared, None))) == 1
 
 
 def test_bars_show_the_largest_first():

@@ -22,16 +22,16 @@ def write(path: Path, content: str) -> None:
 
 def draw(path: Path, reading: Any, place: tuple[int, int] | None) -> None:
     """Write a figure of all heads, or of the head at (layer, head)."""
-    from clearhead.views.figures import reading_figure
+    from clearhead.views.media.figure import reading_figure
 
     _save(path, reading_figure(reading, place))
 
 
 def draw_comparison(path: Path, comparison: Any, place: tuple[int, int] | None) -> None:
     """Write a figure of how much all heads of two models differ, or of where the head at (layer, head) differs."""
-    from clearhead.views.figures import comparison_figure
+    from clearhead.views import plot
 
-    _save(path, comparison_figure(comparison, place))
+    _save(path, plot.compared(comparison, place))
 
 
 def _save(path: Path, figure: Any) -> None:

@@ -11,10 +11,9 @@ from clearhead.extras import needs
 from clearhead.printing import count
 from clearhead.views.checks import check_head
 from clearhead.views.links import LINKS, Link, between_words, strongest
-from clearhead.views.maps import Array, hidden, tiles
+from clearhead.views.maps import KEY, MASKED, QUERY, QUIET, SHADES, WEIGHT, Array, hidden, shades, tiles
 from clearhead.views.media.in_terminal import over_media
 from clearhead.views.score_tables import tables
-from clearhead.views.shades import KEY, MASKED, QUERY, QUIET, SHADES, WEIGHT, shades
 from clearhead.views.token_axes import TokenAxis, layer_token_axes, shown, token_axes
 
 with needs("cli", "attention in a terminal"):

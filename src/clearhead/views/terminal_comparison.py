@@ -5,7 +5,7 @@ import numpy as np
 from clearhead.extras import needs
 from clearhead.views.checks import check_head
 from clearhead.views.comparison import Comparison, between
-from clearhead.views.shades import QUERY, QUIET, SHADES, WEIGHT, level
+from clearhead.views.maps import QUERY, QUIET, SHADES, WEIGHT, level
 from clearhead.views.token_axes import layer_token_axes, shown
 
 with needs("cli", "a comparison in a terminal"):

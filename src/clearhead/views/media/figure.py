@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from clearhead.capture import Reading
 
 
+def reading_figure(reading: "Reading", place: tuple[int, int] | None) -> Figure:
+    """Draw all heads of a reading, small, or the head at (layer, head).
+
+    Raises:
+        OptionError: there is no such head, or no attention was captured.
+    """
+    return plot.grid(reading) if place is None else head_figure(reading, *place)
+
+
 def head_figure(reading: "Reading", layer: int, head: int) -> Figure:
     """Draw one head: the words of a vision-language model over their picture, those of a speech model over seconds.
 

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from clearhead.extras import needs
-from clearhead.views.maps import Array
+from clearhead.views.maps import KEY, QUERY, QUIET, WEIGHT, Array, shades
 from clearhead.views.media.looks import MOST_WORDS, Look, at_picture, at_sound, largest, strongest
-from clearhead.views.shades import KEY, QUERY, QUIET, WEIGHT, shades
 from clearhead.views.token_axes import shown
 
 with needs("cli", "attention in a terminal"):

@@ -116,10 +116,10 @@ def parquet(rows: list[tuple[Any, ...]], names: Sequence[str]) -> bytes:
 def _picture(reading: "Reading", kind: str, layer: int | None, head: int | None, second: "Reading | None") -> bytes:
     from clearhead.views import plot
     from clearhead.views.comparison import compare
-    from clearhead.views.figures import comparison_figure, reading_figure
+    from clearhead.views.media.figure import reading_figure
 
     place = None if layer is None or head is None else (layer, head)
-    figure = reading_figure(reading, place) if second is None else comparison_figure(compare(reading, second), place)
+    figure = reading_figure(reading, place) if second is None else plot.compared(compare(reading, second), place)
     with tempfile.TemporaryDirectory() as folder:
         plot.save(figure, path := Path(folder, f"picture.{kind}"))
         return path.read_bytes()
