@@ -33,7 +33,7 @@ class GiftQuestion:
 
     Attributes:
         options: (text, is right, feedback) of choices, true/false, short answers and numbers.
-        kind: choice, truefalse, short, number, match, essay or description.
+        kind: choice, truefalse, short, number, match, order (Moodle XML alone has it), essay or description.
         general: the feedback that follows `####`.
         weights: the percentage of each option.
         origin: its category, and the id and tags that comments before it give.
