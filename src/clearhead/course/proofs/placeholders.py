@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator, Mapping
 
+from clearhead.sandbox.limits import value_key
+
 _PLACE = re.compile(r"\{\{\s*+([A-Za-z_]\w*+)\s*+(?::([^{}]++))?\}\}")
 
 
@@ -17,7 +19,7 @@ def names(text: str) -> Iterator[tuple[str, str, int]]:
 
 def unset(text: str, values: Mapping[str, str]) -> tuple[str, int] | None:
     """Return the first placeholder that `values` lacks: its name, and its line within the text; None if all are set."""
-    return next(((name, line) for name, spec, line in names(text) if _key(name, spec) not in values), None)
+    return next(((name, line) for name, spec, line in names(text) if value_key(name, spec) not in values), None)
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
@@ -28,11 +30,6 @@ def fill(text: str, values: Mapping[str, str]) -> str:
     """
 
     def value(match: re.Match[str]) -> str:
-        return values.get(_key(match[1], (match[2] or "").rstrip()), match[0])
+        return values.get(value_key(match[1], (match[2] or "").rstrip()), match[0])
 
     return _PLACE.sub(value, text)
-
-
-def _key(name: str, spec: str) -> str:
-    """Return the key under which the sandbox reports a value in this format."""
-    return f"{name}:{spec}" if spec else name
