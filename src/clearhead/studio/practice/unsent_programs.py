@@ -29,7 +29,7 @@ MOST_SHOWN = 4_000  # characters of what a program printed
 def keep_draft(context: CurrentContext, form: Annotated[FormData, Depends(form_of)]) -> Response:
     """Store the unsent program of this form until its question is opened again."""
     item = context.drafts.read(str(form.get("ticket", ""))).item
-    context.store.keep(unsent(item), fitting("program", str(form.get("program", ""))).replace("\r\n", "\n"))
+    context.store.keep(unsent(item), fitting("program", str(form.get("program", ""))))
     return Response(status_code=204)
 
 
