@@ -1,6 +1,8 @@
 """The house rules that no linter holds: what may be imported where, what must be pinned, what no file may say."""
 
 import ast
+import contextlib
+import importlib
 import importlib.util
 import os
 import re
@@ -207,6 +209,32 @@ def test_the_drawn_rooms_are_those_of_the_imports_and_have_no_circles():
         "none",
         "circles of imports inside",
     }
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name below `clearhead` is a module, or an attribute of one."""
+    place, path = clearhead, name.removeprefix("clearhead.").split(".")
+    for number, part in enumerate(path, 1):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(".".join(["clearhead", *path[:number]]))
+        if not hasattr(place, part) and part not in getattr(place, "__annotations__", {}):
+            return False
+        place = getattr(place, part, None)
+    return True
+
+
+def test_dotted_names_in_the_documents_are_there():
+    rooms = "|".join(path.parent.name for path in SOURCE.glob("*/__init__.py"))
+    dotted = re.compile(rf"`((?:clearhead\.)?(?:{rooms})(?:\.\w+)+)[`(]")
+    pages = [path for path in tracked_files() if path.suffix == ".md" and not {"packs", "decisions"} & {*path.parts}]
+    wrong = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in pages
+        if not path.name.startswith(("CHANGELOG", "LOG"))
+        for name in sorted({*dotted.findall(path.read_text(encoding="utf-8"))})
+        if not name.endswith((".h", ".js", ".json", ".md", ".py")) and not is_there(name)
+    ]
+    assert wrong == []
 
 
 # What is one idea in more lines; the list only shrinks.

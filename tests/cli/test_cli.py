@@ -331,9 +331,9 @@ def test_where_nothing_confines_the_person_is_asked(monkeypatch):
     monkeypatch.setattr(sandbox, "consent", lambda: consented.append(True))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(check.typer, "confirm", lambda words, **_: asked.append(words) or len(asked) > 1)
-    check.agree()
+    check.ask_consent()
     assert (len(asked), consented) == (1, [])  # no is no
-    check.agree()
+    check.ask_consent()
     assert consented == [True]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clearhead import kernels
 from clearhead.kernels import Problem
-from clearhead.kernels.second_pass import Cells, Statistics, Wanted, on_the_way, refuses, run_with, statistics
+from clearhead.kernels.second_pass import Cells, Statistics, Wanted, in_forward_pass, refuses, run_with, statistics
 
 from .targets import TARGETS, needs_native
 
@@ -243,7 +243,7 @@ def test_statistics_of_the_forward_pass_at_other_scales(scale: float) -> None:
         torch.testing.assert_close(getattr(actual, name).double(), getattr(exact, name), rtol=1e-3, atol=1e-3)
 
 
-def test_on_the_way_accepts_only_statistics_of_the_forward_pass() -> None:
-    assert on_the_way(IN_FORWARD)
-    assert not on_the_way(replace(IN_FORWARD, received=True))
-    assert not on_the_way(replace(IN_FORWARD, distance=True))
+def test_in_forward_pass_accepts_only_statistics_of_the_forward_pass() -> None:
+    assert in_forward_pass(IN_FORWARD)
+    assert not in_forward_pass(replace(IN_FORWARD, received=True))
+    assert not in_forward_pass(replace(IN_FORWARD, distance=True))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from clearhead.errors import DtypeError, OptionError, ShapeError
+from clearhead.errors import DtypeError, OptionError, PlaceError, ShapeError, TooLargeError
 from clearhead.matrix import AttentionMatrix
 
 from .cases import Case
@@ -25,7 +25,7 @@ def test_tensors_that_do_not_fit():
         AttentionMatrix(q, k.double())
 
 
-@pytest.mark.parametrize("shape", [(23,), (23, 2), (5, 31, 2), (3, 6, 31, 2), (1, 2, 6, 31, 2)])
+@pytest.mark.parametrize("shape", [(), (23,), (23, 2), (5, 31, 2), (3, 6, 31, 2), (1, 2, 6, 31, 2)])
 def test_operands_that_do_not_fit(shape: tuple[int, ...]):
     with pytest.raises(ShapeError, match=r"\(2, 6, 23, 31\), axes B,H,L,S.*S=31"):
         Case().matrix() @ torch.ones(shape)
@@ -44,3 +44,17 @@ def test_options_out_of_range():
             Case().matrix().topk(k)
     with pytest.raises(OptionError, match="at least one cell"):
         Case().matrix().pooled(0, 3)
+
+
+@pytest.mark.parametrize(("key", "message"), [((2, 0), r"batch=2 .* size 2"), ((-3,), "batch=-3"), ((0, 1), "head=1")])
+def test_an_index_outside_the_mean_over_heads(key: tuple[int, ...], message: str):
+    with pytest.raises(PlaceError, match=message):
+        Case().matrix().mean_heads()[key]
+
+
+def test_the_limit_of_the_dense_mean_is_that_of_the_dense_matrix():
+    mean = Case().matrix().mean_heads()
+    with pytest.raises(TooLargeError, match="the limit is 99 bytes"):
+        mean.to_dense(limit=99)
+    mean._matrix.to_dense = lambda *, limit: torch.full((1, 2, 1, 1), 1.0 if limit is None else 0.0)
+    assert mean.to_dense(limit=None).item() == 1.0

@@ -82,9 +82,11 @@ def test_some_batch_entries_have_the_logits_of_the_whole(attention):
 
 
 def test_queries_selected_in_any_order_keep_their_logits(attention):
-    if attention.rule is not None:
-        attention = attention.change(rule=None)
     rows = torch.tensor([7, 0, 7, 4])
+    if attention.rule is not None:
+        with pytest.raises(OptionError, match="needs the position of each query"):
+            attention.select_rows(rows, S)
+        attention = attention.change(rule=None)
     part = attention.select_rows(rows, S)
     torch.testing.assert_close(logits(part, PRODUCTS[:, :, rows]), logits(attention)[:, :, rows])
 
@@ -112,6 +114,8 @@ def test_under_applies_the_masks_and_biases_of_both():
     torch.testing.assert_close(both, expected)
     with pytest.raises(OptionError, match="different positions"):
         ATTENTIONS["slopes"].under(other)
+    with pytest.raises(OptionError, match="two attentions with a rule"):
+        ATTENTIONS["rule"].under(ATTENTIONS["rule of heads"])
 
 
 def test_operator_arguments_and_saved_fields_restore_the_value(attention):

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from rich.cells import cell_len
 from rich.console import Console
 
 from clearhead.errors import OptionError, TooLargeError
@@ -74,6 +75,14 @@ def test_the_map_says_which_of_the_two_has_more():
         given.record["layer.0.attention"].weights[:] = given.record["layer.0.attention"].weights.new_tensor(row)
     lines = printed(terminal_comparison.one_head(comparison.compare(first, second), 0, 0)).splitlines()
     assert [line[-6:] for line in lines if line.startswith(" word") or line.startswith("word")] == ["██  ##"] * 3
+
+
+def test_a_line_end_or_a_wide_letter_in_a_token_keeps_the_map_in_columns():
+    tokens = ["\n", "日本", "word"]
+    first, second = (reading(list(tokens), layers=1, heads=1, seed=seed) for seed in (0, 5))
+    lines = printed(terminal_comparison.one_head(comparison.compare(first, second), 0, 0)).splitlines()
+    named = [line for line in lines if any(name in line for name in ("⏎", "日本", "word"))]
+    assert [cell_len(line[: line.index(f" {place} ")]) for place, line in enumerate(named)] == [6] * 3
 
 
 def test_refusals_say_what_to_do(monkeypatch):

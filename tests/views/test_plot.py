@@ -1,5 +1,6 @@
 """Figures for papers: the weights drawn, names that stay words, files that repeat."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -52,6 +53,16 @@ def test_a_difference_is_paper_where_heads_agree():
     image = images(plot.difference(one - one[::-1], ["a", "b"], "title"))[0]
     np.testing.assert_allclose(image.get_array(), one - one[::-1])
     assert image.cmap(image.norm(0.0))[:3] == pytest.approx((1, 1, 1), abs=0.01)
+
+
+def test_a_comparison_is_drawn_of_all_heads_or_of_one():
+    models = [replace(reading(5, layers=1, heads=2, seed=seed), model_name=f"model {seed}") for seed in (1, 2)]
+    compared = comparison.compare(*models)
+    (image,) = images(plot.compared(compared, (0, 1)))
+    weights = [model.record["layer.0.attention"].weights[0, 1].double().numpy() for model in models]
+    np.testing.assert_allclose(image.get_array(), weights[0] - weights[1], atol=1e-6)
+    assert image.axes.get_title() == "layer 0, head 1: model 1 minus model 2"
+    assert len(images(plot.compared(compared, None))) == 1
 
 
 def test_bars_show_the_largest_first():

@@ -1,6 +1,8 @@
 """The terminal pictures: shades that read without colour, 80 columns, refusals that say what there is."""
 
 import io
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -52,6 +54,11 @@ def test_numbers_are_the_weights():
     text = printed(given, layer=0)
     assert f"{float(weights.max()):.3f}" in text
     assert "rows: queries" in text
+
+
+def test_a_long_text_of_a_decoder_says_how_many_tokens_are_left_out():
+    given = replace(reading(5), decoder=SimpleNamespace(tokens=[f"said{place}" for place in range(230)]))
+    assert "… and 30 more" in printed(given)
 
 
 def test_a_long_token_is_cut():

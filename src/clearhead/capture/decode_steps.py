@@ -27,7 +27,7 @@ from clearhead.capture.call import Call, Masks, check_rows, holds_numbers
 from clearhead.capture.generation.cached_keys import Keys
 from clearhead.capture.steps import Step
 from clearhead.matrix import AttentionMatrix
-from clearhead.spec import Attention
+from clearhead.spec import TENSORS, Attention
 
 CHECKED_FIRST, CHECKED_EVERY = 2, 16
 SPARE = 64  # smallest number of further keys for which a layer's own memory has room
@@ -232,8 +232,7 @@ class DecodeSteps:
         if now is not before:
             if now.scale != before.scale or now.softcap != before.softcap or now.band != before.band:
                 return None
-            tensors = ("sinks", "head_scale", "allow", "bias", "alibi", "key_bias")
-            if now.rule is not None or any(getattr(now, part) is not getattr(before, part) for part in tensors):
+            if now.rule is not None or any(getattr(now, name) is not getattr(before, name) for name in TENSORS):
                 return None
         return known.attention if call.mask is None else self._masked(known, call.mask, call.key)
 

@@ -55,7 +55,7 @@ class ModuleWatcher:
         """Pickle as an inactive watcher: copies of the model contain its hooks, which must do nothing there."""
         return _inactive, (type(self),)
 
-    # What a subclass says and does
+    # Methods of a subclass
 
     def record_call(self, call: Call) -> Any:
         """Handle one call of attention."""

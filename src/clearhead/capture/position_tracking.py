@@ -52,9 +52,8 @@ class PositionTracker:
         self._ends: dict[int, int] = {}
         self._plain: dict[int, bool] = {}  # modules without their own rules -> whether they belong to a decoder
         self._alone: set[int] = set()  # attention modules without a hook, because they attend to their own states
-        self._last: tuple[Any, ...] | None = (
-            None  # what told the positions of the last call of such a module, and these
-        )
+        # The positions of the last call of a module in `_plain`, after the values that determine them.
+        self._last: tuple[Any, ...] | None = None
         self._own: Sequence = "input"
         self._images = 0  # images in the batch, if the model is given pixels
         self._lengths: dict[str, int] = {}  # tokens given in this pass

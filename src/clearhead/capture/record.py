@@ -123,9 +123,9 @@ class Record(LayerParts):
             >>> record["a layer"].shape, record.joined()["a layer"].shape
             ((1, 2, 1, 5), (1, 2, 5, 5))
         """
-        whole = Record(missed=list(self.missed), read=dict(self.read))
+        whole_record = Record(missed=list(self.missed), read=dict(self.read))
         if all(len(steps) <= 1 for steps in self._steps.values()):
-            whole._passes = list(self._passes)  # the joined calls are those of one pass
+            whole_record._passes = list(self._passes)  # the joined calls are those of one pass
         for name in self:
             calls = [PlacedCall(*call) for call in zip(self.calls(name), self.positions(name), strict=True)]
             text = calls[-1].positions.text
@@ -134,20 +134,20 @@ class Record(LayerParts):
                 if call.positions.text == text:
                     layers.setdefault(call.positions.nth, []).append(call)
             earlier = len(calls) - sum(map(len, layers.values()))
-            whole._leave_out(name, earlier, len(calls), "they belong to an earlier text")
+            whole_record._leave_out(name, earlier, len(calls), "they belong to an earlier text")
             for nth, layer in layers.items():
                 run = last_run(layer)
-                whole._leave_out(name, len(layer) - len(run), len(calls), "they do not lead up to the last call")
+                whole_record._leave_out(name, len(layer) - len(run), len(calls), "they do not lead up to the last call")
                 try:
-                    whole_run = joined(run)
+                    joined_run = joined(run)
                 except CaptureError as error:
-                    whole_run = run[-1]
-                    whole._leave_out(name, len(run) - 1, len(calls), str(error))
+                    joined_run = run[-1]
+                    whole_record._leave_out(name, len(run) - 1, len(calls), str(error))
                 joined_name = name if len(layers) == 1 else f"{name}[{nth}]"
                 if name in self._projections:
-                    whole._projections[joined_name] = self._projections[name]
-                whole._add_matrix(joined_name, whole_run.matrix, whole_run.positions)
-        return whole
+                    whole_record._projections[joined_name] = self._projections[name]
+                whole_record._add_matrix(joined_name, joined_run.matrix, joined_run.positions)
+        return whole_record
 
     def generated(self, beams: Tensor | None = None) -> list[AttentionMatrix]:
         """Return the last generation as one matrix per layer, (B, H, n, n), with a row for each token that was read.

@@ -83,10 +83,16 @@ def induction_scores(model: nn.Module, *, vocab_size: int, length: int = 50, bat
     Returns:
         (layers, H), between 0 and 1, in layer order.
 
+    Raises:
+        OptionError: vocab_size is below 3, or length below 2.
+
     Source: Olsson et al. 2022, "In-context Learning and Induction Heads".
     """
     if vocab_size < 3 or length < 2:
-        raise OptionError(f"the probe needs vocab_size >= 3 and length >= 2, not {vocab_size} and {length}.")
+        raise OptionError(
+            f"vocab_size is {vocab_size} and length is {length}; the probe needs vocab_size >= 3 and length >= 2. Give "
+            "the model's own vocabulary, model.config.vocab_size, and a longer text."
+        )
     make = torch.Generator().manual_seed(seed)
     draws = [torch.randperm(vocab_size - 1, generator=make) + 1 for _ in range(batch)]
     first = torch.stack([draw.repeat(math.ceil(length / len(draw)))[:length] for draw in draws])

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from clearhead import printing
+from clearhead.cli.exit_status import WRONG
 from clearhead.cli.output import Json
 from clearhead.errors import OptionError
 
@@ -27,7 +28,7 @@ def check(
     if watch and as_json:
         raise OptionError("--watch and --json were given, but --json prints one result. Give one of them.")
     chosen = checking.with_item(packs or [], item)
-    agree()
+    ask_consent()
 
     def run() -> int:
         return checking.check(
@@ -40,12 +41,12 @@ def check(
         checked = checking.check_all(chosen, item=item, jobs=jobs, fresh=fresh, seeds=seeds, receipts=receipts)
         printing.show_json(checking.as_data(checked))
         if any(pack.wrong for pack in checked):
-            raise typer.Exit(1)
+            raise typer.Exit(WRONG)
     elif run():
-        raise typer.Exit(1)
+        raise typer.Exit(WRONG)
 
 
-def agree() -> None:
+def ask_consent() -> None:
     """Ask for consent to run programs unconfined, if this machine has no sandbox and a person is at the terminal."""
     from clearhead import sandbox
 

@@ -20,6 +20,15 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 PACKAGES = ("torch", "transformers", "numpy", "matplotlib", "anywidget", "fastapi", "sqlalchemy")
 FORMAT = "clearhead.doctor/1"
 MARKS = {True: ("yes", "green"), False: ("no", "red"), None: ("", "")}
+# dtype, batch, queries, keys, further arguments of `attention`, whether gradients are needed
+CALLS: dict[str, tuple[str, int, int, int, dict[str, Any], bool]] = {
+    "prompt, float32": ("float32", 1, 512, 512, {"is_causal": True}, False),
+    "prompt, bfloat16": ("bfloat16", 1, 512, 512, {"is_causal": True}, False),
+    "next token, float32": ("float32", 1, 1, 512, {}, False),
+    "next token, bfloat16": ("bfloat16", 1, 1, 512, {}, False),
+    "training, float32": ("float32", 2, 128, 128, {"is_causal": True}, True),
+    "soft cap, float32": ("float32", 1, 512, 512, {"softcap": 30.0}, False),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +106,7 @@ def _cpu() -> str:
 
     from clearhead.kernels.native.library import cpu_name
 
-    return f"{cpu_name()}, {cores} core{'s' if cores != 1 else ''}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{cpu_name()}, {printing.count(cores, 'core')}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _packages() -> list[Finding]:
@@ -130,17 +139,6 @@ def _kernels() -> list[Finding]:
         works, planned = _try(partial(_plan, *call))
         findings.append(Finding("Plans", name, None if works else False, planned))
     return findings
-
-
-# dtype, batch, queries, keys, further arguments of `attention`, whether gradients are needed
-CALLS: dict[str, tuple[str, int, int, int, dict[str, Any], bool]] = {
-    "prompt, float32": ("float32", 1, 512, 512, {"is_causal": True}, False),
-    "prompt, bfloat16": ("bfloat16", 1, 512, 512, {"is_causal": True}, False),
-    "next token, float32": ("float32", 1, 1, 512, {}, False),
-    "next token, bfloat16": ("bfloat16", 1, 1, 512, {}, False),
-    "training, float32": ("float32", 2, 128, 128, {"is_causal": True}, True),
-    "soft cap, float32": ("float32", 1, 512, 512, {"softcap": 30.0}, False),
-}
 
 
 def _plan(dtype: str, batch: int, length: int, keys: int, options: dict[str, Any], learns: bool) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from clearhead import printing
+from clearhead.cli.exit_status import WRONG
 from clearhead.cli.output import listed
 
 
@@ -23,7 +24,7 @@ def export_pack(
     printing.show(f"wrote {printing.count(count, 'item')} to {place}")
     if report.losses:
         printing.report(listed(report.losses))
-        raise typer.Exit(1)
+        raise typer.Exit(WRONG)
 
 
 def import_questions(
@@ -41,4 +42,4 @@ def import_questions(
     printing.show(f"{drafts} in {into / 'drafts'}; write the proofs, then move the files to {into / 'items'}")
     if report.losses:
         printing.report(listed(report.losses))
-        raise typer.Exit(1)
+        raise typer.Exit(WRONG)

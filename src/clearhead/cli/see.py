@@ -62,8 +62,9 @@ def see(
         result, layer, head = rolled(result), layer or "0", head or 0
     result = grouped(result, units)
     number = reading.layer_number(result, layer)
-    if number is not None or head is not None:
-        check_head(result, number or 0, head or 0)
+    place = (number or 0, head or 0) if number is not None or head is not None else None
+    if place is not None:
+        check_head(result, *place)
     if html is not None:
         with reading.progress("drawing") as tell:
             content = page(
@@ -72,7 +73,7 @@ def see(
             )  # fmt: skip
         output.write(html, content)
     if png is not None:
-        output.draw(png, result, number, head)
+        output.draw(png, result, place)
     if as_json:
         printing.show_json(listing(result, layer=number, head=head))
     elif scores:

@@ -52,8 +52,8 @@ def run_with_weights(problem: Problem, wanted: Wanted) -> tuple[Result, Statisti
 
     Example:
         >>> import torch
-        >>> found = run_with_weights(Problem(*torch.zeros(3, 1, 2, 3, 5)), Wanted(maximum=True))
-        >>> found is None or bool((found[2].amax(-1) == found[1].maximum).all())
+        >>> result = run_with_weights(Problem(*torch.zeros(3, 1, 2, 3, 5)), Wanted(maximum=True))
+        >>> result is None or bool((result[2].amax(-1) == result[1].maximum).all())
         True
     """
     kernel = _kernel(problem)

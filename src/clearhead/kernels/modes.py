@@ -50,14 +50,3 @@ def exports_to_onnx() -> bool:
 def traces_torchscript() -> bool:
     """Return whether torch.jit.trace records a graph for TorchScript, in which sizes are tensors."""
     return bool(torch.jit.is_tracing()) and not exports_to_onnx()  # type: ignore[attr-defined]
-
-
-def is_watched() -> bool:
-    """Return whether a mode, a transform, a tracer or autocast must see the call."""
-    return bool(
-        torch._C._len_torch_function_stack()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._is_tracing()
-        or torch.is_autocast_enabled("cpu")
-    )

@@ -255,4 +255,4 @@ def in_pieces(target: str | None, query: Tensor) -> str:
     if pieces == 0 or target is None or not cpu_targets.has_tiles(target):
         return ""
     precision = torch.get_float32_matmul_precision()
-    return f"; float32 is multiplied as {pieces} bfloat16, for torch's matmul precision is {precision!r}"
+    return f"; float32 is multiplied as {pieces} bfloat16, because torch's matmul precision is {precision!r}"

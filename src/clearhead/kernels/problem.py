@@ -163,6 +163,17 @@ def _has_storage(tensor: Tensor) -> bool:
         return False
 
 
+def memory_reason(*tensors: Tensor | None) -> str | None:
+    """Return why a kernel cannot read some tensors at their addresses, in one line; None if it can."""
+    if not has_own_memory(*tensors):
+        return "a tensor has no memory: it is inside torch.vmap, or its class wraps other tensors"
+    if carries_tangent(*tensors):
+        return "the tensors carry tangents of forward-mode differentiation, which it does not propagate"
+    if is_negated(*tensors):
+        return "a tensor's memory holds the negative of its numbers; call .resolve_neg() on it"
+    return None
+
+
 def validate(problem: Problem) -> None:
     """Check that a problem's tensors fit each other. Takes a few microseconds.
 

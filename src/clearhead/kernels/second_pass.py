@@ -152,8 +152,8 @@ def run_with(problem: Problem, wanted: Wanted, *, kernel: str | None = None) -> 
     return _kernel(problem, kernel).forward_with(problem, wanted, output), output
 
 
-def on_the_way(wanted: Wanted) -> bool:
-    """Return whether `run_with` computes everything that is wanted."""
+def in_forward_pass(wanted: Wanted) -> bool:
+    """Return whether `run_with` computes everything that is wanted, so that no second pass is needed."""
     own = Wanted(wanted.entropy, wanted.maximum, wanted.squares, wanted.mass, offset=wanted.offset, topk=wanted.topk)
     return wanted == own
 

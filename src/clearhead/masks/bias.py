@@ -5,7 +5,7 @@ from torch import Tensor
 
 from clearhead.errors import OptionError
 from clearhead.masks.mask import And, Mask, joint_sizes, shifted_sizes
-from clearhead.spec import BlockState
+from clearhead.spec.rule import BlockState, Sizes, indices
 
 
 class Bias(Mask):
@@ -42,11 +42,9 @@ class Bias(Mask):
     def bias_block(self, rows: range, cols: range, *, device: torch.device | str | None = None) -> Tensor:
         """Return the bias of a block: float, broadcastable to (B, H, len(rows), len(cols))."""
         batch, heads, *_ = self.sizes()
-        b = torch.arange(1 if batch is None else batch, device=device).view(-1, 1, 1, 1)
-        h = torch.arange(1 if heads is None else heads, device=device).view(1, -1, 1, 1)
-        q = torch.arange(rows.start, rows.stop, device=device).view(1, 1, -1, 1)
-        k = torch.arange(cols.start, cols.stop, device=device).view(1, 1, 1, -1)
-        return self.values(b, h, q, k)
+        return self.values(
+            *indices(1 if batch is None else batch, 1 if heads is None else heads, rows, cols, device=device)
+        )
 
     def shifted(self, past: int) -> "Bias":
         """Return the bias for queries that come after `past` keys of a KV cache."""
@@ -78,7 +76,7 @@ class ShiftedBias(Bias):
     def values(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return self.inner.values(b, h, q + self.past, k)
 
-    def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
+    def sizes(self) -> Sizes:
         return shifted_sizes(self.inner, self.past)
 
     def __repr__(self) -> str:
@@ -94,7 +92,7 @@ class Sum(Bias):
     def values(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return self.left.values(b, h, q, k) + self.right.values(b, h, q, k)
 
-    def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
+    def sizes(self) -> Sizes:
         return joint_sizes(self, self.left, self.right)
 
     def __repr__(self) -> str:
@@ -121,7 +119,7 @@ class Biased(Mask):
     def state(self, rows: range, cols: range) -> BlockState:
         return self._allow.state(rows, cols)
 
-    def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
+    def sizes(self) -> Sizes:
         return joint_sizes(self, self._allow, self._bias)
 
     def shifted(self, past: int) -> Mask:

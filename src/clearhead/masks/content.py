@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clearhead.masks.bias import Bias
 from clearhead.masks.mask import Mask
 
 
@@ -35,7 +34,7 @@ def needs_gradient(mask: Mask | None) -> bool:
 
 def _parts(value: Any) -> Iterator[Any]:
     """Yield bytes that determine a value; of an unknown class its repr, without the memory addresses in it."""
-    if isinstance(value, Mask | Bias):
+    if isinstance(value, Mask):
         yield type(value).__qualname__.encode()
         value = vars(value)
     if isinstance(value, dict):
@@ -58,7 +57,7 @@ def _parts(value: Any) -> Iterator[Any]:
 def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, Mask | Bias):
+    elif isinstance(value, Mask):
         yield from _tensors(list(vars(value).values()))
     elif isinstance(value, list | tuple):
         for item in value:

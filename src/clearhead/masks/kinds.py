@@ -6,9 +6,8 @@ from torch import Tensor
 from clearhead.errors import DtypeError, OptionError, ShapeError
 from clearhead.masks.bias import Bias
 from clearhead.masks.mask import Mask
-from clearhead.spec import BlockState
-
-Sizes = tuple[int | None, int | None, int | None, int | None]
+from clearhead.spec import BlockState, four_axes
+from clearhead.spec.rule import Sizes
 
 
 def _range(numbers: Tensor) -> tuple[int, int]:
@@ -172,7 +171,7 @@ class Dense(Mask):
                 f"from_dense() takes a bool tensor of 2 to 4 axes, (L, S) to (B, H, L, S), True = may attend; got "
                 f"{tensor.dtype} of shape {tuple(tensor.shape)}. For a float mask use mask > -inf, or pass it as it is."
             )
-        self.tensor = tensor.view((1,) * (4 - tensor.dim()) + tuple(tensor.shape))
+        self.tensor = four_axes(tensor)
 
     def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         tensor = self.tensor.to(q.device)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import OptionError
-from clearhead.spec.rule import BlockState, in_pieces
+from clearhead.spec.rule import BlockState, Sizes, in_pieces, indices
 
 if TYPE_CHECKING:
     from clearhead.masks.bias import Bias
@@ -51,7 +51,7 @@ class Mask:
         """Return whether a block is EMPTY, FULL or MIXED over every batch entry and head."""
         return BlockState.MIXED
 
-    def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
+    def sizes(self) -> Sizes:
         """Return the B, H, L, S that the mask requires; None where any size is accepted."""
         return (None, None, None, None)
 
@@ -65,10 +65,7 @@ class Mask:
         """
         batch, heads, *_ = self.sizes()
         at = torch.device(device) if device is not None else torch.get_default_device()
-        b = torch.arange(1 if batch is None else batch, device=at).view(-1, 1, 1, 1)
-        h = torch.arange(1 if heads is None else heads, device=at).view(1, -1, 1, 1)
-        q = torch.arange(rows.start, rows.stop, device=at).view(1, 1, -1, 1)
-        k = torch.arange(cols.start, cols.stop, device=at).view(1, 1, 1, -1)
+        b, h, q, k = indices(1 if batch is None else batch, 1 if heads is None else heads, rows, cols, device=at)
         return in_pieces(lambda piece: self.rule(b, h, piece, k), q, b.numel() * h.numel() * k.numel())
 
     def dense(self, length: int, keys: int | None = None, *, device: torch.device | str | None = None) -> Tensor:
@@ -159,7 +156,7 @@ class And(Mask):
             return BlockState.EMPTY
         return BlockState.FULL if states == {BlockState.FULL} else BlockState.MIXED
 
-    def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
+    def sizes(self) -> Sizes:
         return joint_sizes(self, self.left, self.right)
 
     def __repr__(self) -> str:
@@ -181,7 +178,7 @@ class Or(Mask):
             return BlockState.FULL
         return BlockState.EMPTY if states == {BlockState.EMPTY} else BlockState.MIXED
 
-    def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
+    def sizes(self) -> Sizes:
         return joint_sizes(self, self.left, self.right)
 
     def __repr__(self) -> str:
@@ -206,7 +203,7 @@ class Not(Mask):
     def state(self, rows: range, cols: range) -> BlockState:
         return self._OPPOSITE[self.inner.state(rows, cols)]
 
-    def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
+    def sizes(self) -> Sizes:
         return self.inner.sizes()
 
     def __repr__(self) -> str:
@@ -225,14 +222,14 @@ class Shifted(Mask):
     def state(self, rows: range, cols: range) -> BlockState:
         return self.inner.state(range(rows.start + self.past, rows.stop + self.past), cols)
 
-    def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
+    def sizes(self) -> Sizes:
         return shifted_sizes(self.inner, self.past)
 
     def __repr__(self) -> str:
         return f"({self.inner!r}).shifted({self.past})"
 
 
-def joint_sizes(whole: Mask, *parts: Mask) -> tuple[int | None, int | None, int | None, int | None]:
+def joint_sizes(whole: Mask, *parts: Mask) -> Sizes:
     """Return the sizes that several masks require together, axis by axis."""
     answer: list[int | None] = []
     for letter, sizes in zip("BHLS", zip(*(part.sizes() for part in parts), strict=True), strict=True):
@@ -245,7 +242,7 @@ def joint_sizes(whole: Mask, *parts: Mask) -> tuple[int | None, int | None, int 
     return (answer[0], answer[1], answer[2], answer[3])
 
 
-def shifted_sizes(inner: Mask, past: int) -> tuple[int | None, int | None, int | None, int | None]:
+def shifted_sizes(inner: Mask, past: int) -> Sizes:
     """Return the sizes of a mask without its first `past` queries."""
     batch, heads, length, keys = inner.sizes()
     return (batch, heads, None if length is None else length - past, keys)

@@ -137,7 +137,7 @@ def refuse_masked(logits: Logits, query: int, key: int, head: int, batch: int) -
     remedy = (
         f"Choose one of the {len(free)} keys it may attend, between {free[0]} and {free[-1]}"
         if free
-        else ("It may attend no key: choose another query")
+        else "It may attend no key: choose another query"
     )
     raise PlaceError(
         f"query {query} may not attend key {key} (head {head}, batch {batch}): the mask makes this logit -inf, which "

@@ -22,8 +22,9 @@ from clearhead.matrix.logits import Logits
 from clearhead.matrix.questions import sweep
 from clearhead.matrix.questions.together import Questions
 from clearhead.matrix.transposed import TransposedMatrix
-from clearhead.spec import EVERYWHERE, Attention, Band
+from clearhead.spec import EVERYWHERE, Attention, Band, four_axes
 from clearhead.spec.band import intersect
+from clearhead.spec.validation import broadcasts
 
 
 class AttentionMatrix(Questions, Derived):
@@ -223,7 +224,7 @@ class AttentionMatrix(Questions, Derived):
             head, batch: indices of the head and the batch entry in the matrix.
 
         Returns:
-            `capture.attribution.Why`: `.table` (n, n), `.query_parts`, `.key_parts`, `.strongest()`, `.logit`.
+            `capture.attribution.why.Why`: `.table` (n, n), `.query_parts`, `.key_parts`, `.strongest()`, `.logit`.
 
         Raises:
             OptionError: the matrix does not come from a record, or comes from a step of a generation.
@@ -270,14 +271,13 @@ class AttentionMatrix(Questions, Derived):
         vector = columns.dim() == 1
         operand = columns[:, None] if vector else columns
         size, letter = self.shape[axis], "BHLS"[axis]
-        lead = operand.shape[:-2]
-        if operand.dim() > 4 or operand.shape[-2] != size or not _broadcasts(lead, self.shape[:2]):
+        if operand.shape[-2:-1] != (size,) or not broadcasts(operand.shape[:-2], self.shape[:2]):
             raise ShapeError(
                 f"the matrix has shape {self.shape}, axes B,H,L,S, and cannot be multiplied by a tensor of shape "
                 f"{tuple(columns.shape)}. Give ({letter},), ({letter},W), (H,{letter},W) or (B,H,{letter},W) "
                 f"with {letter}={size}."
             )
-        operand = operand[(None,) * (4 - operand.dim())].to(wide.query.dtype)
+        operand = four_axes(operand).to(wide.query.dtype)
         return operand.expand(self.shape[0], -1, -1, -1), vector
 
 
@@ -296,8 +296,3 @@ def _split_mask(
         raise OptionError(f"allow={allow!r} has a bias. Give its .allow part, and the bias as alibi or bias.")
     own, rest = split_reach(allow)
     return rest, intersect(reach, own), None
-
-
-def _broadcasts(lead: tuple[int, ...], onto: tuple[int, int]) -> bool:
-    """Return whether leading axes broadcast to (B, H)."""
-    return all(size in (1, full) for size, full in zip(reversed(lead), reversed(onto), strict=False))

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from clearhead.arguments import checked
 from clearhead.errors import OptionError
+from clearhead.matrix import indexing
+from clearhead.matrix import logits as matrix_logits
 from clearhead.matrix.logits import Block, Logits
 
 if TYPE_CHECKING:
@@ -52,16 +54,33 @@ class HeadMean:
         return (self._matrix @ columns).mean(1, keepdim=True)
 
     def __getitem__(self, key: Any) -> Tensor:
-        """Return entries, equal to `mean.to_dense()[key]`; `key` is one to four ints or slices."""
+        """Return entries, equal to `mean.to_dense()[key]`; `key` is one to four ints or slices.
+
+        Raises:
+            OptionError: `key` is something else.
+            PlaceError: an int is outside its axis.
+            TooLargeError: the part of all heads takes more than 256 MiB.
+        """
         batch, head, rows, cols = _four_parts(key)
-        part = self._matrix[batch if isinstance(batch, slice) else slice(batch, batch + 1 or None), :, rows, cols]
+        batch, head = (
+            part if isinstance(part, slice) else indexing.position(name, part, size)
+            for name, part, size in (("batch", batch, self.shape[0]), ("head", head, 1))
+        )
+        part = self._matrix[batch if isinstance(batch, slice) else slice(batch, batch + 1), :, rows, cols]
         part = part.mean(1, keepdim=True)[:, head]
         return part if isinstance(batch, slice) else part[0]
 
-    def to_dense(self, *, limit: int | None = None) -> Tensor:
-        """Return the dense mean, (B, 1, L, S). Limited as `AttentionMatrix.to_dense`, because it computes all heads."""
-        options = {} if limit is None else {"limit": limit}
-        return self._matrix.to_dense(**options).mean(1, keepdim=True)
+    def to_dense(self, *, limit: int | None = indexing.LIMIT) -> Tensor:
+        """Return the dense mean, (B, 1, L, S).
+
+        Args:
+            limit: the most bytes that the weights of all heads, which it computes first, may take; default 256 MiB,
+                None for no limit.
+
+        Raises:
+            TooLargeError: they would take more.
+        """
+        return self._matrix.to_dense(limit=limit).mean(1, keepdim=True)
 
     def received(self) -> Tensor:
         """Return the column sums, (B, 1, S)."""
@@ -145,9 +164,7 @@ class TransposedMean:
 
 def _rows_per_block(logits: Logits) -> int:
     """Return how many rows of all heads fit in one block."""
-    from clearhead.matrix import logits as walk
-
-    return max(walk.BLOCK // max(logits.shape[1] * logits.shape[3], 1), 1)
+    return max(matrix_logits.BLOCK // max(logits.shape[1] * logits.shape[3], 1), 1)
 
 
 def _four_parts(key: Any) -> tuple[Any, Any, Any, Any]:

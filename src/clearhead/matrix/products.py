@@ -111,10 +111,8 @@ def _transposed_blockwise(logits: Logits, lse: Tensor, columns: Tensor) -> Tenso
 
 def _run(logits: Logits, columns: Tensor) -> tuple[Tensor, Tensor]:
     """Compute one attention with `columns` as its values, for any width, number of heads and mask."""
-    if (
-        logits.attention.scale <= 0
-    ):  # torch's flash operator multiplies a masked -inf by it, which gives NaN (torch 2.13)
-        own = logits.attention
+    own = logits.attention
+    if own.scale <= 0:  # torch's flash operator multiplies a masked -inf by it, which gives NaN (torch 2.13)
         logits = Logits(own.scale_query(logits.query), logits.key, own.unscaled())
     batch, heads, rows, keys = logits.shape
     width, dim = columns.shape[-1], logits.query.shape[-1]

@@ -42,6 +42,11 @@ class Program:
     want: tuple[tuple[str, str], ...] = ()
 
 
+def value_key(name: str, spec: str) -> str:
+    """Return the key under which `Outcome.values` holds a variable in this format."""
+    return f"{name}:{spec}" if spec else name
+
+
 @dataclass(frozen=True, slots=True)
 class Raised:
     """An uncaught exception. `line` is in the chunk's own file; `kinds` are its classes, nearest first."""
@@ -87,7 +92,7 @@ class Outcome:
         stopped: None, or why it was stopped: "time", "memory", "output", "disk", "start", or "report" if the program
             damaged its report.
         raised: the uncaught exception, if any. A malicious program can forge it, and `values` too.
-        values: the variables named in `want`, as text.
+        values: the variables named in `want`, as text; see `value_key`.
         tests: the results of the tests (`judge` only).
         seconds: wall time from launch to end.
     """

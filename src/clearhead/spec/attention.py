@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -172,7 +172,15 @@ class Attention:
         """Return the attention of some queries, in any order, over S keys.
 
         The positions are no longer consecutive, so the band and the ALiBi slopes become tensors.
+
+        Raises:
+            OptionError: it has a rule, which needs the position of each query.
         """
+        if self.rule is not None:
+            raise OptionError(
+                "queries of an attention with a rule cannot be selected in any order: a rule needs the position of "
+                "each query. Use part() for consecutive queries, or lower the rule to a mask first."
+            )
         part = self.pairs(rows, slice(None))
         query = rows[:, None] + self.first_query
         key = torch.arange(keys, device=rows.device) + self.first_key
@@ -226,9 +234,7 @@ class Attention:
                 f"an attention with {owned} cannot be transposed. Remove {owned} first, with dataclasses.replace."
             )
         low, high = self.band
-        bias = self.bias
-        if self.key_bias is not None:
-            bias = self.key_bias if bias is None else bias + self.key_bias
+        bias = self.join_biases().bias
         return self.change(
             band_low=None if high is None else -high,
             band_high=None if low is None else -low,
@@ -258,8 +264,10 @@ class Attention:
         """Return a copy with the masks and biases of another attention of the same queries and keys added to its own.
 
         Raises:
-            OptionError: both have ALiBi slopes, and they count distances from different positions.
+            OptionError: both have ALiBi slopes, and they count distances from different positions; or both have a rule.
         """
+        if self.rule is not None and other.rule is not None:
+            raise OptionError("two attentions with a rule cannot be joined. Combine the two masks with & first.")
         mine, theirs = self.tensors(), other.tensors()
         joint: dict[str, Any] = {}
         for name in ("allow", "bias", "key_bias", "alibi"):
@@ -314,7 +322,7 @@ class Attention:
         own["seed"] = 0 if own["seed"] is None else own["seed"]
         return cls(**own)
 
-    def _map_pairs(self, cut: Any) -> Attention:
+    def _map_pairs(self, cut: Callable[[Tensor], Tensor]) -> Attention:
         changed = {
             name: cut(four_axes(value))
             for name, value in self.tensors().items()

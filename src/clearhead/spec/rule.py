@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 PIECE = 1 << 18  # how many entries of a rule are evaluated at a time
-Sizes = tuple[int | None, int | None, int | None, int | None]
+Sizes = tuple[int | None, int | None, int | None, int | None]  # B, H, L, S; None = any
 
 
 class BlockState(Enum):
@@ -97,12 +97,23 @@ def block(
     if rule.state(rows, cols) is BlockState.FULL:
         return None
     of_batch, of_heads, *_ = rule.sizes()
-    b = torch.arange(1 if of_batch is None else sizes[0], device=device).view(-1, 1, 1, 1)
-    h = torch.arange(1 if of_heads is None else sizes[1], device=device).view(1, -1, 1, 1)
-    q = torch.arange(rows.start, rows.stop, device=device).view(1, 1, -1, 1)
-    k = torch.arange(cols.start, cols.stop, device=device).view(1, 1, 1, -1)
+    b, h, q, k = indices(
+        1 if of_batch is None else sizes[0], 1 if of_heads is None else sizes[1], rows, cols, device=device
+    )
     table = in_pieces(lambda part: rule.rule(b, h, part, k), q, b.numel() * h.numel() * len(cols))
     return table.expand(*table.shape[:2], len(rows), len(cols))
+
+
+def indices(
+    batch: int, heads: int, rows: range, cols: range, *, device: torch.device | str | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the indices (b, h, q, k) of a block, int64, which broadcast to (batch, heads, rows, cols)."""
+    return (
+        torch.arange(batch, device=device).view(-1, 1, 1, 1),
+        torch.arange(heads, device=device).view(1, -1, 1, 1),
+        torch.arange(rows.start, rows.stop, device=device).view(1, 1, -1, 1),
+        torch.arange(cols.start, cols.stop, device=device).view(1, 1, 1, -1),
+    )
 
 
 def tables(rule: Rule, sizes: tuple[int, int]) -> int:

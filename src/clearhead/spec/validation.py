@@ -33,8 +33,12 @@ def validate(attention: Attention, full: Sequence[int], device: torch.device) ->
 
 
 def broadcasts(shape: Sequence[int], full: Sequence[int]) -> bool:
-    """Return whether each axis of a mask, counted from the last, has its full size or 1."""
-    return len(shape) <= 4 and all(
+    """Return whether a shape broadcasts to another: each axis, counted from the last, has its full size or 1.
+
+    >>> broadcasts((1, 5), (2, 3, 5)), broadcasts((3, 1), (2, 3, 5)), broadcasts((2, 5), (2, 3, 5))
+    (True, True, False)
+    """
+    return len(shape) <= len(full) and all(
         size in (1, whole) for size, whole in zip(reversed(shape), reversed(full), strict=False)
     )
 

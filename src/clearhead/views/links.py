@@ -21,7 +21,7 @@ BLOCK = 1_000_000  # weights in memory at a time
 
 @dataclass(frozen=True, slots=True)
 class StrongestLinks:
-    """Return the strongest links of every `stride`-th query, largest first: weights and keys, both (H, rows, 8)."""
+    """The strongest links of every `stride`-th query, largest first: weights and keys, both (H, rows, 8)."""
 
     weights: NDArray[np.float64]
     keys: NDArray[np.int64]
@@ -125,7 +125,7 @@ def _is_heard(reading: "Reading", axis: TokenAxis) -> bool:
 
 
 def _between_words(kept: list[StrongestLinks], axes: list[tuple[TokenAxis, TokenAxis]], *, least: int) -> list[Link]:
-    """Yield each head's strongest link between two words, at least `least` tokens apart if they are in one text."""
+    """Return each head's strongest link between two words, at least `least` tokens apart if they are in one text."""
     links = []
     for layer, (layer_links, (queried, keyed)) in enumerate(zip(kept, axes, strict=True)):
         weights, keys = layer_links.weights, layer_links.keys

@@ -1,5 +1,6 @@
-"""Maps of heads: the weights if they fit, else means over tiles; and which of their cells are masked."""
+"""Maps of heads: the weights if they fit, else means over tiles; which cells are masked; a terminal's shades."""
 
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,10 @@ from clearhead.matrix import AttentionMatrix
 
 Array = NDArray[np.float64]
 THUMB = 24  # cells a side of a small map
+# In a terminal: shades that are readable without colour, the sign of a masked cell, and Rich's names of the colours.
+SHADES = " ░▒▓█"
+MASKED = "╱"
+WEIGHT, QUERY, KEY, QUIET = "blue", "bright_red", "green", "dim"
 
 
 def numbers(tensor: torch.Tensor) -> Array:
@@ -35,3 +40,19 @@ def hidden(matrix: Any, weights: Array, region: tuple[slice, slice] | None = Non
         share = matrix.allowed(*weights.shape[1:], region=region)[0]
         return np.broadcast_to(numbers(share) == 0, weights.shape)
     return np.broadcast_to((weights == 0).all(0), weights.shape)
+
+
+def shades(weights: Array, top: float) -> str:
+    """Return a character per weight: the square root of its share of `top`, in five shades. Above 0.2 % it is visible.
+
+    >>> shades(np.array([0.0, 0.05, 0.2, 0.5, 1.0]), 1.0)
+    ' ░▒▓█'
+    """
+    if top <= 0:
+        return " " * len(weights)
+    return "".join(SHADES[level(weight, top)] for weight in np.clip(weights, 0, top))
+
+
+def level(weight: float, top: float) -> int:
+    """Return the index of the shade, 0 to 4: the square root of the weight's share of `top`."""
+    return min(4, round(4 * sqrt(weight / top))) if top > 0 else 0

@@ -16,6 +16,7 @@ from clearhead.errors import OptionError
 from clearhead.extras import needs
 from clearhead.files import unwritable
 from clearhead.views.checks import check_head
+from clearhead.views.comparison import between
 from clearhead.views.maps import THUMB, Array, hidden, tiles
 from clearhead.views.token_axes import TokenAxis, layer_token_axes
 
@@ -171,6 +172,20 @@ def divergence(comparison: "Comparison", *, width: float = 4.5) -> Figure:
     axis.set_xlabel(f"{comparison.second.model_name}: heads by layer", fontsize=FONT, color=INK)
     scale_bar(figure, image, axis, "KL divergence, nats per query")
     return figure
+
+
+def compared(comparison: "Comparison", place: tuple[int, int] | None, *, width: float = 4.5) -> Figure:
+    """Draw how far all heads of two models are from each other, or where the heads at one (layer, head) differ.
+
+    Raises:
+        OptionError: one of the models has no such head, or the two maps cannot be compared.
+    """
+    if place is None:
+        return divergence(comparison, width=width)
+    queries, keys = layer_token_axes(comparison.first, place[0])
+    models = f"{comparison.first.model_name} minus {comparison.second.model_name}"
+    title = f"layer {place[0]}, head {place[1]}: {models}"
+    return difference(between(comparison, *place, MOST), queries.tokens, title, keys=keys.tokens, width=width)
 
 
 def bars(values: Sequence[Sequence[float]], name: str, *, most: int = 24, width: float = 4.5) -> Figure:

@@ -1,6 +1,7 @@
 """Draw attention in a terminal: shades that are readable without colour, in 80 columns, and in a pipe."""
 
-from math import ceil, sqrt
+from collections.abc import Sequence
+from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ from clearhead.extras import needs
 from clearhead.printing import count
 from clearhead.views.checks import check_head
 from clearhead.views.links import LINKS, Link, between_words, strongest
-from clearhead.views.maps import Array, hidden, tiles
+from clearhead.views.maps import KEY, MASKED, QUERY, QUIET, SHADES, WEIGHT, Array, hidden, shades, tiles
 from clearhead.views.media.in_terminal import over_media
 from clearhead.views.score_tables import tables
 from clearhead.views.token_axes import TokenAxis, layer_token_axes, shown, token_axes
@@ -23,11 +24,9 @@ with needs("cli", "attention in a terminal"):
 if TYPE_CHECKING:
     from clearhead.capture import Reading
 
-SHADES = " ░▒▓█"
-MASKED = "╱"
-WEIGHT, QUERY, KEY, QUIET = "blue", "bright_red", "green", "dim"
 LEAST_CELL = 4  # smallest width of a map, in columns; with less room the heads wrap
 MOST_CELL = 12
+LISTED = 200  # tokens
 
 
 def show(reading: "Reading", console: Console, *, layer: int | None = None, head: int | None = None) -> None:
@@ -47,15 +46,10 @@ def show(reading: "Reading", console: Console, *, layer: int | None = None, head
 
 def overview(reading: "Reading", width: int = 80) -> RenderableType:
     """Show the tokens, all heads as small maps (layers down, heads across), and the strongest links between words."""
-    names = _without_patches(reading)
-    tokens = Text("  ").join(Text(shown(token, 20), style="bold") for token in names[:200])
-    if len(names) > 200:
-        tokens.append(f"  … and {len(names) - 200} more", style=QUIET)
     links = between_words(reading, LINKS)
-    parts: list[RenderableType] = [_title(reading), tokens]
+    parts: list[RenderableType] = [_title(reading), _listed(_without_patches(reading))]
     if reading.decoder is not None:
-        decoder = Text("  ").join(Text(shown(token, 20), style="bold") for token in reading.decoder.tokens[:200])
-        parts += [Text.assemble(("decoder:  ", QUIET), decoder)]
+        parts += [Text.assemble(("decoder:  ", QUIET), _listed(reading.decoder.tokens))]
     parts += [Text(), *_grid(reading, width), Text()]
     if links:
         which = "from a word to a patch" if reading.pictures else "between two words"
@@ -123,6 +117,14 @@ def score_table(reading: "Reading", count: int = 6) -> RenderableType:
             line = Text(f"  layer {layer:>2}, head {head:>2}  {value:8.3f}  ")
             parts.append(line.append("█" * round(24 * value / most), style=WEIGHT))
     return Group(*parts)
+
+
+def _listed(tokens: Sequence[str]) -> Text:
+    """Return the first tokens in a row, and how many more there are."""
+    line = Text("  ").join(Text(shown(token, 20), style="bold") for token in tokens[:LISTED])
+    if len(tokens) > LISTED:
+        line.append(f"  … and {len(tokens) - LISTED} more", style=QUIET)
+    return line
 
 
 def _without_patches(reading: "Reading") -> list[str]:
@@ -225,22 +227,6 @@ def _ruler(starts: list[int]) -> str:
         if cell % 5 == 0:
             line = f"{line:<{2 * cell}}{start}"
     return line
-
-
-def shades(weights: Array, top: float) -> str:
-    """Return a character per weight: the square root of its share of `top`, in five shades. Above 0.2 % it is visible.
-
-    >>> shades(np.array([0.0, 0.05, 0.2, 0.5, 1.0]), 1.0)
-    ' ░▒▓█'
-    """
-    if top <= 0:
-        return " " * len(weights)
-    return "".join(SHADES[level(weight, top)] for weight in np.clip(weights, 0, top))
-
-
-def level(weight: float, top: float) -> int:
-    """Return the index of the shade, 0 to 4: the square root of the weight's share of `top`."""
-    return min(4, round(4 * sqrt(weight / top))) if top > 0 else 0
 
 
 def _scale(top: float) -> Text:

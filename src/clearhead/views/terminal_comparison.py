@@ -3,16 +3,17 @@
 import numpy as np
 
 from clearhead.extras import needs
-from clearhead.views import terminal
 from clearhead.views.checks import check_head
 from clearhead.views.comparison import Comparison, between
-from clearhead.views.token_axes import layer_token_axes
+from clearhead.views.maps import QUERY, QUIET, SHADES, WEIGHT, level
+from clearhead.views.token_axes import layer_token_axes, shown
 
 with needs("cli", "a comparison in a terminal"):
+    from rich.cells import cell_len
     from rich.console import Group, RenderableType
     from rich.text import Text
 
-MORE, LESS = " ░▒▓█", " .:*#"  # the first model's weight is larger, or the second's
+MORE, LESS = SHADES, " .:*#"  # the first model's weight is larger, or the second's
 
 
 def overview(comparison: Comparison, count: int = 8) -> RenderableType:
@@ -20,8 +21,8 @@ def overview(comparison: Comparison, count: int = 8) -> RenderableType:
     first, second = comparison.first.model_name, comparison.second.model_name
     parts: list[RenderableType] = [
         Text.assemble((first, "bold"), " and ", (second, "bold"), f"   {len(comparison.first.tokens)} tokens"),
-        Text("likeness: cosine of two heads' weights, mean over queries; 1 is the same", style=terminal.QUIET),
-        Text("KL: how far the second's weights are from the first's, nats per query; 0: same", style=terminal.QUIET),
+        Text("likeness: cosine of two heads' weights, mean over queries; 1 is the same", style=QUIET),
+        Text("KL: how far the second's weights are from the first's, nats per query; 0: same", style=QUIET),
     ]
     same = comparison.same_place()
     if same:
@@ -31,7 +32,7 @@ def overview(comparison: Comparison, count: int = 8) -> RenderableType:
             _line(likeness, f"layer {layer}, head {head}   KL {nats:.3f}")
             for likeness, nats, layer, head in same[:count]
         ]
-    parts += [Text(), Text("Likest pairs", style="bold")]
+    parts += [Text(), Text("Most alike at any place", style="bold")]
     for likeness, (layer, head), (other_layer, other_head) in comparison.best()[:count]:
         parts.append(_line(likeness, f"layer {layer}, head {head}  and  layer {other_layer}, head {other_head}"))
     parts += [
@@ -47,24 +48,24 @@ def _places(comparison: Comparison) -> list[Text]:
     nats = {(layer, head): value for _, value, layer, head in comparison.same_place()}
     top = max((value for value in nats.values() if np.isfinite(value)), default=0.0)
     across = max(head for _, head in nats) + 1
-    lines = [Text("    " + "".join(f"{head:<3}" for head in range(across)).rstrip(), style=terminal.QUIET)]
+    lines = [Text("    " + "".join(f"{head:<3}" for head in range(across)).rstrip(), style=QUIET)]
     for layer in sorted({layer for layer, _ in nats}):
-        line = Text(f"{layer:>3} ", style=terminal.QUIET)
+        line = Text(f"{layer:>3} ", style=QUIET)
         for head in range(across):
             value = nats.get((layer, head))
-            shade = " " if value is None else MORE[terminal.level(min(value, top), top)]
-            line.append("∞∞ " if value == np.inf else shade * 2 + " ", style=terminal.WEIGHT)
+            shade = " " if value is None else MORE[level(min(value, top), top)]
+            line.append("∞∞ " if value == np.inf else shade * 2 + " ", style=WEIGHT)
         line.rstrip()
         lines.append(line)
     scale = "  ".join(f"{(step / 4) ** 2 * top:.3g} [{MORE[step] * 2}]" for step in range(5))
-    return [*lines, Text(f"nats  {scale}", style=terminal.QUIET)]
+    return [*lines, Text(f"nats  {scale}", style=QUIET)]
 
 
 def one_head(comparison: Comparison, layer: int, head: int, width: int = 80) -> RenderableType:
     """Show the difference of a head of the first model and the head at the same place of the second."""
     check_head(comparison.first, layer, head)
     queries, _ = layer_token_axes(comparison.first, layer)
-    names = 4 + max(len(token[:14]) for token in queries.tokens)
+    names = 4 + max(cell_len(shown(token)) for token in queries.tokens)
     difference = between(comparison, layer, head, max(8, (width - names - 2) // 2))
     top = float(np.abs(difference).max(initial=0.0))
     lines: list[RenderableType] = [
@@ -74,7 +75,7 @@ def one_head(comparison: Comparison, layer: int, head: int, width: int = 80) -> 
         ),
         Text(
             f"rows: queries  columns: keys   KL {_nats(comparison, layer, head):.3f} nats per query",
-            style=terminal.QUIET,
+            style=QUIET,
         ),
         Text(),
     ]
@@ -82,16 +83,14 @@ def one_head(comparison: Comparison, layer: int, head: int, width: int = 80) -> 
     dense = len(difference) == size
     for row, values in enumerate(difference):
         start = row * size // len(difference)
-        name = queries.tokens[start][:14].replace(" ", "␣") if dense else ""
-        line = Text(f"{name} {queries.positions[start]:>3}".rjust(names) + " ", style=terminal.QUERY)
+        name = f"{shown(queries.tokens[start]) if dense else ''} {queries.positions[start]:>3}"
+        line = Text(" " * (names - cell_len(name)) + f"{name} ", style=QUERY)
         for value in values:
-            shade = terminal.level(abs(float(value)), top)
-            line.append(
-                (MORE if value > 0 else LESS)[shade] * 2, style=terminal.WEIGHT if value > 0 else terminal.QUERY
-            )
+            shade = level(abs(float(value)), top)
+            line.append((MORE if value > 0 else LESS)[shade] * 2, style=WEIGHT if value > 0 else QUERY)
         lines.append(line)
     scale = "  ".join(f"{(step / 4) ** 2 * top:.3g} {MORE[step] * 2} {LESS[step] * 2}" for step in range(1, 5))
-    return Group(*lines, Text(), Text(f"first more, second more:  {scale}", style=terminal.QUIET))
+    return Group(*lines, Text(), Text(f"first more, second more:  {scale}", style=QUIET))
 
 
 def _nats(comparison: Comparison, layer: int, head: int) -> float:
@@ -101,8 +100,4 @@ def _nats(comparison: Comparison, layer: int, head: int) -> float:
 
 
 def _line(likeness: float, text: str) -> Text:
-    return (
-        Text(f"  {likeness:.3f}  ")
-        .append(f"{'█' * round(12 * likeness):<12}", style=terminal.WEIGHT)
-        .append(f"  {text}")
-    )
+    return Text(f"  {likeness:.3f}  ").append(f"{'█' * round(12 * likeness):<12}", style=WEIGHT).append(f"  {text}")

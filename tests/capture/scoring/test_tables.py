@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clearhead import AttentionMatrix
-from clearhead.capture import HeadScores, Record, score_record
+from clearhead.capture import HeadEffects, HeadScores, Record, score_record
 from clearhead.capture.scoring.tables import LIBRARIES
 from clearhead.errors import ExtraError, OptionError
 
@@ -57,6 +57,8 @@ def test_a_library_that_is_missing_is_named_with_the_command(record, library, mo
 def test_another_name_is_refused_with_those_there_are(record):
     with pytest.raises(OptionError, match="as_ is 'arrow', expected one of 'pandas', 'polars', 'xarray'"):
         record.scores(as_="arrow")
+    with pytest.raises(OptionError, match="library is 'arrow', expected one of 'pandas'"):
+        HeadEffects([], 0.0).table("arrow")
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])

@@ -19,7 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from clearhead.course.exchange.drafts import read, write
+from clearhead.course.exchange.draft import write
+from clearhead.course.exchange.drafts import read
 from clearhead.errors import PackError
 from growth import Calls
 

@@ -147,6 +147,8 @@ def test_fields_that_no_card_shows(tmp_path: Path) -> None:
         ("{{c1::std::vector}}", 1, "[vector]", "<b>std</b>"),
         ("{{c1::\\(x^{a}\\)}} }}", 1, "[…] }}", "<b>\\(x^{a}\\)</b> }}"),
         ("{{c1::a", 1, "{{c1::a", "{{c1::a"),
+        ("{{c1::a::b", 1, "{{c1::a::b", "{{c1::a::b"),
+        ("x {{c1::a {{c2::b::c}} d::e f", 2, "x {{c1::a [c] d::e f", "x {{c1::a <b>b</b> d::e f"),
     ],
 )
 def test_gaps(text: str, number: int, asked: str, answered: str) -> None:

@@ -12,10 +12,12 @@ from clearhead.course.exchange.anki.write import write_anki
 from clearhead.course.exchange.csv_table import write_csv
 from clearhead.course.exchange.draft import Draft
 from clearhead.course.exchange.drafts import read
-from clearhead.course.exchange.gift.write import read_gift, write_gift
+from clearhead.course.exchange.gift.parse import read_gift
+from clearhead.course.exchange.gift.write import write_gift
 from clearhead.course.exchange.markup.convert import from_html
+from clearhead.course.exchange.markup.markdown import html
 from clearhead.course.exchange.moodle.write import write_moodle
-from clearhead.course.exchange.question import Question, QuestionOption, html
+from clearhead.course.exchange.question import Question, QuestionOption
 from clearhead.course.exchange.report import Report
 
 # Pieces of Markdown, the special characters of every format, and what looks like a delimiter of a formula.

@@ -49,6 +49,20 @@ def test_a_right_program_has_its_map_beside_the_right_one(pack: course.Pack) -> 
     assert made.yours == made.right
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        '{"t": 1}',
+        '{"t": {"failed": true, "calls": [{"name": 1}]}}',
+        '{"t": {"failed": false, "calls": [{"name": "f", "args": {}, "grids": [{"rows": [[]], "weights": true}]}]}}',
+    ],
+)
+def test_a_forged_record_is_none(pack: course.Pack, forged: str) -> None:
+    forger = f"import clearhead.sandbox.child.recording as r\nr.recorded = lambda *given: {forged!r}\n"
+    made = shown(pack, "write-dropout", UNSCALED + forger)
+    assert (made.inputs, made.yours) == ({}, None)
+
+
 def test_of_a_failing_test_the_last_call_is_shown(pack: course.Pack) -> None:
     once = """    got = dropped(weights, keep, 0.25)
     close(got[keep]"""

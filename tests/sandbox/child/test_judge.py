@@ -39,6 +39,14 @@ def test_a_right_program_passes() -> None:
     ]
 
 
+def test_a_test_without_a_title_has_its_name() -> None:
+    tests = 'def test_doubles_a_number():\n    " "\n    assert double(21) == 42\ndef test_(): pass\n'
+    assert [(test.title, test.passed) for test in judge(RIGHT, tests).tests] == [
+        ("doubles a number", True),
+        ("test_", True),
+    ]
+
+
 def test_a_wrong_program_hears_why() -> None:
     judged = judge("def double(x): return x + 1")
     assert [test.message for test in judged.tests] == [

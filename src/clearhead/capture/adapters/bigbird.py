@@ -1,7 +1,7 @@
-"""Describe BigBird and BigBird-Pegasus as one matrix: blocks of queries that attend to the first and last block, their
-neighbours and a few random blocks.
+"""Describe BigBird and BigBird-Pegasus as one matrix.
 
-The model counts a block twice if a random block is one that it attends to anyway; outside training it always draws the
+A block of queries attends to the first and the last block of keys, to its neighbours, and to a few random blocks. The
+model counts a block twice if a random block is one that it attends to anyway; outside training it always draws the
 first block. A key that is counted m times weighs m·exp(logit), so log m is added to its logit. This takes one more
 column of the query and of the key for each block that is ever repeated, instead of a table.
 """
@@ -26,12 +26,8 @@ def describe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output:
     """
     given = dict(zip(_NAMES, args, strict=False)) | kwargs
     hidden, real = given["hidden_states"], given["to_mask"][:, 0, 0] > 0  # (B, L): not padding
-    heads, width, block, length = (
-        module.num_attention_heads,
-        module.attention_head_size,
-        module.block_size,
-        len(real[0]),
-    )
+    heads, width = module.num_attention_heads, module.attention_head_size
+    block, length = module.block_size, len(real[0])
     with torch.no_grad():
         query, key, value = (
             layer(hidden).unflatten(-1, (heads, width)).transpose(1, 2)

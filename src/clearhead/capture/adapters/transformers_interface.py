@@ -42,8 +42,7 @@ _original: Any = None
 
 @contextmanager
 def listening(listener: Listener, follower: Follower | None = None) -> Iterator[None]:
-    """Inside the block, pass every call of the interface in this thread to `follower`, and those it declines to
-    `listener`."""
+    """Inside the block, pass every call in this thread to `follower`, and those it declines to `listener`."""
     with _entered(_listeners, (listener, follower)):
         yield
 
@@ -167,9 +166,8 @@ def describe(
     causal = getattr(module, "is_causal", True) if causal is None else causal
     # Eager is causal only through its mask. The others are causal where there is no mask and more than one query.
     is_causal = implementation not in ("eager", None) and mask is None and query.shape[2] > 1 and bool(causal)
-    if (
-        implementation == "sdpa"
-    ):  # torch's function has neither; transformers 5.20 drops a soft cap here, 5.23 refuses it
+    if implementation == "sdpa":
+        # Torch's function has neither; transformers 5.20 drops a soft cap here, 5.23 refuses it.
         options = {**options, "softcap": None, "s_aux": None}
     return Call(
         module=module,

@@ -18,10 +18,14 @@ from clearhead.capture.generation.joining import joined, last_run
 from clearhead.capture.positions import Axis, Positions
 from clearhead.errors import OptionError
 from clearhead.matrix import AttentionMatrix
-from clearhead.spec import Attention
+from clearhead.spec import FIELDS, Attention
 
 if TYPE_CHECKING:
     from clearhead.capture.steps import Step
+
+
+# The fields of an attention that all steps of one cache share; the others follow from the step's positions and mask.
+_SHARED = FIELDS.keys() - {"band_low", "band_high", "allow", "first_query", "first_key"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +124,7 @@ def _adds_keys(earlier: Step, later: Step, place: int) -> bool:
 def _alike(own: Attention, other: Attention) -> bool:
     if own is other:
         return True
-    fields = ("scale", "softcap", "rule", "head_scale", "bias", "key_bias", "alibi", "sinks")
-    return all(getattr(own, name) is getattr(other, name) or _same(own, other, name) for name in fields)
+    return all(getattr(own, name) is getattr(other, name) or _same(own, other, name) for name in _SHARED)
 
 
 def _same(own: Attention, other: Attention, name: str) -> bool:

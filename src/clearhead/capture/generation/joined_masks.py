@@ -39,14 +39,15 @@ class Part:
     row: int
     key: int
 
-
-def attention_of(part: Part) -> Attention:
-    return part.call.matrix._logits.attention
+    @property
+    def attention(self) -> Attention:
+        """The call's attention."""
+        return self.call.matrix._logits.attention
 
 
 def band(parts: list[Part], size: int) -> Band | None:
     """Return the band that all masks together form, or None."""
-    if any(attention_of(part).allow is not None or attention_of(part).rule is not None for part in parts):
+    if any(part.attention.allow is not None or part.attention.rule is not None for part in parts):
         return None
     spans = [_spans(part, size) for part in parts]
     low, high = (torch.cat([span[side] for span in spans]) for side in (0, 1))
@@ -63,7 +64,7 @@ def band(parts: list[Part], size: int) -> Band | None:
 def band_and_padding(parts: list[Part], size: int, rows: int) -> tuple[int, Tensor | None]:
     """Return (above, real) if row i attends the real keys, (B or 1, H or 1, 1, S), up to i + above; else None."""
     above = size - rows
-    if above < 0 or any(attention_of(part).rule is not None for part in parts):
+    if above < 0 or any(part.attention.rule is not None for part in parts):
         return 0, None
     last = parts[-1]
     real = _mask_rows(last, range(last.rows - 1, last.rows), size)
@@ -79,7 +80,7 @@ def band_and_padding(parts: list[Part], size: int, rows: int) -> tuple[int, Tens
 
 def _spans(part: Part, size: int) -> tuple[Tensor, Tensor]:
     """Return the first and last key of the joined matrix that the band of a call allows each of its rows."""
-    low, high = attention_of(part).reach
+    low, high = part.attention.reach
     keys, place = part.call.matrix.shape[3], torch.arange(part.rows)
     first = torch.zeros_like(place) if low is None else (place + low).clamp(0)
     last = torch.full_like(place, keys - 1) if high is None else (place + high).clamp(max=keys - 1)

@@ -11,7 +11,6 @@ from torch import Tensor
 from clearhead.capture.generation.joined_masks import (
     Part,
     PlacedCall,
-    attention_of,
     band,
     band_and_padding,
     bias_of,
@@ -83,7 +82,7 @@ def joined(calls: list[PlacedCall], *, versions: bool = False) -> PlacedCall:
     else:
         low, high = shift(reach, -attention.offset)
         attention = replace(attention, band_low=low, band_high=high)
-    if any(attention_of(part).bias is not None for part in parts):
+    if any(part.attention.bias is not None for part in parts):
         attention = replace(attention, bias=table([bias_of(part, size) for part in parts]))
     value = None
     if all(part.call.matrix._value is not None for part in parts):
@@ -195,14 +194,14 @@ def _shared(parts: list[Part]) -> Attention:
     Raises:
         CaptureError: they differ.
     """
-    first = attention_of(parts[0])
+    first = parts[0].attention
     per_head = [name for name, row in FIELDS.items() if row.axes is Axes.HEADS]
     for part in parts[1:]:
-        other = attention_of(part)
+        other = part.attention
         numbers_differ = (other.scale, other.softcap) != (first.scale, first.softcap)
         if numbers_differ or not all(_equal(getattr(other, name), getattr(first, name)) for name in per_head):
             raise CaptureError("scale, softcap, sinks or slopes differ from call to call")
-    offsets = {attention_of(part).offset + part.key - part.row for part in parts}
+    offsets = {part.attention.offset + part.key - part.row for part in parts}
     if first.alibi is not None and len(offsets) > 1:
         raise CaptureError("distances are counted in a different way from call to call")
     own = {name: getattr(first, name) for name in per_head}

@@ -109,7 +109,7 @@ class Weights:
         if not rows:
             return call.z
         keys, columns = _pairs(call.positions.keys.positions, range(weights.shape[2]))
-        if len(columns) < weights.shape[2] and bool((_but(weights[:, chosen], columns) != 0).any()):
+        if len(columns) < weights.shape[2] and bool((_other_columns(weights[:, chosen], columns) != 0).any()):
             raise OptionError(
                 f"the weights of head {call.head} of {call.name!r} have shape {tuple(self.weights.shape)}, and it has "
                 f"{call.keys} keys, so some weights have no key. Give (L, S) with S={call.keys}; to replace the output "
@@ -195,7 +195,7 @@ def _pairs(wanted: Sequence[int], known: Sequence[int]) -> tuple[list[int], list
     return [row for row, _ in both], [place for _, place in both]
 
 
-def _but(weights: Tensor, columns: list[int]) -> Tensor:
+def _other_columns(weights: Tensor, columns: list[int]) -> Tensor:
     """Return the columns of weights that are not in a list."""
     rest = torch.ones(weights.shape[-1], dtype=torch.bool)
     rest[columns] = False

@@ -85,4 +85,4 @@ class HeadEffects(Sequence[HeadEffect]):
             OptionError: library is none of these.
             ExtraError: it is not installed.
         """
-        return as_table(self._rows, library, "effects.table")
+        return as_table(self._rows, library, "effects.table", "library")

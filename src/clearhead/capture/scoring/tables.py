@@ -14,15 +14,23 @@ LIBRARIES = ("pandas", "polars", "xarray")
 INDEX = ("layer", "head")
 
 
-def as_table(rows: Sequence[Any], library: str, caller: str = "record.scores") -> Any:
+def as_table(rows: Sequence[Any], library: str, caller: str = "record.scores", argument: str = "as_") -> Any:
     """Return rows of a dataclass as a pandas or polars DataFrame, or as an xarray Dataset over `layer` and `head`.
+
+    Args:
+        rows: at least `layer` and `head` in each.
+        library: "pandas", "polars" or "xarray".
+        caller, argument: what the user called, and with which argument, for the messages.
 
     Raises:
         OptionError: library is none of these.
         ExtraError: it is not installed.
     """
     if library not in LIBRARIES:
-        raise OptionError(f"as_ is {library!r}, expected one of {', '.join(map(repr, LIBRARIES))}, or None for a list.")
+        raise OptionError(
+            f"{argument} is {library!r}, expected one of {', '.join(map(repr, LIBRARIES))}. For a list, use "
+            f"the rows as they are."
+        )
     try:
         module = import_module(library)
     except ImportError as error:

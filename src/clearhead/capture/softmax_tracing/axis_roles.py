@@ -146,7 +146,7 @@ def _split_one(rest: list[Axis], sizes: Mapping[Axis, int], hints: Hints) -> tup
     return tuple(rest), (), hints.heads
 
 
-def four_axes(
+def arranged_by_role(
     product: Contraction, assigned: Roles, logits: Tensor, groups: list[Axes]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return logits (B, H, L, S), query (B, H, L, D) and key (B, H_kv, S, D); `groups` names the axes of `logits`."""

@@ -45,7 +45,7 @@ class PositionCodes:
 
     def after(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Pass the codes of a function's arguments on to its outputs."""
-        if func in _MAKES_POSITIONS or any(tensor in self._codes for tensor in _flat(args, kwargs)):
+        if func in _MAKES_POSITIONS or any(tensor in self._codes for tensor in tensors_in(args, kwargs)):
             outputs = list(out) if isinstance(out, tuple | list) else [out]
             for output, codes in zip(outputs, self._derived(func, args, kwargs, outputs), strict=False):
                 if isinstance(output, Tensor) and codes is not None and codes.shape == output.shape:
@@ -75,7 +75,7 @@ class PositionCodes:
         if func in PRODUCTS:
             product = contraction(func, args, kwargs)
             return [] if product is None else [self._of_layer(product)]
-        return [self._of_same_shape(out, _flat(args, kwargs))]
+        return [self._of_same_shape(out, tensors_in(args, kwargs))]
 
     def _moved(self, func: Any, args: Any, kwargs: Any) -> list[Tensor | None]:
         """Apply the same function to the codes, so that they move with the numbers."""
@@ -155,7 +155,8 @@ def _numbered(tensor: Tensor, features: int) -> Tensor:
     return torch.arange(math.prod(shape), device=tensor.device).view(shape).expand(tensor.shape)
 
 
-def _flat(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+def tensors_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """Return the tensors among arguments, and in lists and tuples of them."""
     tensors: list[Tensor] = []
     for arg in (*args, *kwargs.values()):
         tensors += [item for item in (arg if isinstance(arg, list | tuple) else [arg]) if isinstance(item, Tensor)]

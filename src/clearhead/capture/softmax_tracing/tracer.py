@@ -19,11 +19,11 @@ from torch.utils.weak import WeakIdKeyDictionary
 from clearhead.capture.call import NO_NUMBERS, Call, holds_numbers
 from clearhead.capture.softmax_tracing import layouts, pointwise, reasons
 from clearhead.capture.softmax_tracing.applied_weights import SoftmaxWeights, match_softmax
-from clearhead.capture.softmax_tracing.axis_roles import Hints, four_axes
+from clearhead.capture.softmax_tracing.axis_roles import Hints, arranged_by_role
 from clearhead.capture.softmax_tracing.contraction import Contraction, contraction
 from clearhead.capture.softmax_tracing.fit_logits import LogitsFit
 from clearhead.capture.softmax_tracing.frames import Frame, Outcome, owner_of
-from clearhead.capture.softmax_tracing.position_codes import PositionCodes
+from clearhead.capture.softmax_tracing.position_codes import PositionCodes, tensors_in
 from clearhead.capture.softmax_tracing.traces import (
     Product,
     Softmax,
@@ -36,7 +36,6 @@ from clearhead.capture.softmax_tracing.traces import (
     softmax_axes,
     summed_axes,
     sums_over_keys,
-    tensors_in,
     writes,
 )
 from clearhead.capture.softmax_tracing.weighted_values import WeightedValues, described_product
@@ -275,7 +274,7 @@ class SoftmaxTracer:
         if isinstance(described, str):
             return described
         with torch.no_grad():
-            table, query, key = four_axes(described.product, described.roles, logits, described.groups)
+            table, query, key = arranged_by_role(described.product, described.roles, logits, described.groups)
             if owner.hints.in_blocks(table.shape):
                 rows, keys = table.shape[2:]
                 return f"attends in blocks of {rows} queries and {keys} keys, which are not one matrix over its input"

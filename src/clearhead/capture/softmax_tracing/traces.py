@@ -117,18 +117,8 @@ def _is_heads(product: Contraction, axis: Axis) -> bool:
     return parts[0] == 1 if parts is not None else axis in product.own(0) & product.own(1)
 
 
-def tensors_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """Yield the tensors among arguments, and in lists and tuples of them."""
-    tensors: list[Tensor] = []
-    for arg in (*args, *kwargs.values()):
-        if isinstance(arg, Tensor):
-            tensors.append(arg)
-        elif isinstance(arg, list | tuple):
-            tensors += [item for item in arg if isinstance(item, Tensor)]
-    return tensors
-
-
 def writes(func: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether a torch function writes into one of its arguments: by name, `inplace=True`, `out=` or an index."""
     name = getattr(func, "__name__", "")
     in_place = name.endswith("_") and not name.endswith("__")
     return in_place or name == "__setitem__" or bool(kwargs.get("inplace")) or isinstance(kwargs.get("out"), Tensor)
@@ -141,11 +131,11 @@ def _derivation(
     name = getattr(func, "__name__", "")
     through = trace.through if name in layouts.VIEWS | _SAME else (*trace.through, name)
     made = [Trace(through=through) for _ in outputs]
-    for source, target in (("products", "products"), ("softmaxes", "softmaxes")):
-        for origin, now in getattr(trace, source):
+    for kind in ("products", "softmaxes"):
+        for origin, now in getattr(trace, kind):
             places = [None] * len(outputs) if now is None else layouts.moved(now, tensor, func, args, kwargs, outputs)
             for part, place in zip(made, places, strict=True):
-                getattr(part, target).append((origin, place))
+                getattr(part, kind).append((origin, place))
     return made
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clearhead.capture.softmax_tracing import layouts
-from clearhead.capture.softmax_tracing.axis_roles import Hints, Roles, assign_roles, four_axes, split_merged
+from clearhead.capture.softmax_tracing.axis_roles import Hints, Roles, arranged_by_role, assign_roles, split_merged
 from clearhead.capture.softmax_tracing.contraction import Axes, Axis, Contraction
 from clearhead.capture.softmax_tracing.traces import Softmax, placed
 
@@ -48,7 +48,7 @@ class WeightedValues:
         if repeated or isinstance(logits, str):
             return None
         index = torch.arange(softmax.weights.logits.numel(), device=out.device).view(softmax.weights.logits.shape)
-        table = four_axes(logits.product, logits.roles, index, logits.groups)[0]
+        table = arranged_by_role(logits.product, logits.roles, index, logits.groups)[0]
         if table.numel() != index.numel():
             return None
         flat = torch.empty_like(index).view(-1)

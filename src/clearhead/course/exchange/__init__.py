@@ -9,7 +9,8 @@ from clearhead.extras import needs
 
 with needs("course", "exchange with other programs"):
     from clearhead.course.exchange.csv_table import write_csv
-    from clearhead.course.exchange.drafts import read, write
+    from clearhead.course.exchange.draft import write
+    from clearhead.course.exchange.drafts import read
     from clearhead.course.exchange.gift.write import write_gift
     from clearhead.course.exchange.markup.inert import without_controls
     from clearhead.course.exchange.moodle.write import write_moodle

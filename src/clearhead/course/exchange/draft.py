@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clearhead.course.exchange.markup.markdown import html
 from clearhead.course.proofs.runner import fence
 from clearhead.errors import PackError
 
 _FENCE = re.compile(r"^( {0,3}(?:`{3,}|~{3,}))[ \t]*(\S*)[^\n]*$")
 _DOLLAR = re.compile(r"(?<!\\)\$")
+_TRIED = 20  # dollar signs of a text, from its end, of which one may be the stray one
+_LONG = 5_000  # characters; in a longer text all of them are escaped
 _CLOSE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*$")
 
 
@@ -39,9 +42,18 @@ class Draft:
 def pair_row(left: str, right: str) -> str:
     """Return a pair as an item of a list. On the left, escape what would define a link or open a formula."""
     left = f"\\{left}" if left.startswith("[") and left.endswith("]") else left
-    if len(_DOLLAR.findall(left)) % 2:
-        left = _DOLLAR.sub(r"\\$", left)
-    return f"- {left}: {right}"
+    return f"- {_closed(left)}: {right}"
+
+
+def _closed(text: str) -> str:
+    """Escape the dollar sign that opens no formula here, but would open one with a dollar sign of a later text."""
+    dollars = [match.start() for match in _DOLLAR.finditer(text)]
+    if len(dollars) % 2 == 0:
+        return text
+    tried = dollars[: -_TRIED - 1 : -1] if len(text) <= _LONG else []
+    escaped = (f"{text[:at]}\\{text[at:]}" for at in tried)
+    shown = html(text)
+    return next((other for other in escaped if html(other) == shown), _DOLLAR.sub(r"\\$", text))
 
 
 def write(drafts: Sequence[Draft], pack: Path, topic: str) -> list[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from clearhead.course.exchange.anki.package import read_package
 from clearhead.course.exchange.anki.text import read_notes
 from clearhead.course.exchange.csv_table import is_table, read_csv
-from clearhead.course.exchange.draft import Draft, write
+from clearhead.course.exchange.draft import Draft
 from clearhead.course.exchange.gift.drafts import from_gift
 from clearhead.course.exchange.gift.parse import read_gift
 from clearhead.course.exchange.limits import read_text
@@ -64,6 +64,3 @@ def _read(place: Path, ending: str, report: Report) -> list[Draft]:
     if ending == ".csv" and is_table(text):
         return read_csv(text, place.name)
     return read_notes(text, place.name, report)
-
-
-__all__ = ["HOLDS", "Draft", "read", "write"]

@@ -1,6 +1,7 @@
 """Read mdbook-quiz: `[[questions]]` of type MultipleChoice, ShortAnswer or Tracing."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from clearhead.course.exchange.draft import Draft
@@ -32,14 +33,9 @@ def read_quiz(text: str, file: str, report: Report) -> list[Draft]:
         lost = report.at(place)
         why = from_markdown(str(entry.get("context", "")), lost)
         draft = _KINDS[entry["type"]](entry.get("prompt", {}), entry.get("answer", {}), why, lost)
-        origin = {"imported from": place, "id": str(entry.get("id", ""))}
-        drafts.append(_with_origin(draft, origin))
+        origin = (("imported from", place), ("id", str(entry.get("id", ""))))
+        drafts.append(replace(draft, origin=tuple((key, value) for key, value in origin if value)))
     return drafts
-
-
-def _with_origin(draft: Draft, origin: Mapping[str, str]) -> Draft:
-    kept = tuple((key, value) for key, value in origin.items() if value)
-    return Draft(draft.title, draft.stem, draft.back, draft.options, draft.note, draft.why, draft.hints, kept)
 
 
 def _multiple_choice(prompt: Mapping[str, Any], answer: Mapping[str, Any], why: str, lost: Lost) -> Draft:

@@ -7,8 +7,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from clearhead.course.exchange.markup.markdown import parsed
-from clearhead.course.exchange.question import Question, elements, html
+from clearhead.course.exchange.markup.markdown import elements, html, parsed
+from clearhead.course.exchange.question import Question
 
 _QTI3 = "http://www.imsglobal.org/xsd/imsqtiasi_v3p0"
 _QTI21 = "http://www.imsglobal.org/xsd/imsqti_v2p1"
@@ -57,7 +57,8 @@ def item(question: Question, version: int) -> bytes:
     if version == 2:
         _to_qti2(root)
     root.set("xmlns", _QTI3 if version == 3 else _QTI21)
-    ElementTree.indent(root, " ") if question.form == "pairs" else None
+    if question.form == "pairs":
+        ElementTree.indent(root, " ")
     return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
 
 

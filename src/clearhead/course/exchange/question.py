@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clearhead.course.exchange.markup.inert import without_controls
-from clearhead.course.exchange.markup.markdown import elements, hidden, html, picture, plain_text
+from clearhead.course.exchange.markup.markdown import hidden, html, picture
 from clearhead.course.pack.item import Item, Pack
 from clearhead.course.proofs.proved import Option, Proved
 from clearhead.course.proofs.runner import fence
@@ -104,7 +104,7 @@ def question(item: Item, proved: Proved, pack: Pack) -> Question:
         answer = fence(proved.solution, "python")
     return Question(
         item.id, pack.id, item.topic, item.kind, item.title or item.id.replace("-", " "), form, stem, answer,
-        proved.rule, proved.rationales.get("", ""), item.concepts, item.difficulty, choices, pairs, order, proved.hints,
+        proved.rule, proved.rationale, item.concepts, item.difficulty, choices, pairs, order, proved.hints,
         proved.pitfalls, proved.figure,
     )  # fmt: skip
 
@@ -119,6 +119,3 @@ def questions(pack: Pack, proved: Sequence[Proved]) -> list[Question]:
 
 def _feedback(option: Option) -> str:
     return "\n\n".join(part for part in (option.belief, option.counterexample, option.rationale) if part)
-
-
-__all__ = ["Question", "QuestionOption", "elements", "html", "picture", "plain_text", "question", "questions"]

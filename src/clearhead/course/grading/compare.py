@@ -8,12 +8,11 @@ from functools import partial
 
 from rapidfuzz import fuzz
 
-from clearhead.course.grading.number_forms import readings
+from clearhead.course.grading.number_forms import GROUP, readings
 
 Token = float | str
 _TOKEN = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\binf\b|\bnan\b|[A-Za-z_][\w.]*|[\[\](){}]|[^\s,]")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d.,]\d)")  # 2,362,368: one number, and no list of three
-_GROUP = re.compile(r"(?<=\d)[,_'\s](?=\d{3}(?!\d))")
 _LABEL = re.compile(r"(?<![^\[\](){},:])[^\[\](){},:]*:")
 _ATTRIBUTE = re.compile(r"(?:,\s*)?(?:dtype|grad_fn|device|requires_grad)=[^,)\]]*")
 _VALUES = {"true", "false", "none", "inf", "+inf", "-inf", "nan", *"[]"}
@@ -114,7 +113,7 @@ def _alike(typed: str, right: str, unit: str, same: Callable[[Token, Token], boo
 
 def _ungrouped(typed: str, right: str) -> tuple[str, str]:
     """Return both without thousands separators if the right one has some."""
-    return (_GROUP.sub("", typed), _GROUP.sub("", right)) if _GROUPED.search(right) else (typed, right)
+    return (GROUP.sub("", typed), GROUP.sub("", right)) if _GROUPED.search(right) else (typed, right)
 
 
 def _spaced(typed: str, right: str) -> str:

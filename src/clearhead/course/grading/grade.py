@@ -85,9 +85,8 @@ def _typed(item: Item, proved: Proved, typed: str) -> Verdict:
             if option.correct:
                 return Verdict(True, "", proved.rule, proved.answer, option, rationale=option.rationale, yours=typed)
             return explained(proved, option, typed)
-    rationale = proved.rationales.get("", "")
     reason = message("That is not what the program gives.")
-    return Verdict(False, reason, proved.rule, proved.answer, rationale=rationale, yours=typed)
+    return Verdict(False, reason, proved.rule, proved.answer, rationale=proved.rationale, yours=typed)
 
 
 _GRADERS: Mapping[str, Callable[[Item, Proved, object], Verdict]] = {

@@ -35,7 +35,7 @@ _VULGAR = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")
 _MINUS = re.compile(r"\bminus (?=[\d.]|inf)", re.IGNORECASE)
 _INFINITY = re.compile(r"∞|\binfinity\b", re.IGNORECASE)
 _QUOTES = "'\"`“”‘’ "
-_GROUP = re.compile(r"(?<=\d)[,_'\s](?=\d{3}(?!\d))")
+GROUP = re.compile(r"(?<=\d)[,_'\s](?=\d{3}(?!\d))")  # what separates thousands
 _COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?!\d|[.,]\d)")
 _LARGE = re.compile(r"(?<![\d.])\d{4}")
 _DECIMALS = re.compile(r"\d\.\d*[1-9]")
@@ -53,7 +53,7 @@ def readings(typed: str, right: str) -> list[str]:
     (['½', '1/2', '0.5'], ['0,5', '0.5'], ['1 000', '1000'])
     """
     text = tidy(typed)
-    grouped = _GROUP.sub("", text) if _LARGE.search(right) else text
+    grouped = GROUP.sub("", text) if _LARGE.search(right) else text
     pointed = _pointed(text, right)
     texts = [typed, text, *map(plain_numbers, (text, grouped, pointed, _MIXED.sub(_mixed, text), _in_rows(text)))]
     return list(dict.fromkeys(texts))

@@ -47,10 +47,9 @@ def grade_match(item: Item, proved: Proved, response: object) -> Verdict:
         "%(count)s of %(all)s are right. %(this)s goes with %(other)s.",
         count=count, all=len(proved.steps), this=wrong.text, other=wrong.result,
     )  # fmt: skip
-    rationale = proved.rationales.get("", "")
     details = {step.key: step.right for step in proved.steps}
     return Verdict(
-        not wrong, reason or "", proved.rule, proved.answer, rationale=rationale, yours=yours, details=details
+        not wrong, reason or "", proved.rule, proved.answer, rationale=proved.rationale, yours=yours, details=details
     )
 
 
@@ -69,9 +68,8 @@ def grade_text(item: Item, proved: Proved, response: object) -> Verdict:
     }
     missing = [mark for mark in marks if not fulfilled[mark.criterion]]
     reason = message("Still missing: %(criterion)s", criterion=missing[0].text) if missing else ""
-    rationale = proved.rationales.get("", "")
     return Verdict(
-        not missing, reason, proved.rule, proved.answer, rationale=rationale, yours=response, ticks=marks,
+        not missing, reason, proved.rule, proved.answer, rationale=proved.rationale, yours=response, ticks=marks,
         suggested=confirmed is None,
     )  # fmt: skip
 

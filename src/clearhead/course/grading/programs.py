@@ -10,7 +10,7 @@ from clearhead.course.pack.item import Item
 from clearhead.course.proofs.kinds.code import signature
 from clearhead.course.proofs.kinds.order import replay
 from clearhead.course.proofs.proved import Proved
-from clearhead.course.proofs.runner import shown
+from clearhead.course.proofs.runner import chunk_of, setup_chunks, shown
 from clearhead.errors import OptionError
 from clearhead.messages import message
 from clearhead.sandbox import Chunk, Limits
@@ -23,20 +23,14 @@ def grade_program(item: Item, proved: Proved, response: object, preload: Sequenc
     """
     if not isinstance(response, str) or not response.strip():
         raise OptionError("expected a program")
-    seed = proved.receipt.seed
-    before = [
-        Chunk(f"seed = {seed}\n", "seed"),
-        *(Chunk(program.source, item.file, program.line) for program in item.role("setup")),
-    ]
-    tests = item.role("tests")[0]
+    before, tests = setup_chunks(item, proved.receipt.seed), chunk_of(item.role("tests")[0], item)
     judged = sandbox.judge(
-        [*before, Chunk(response, "your program")], [*before, Chunk(tests.source, item.file, tests.line)],
+        [*before, Chunk(response, "your program")], [*before, tests],
         limits=Limits(seconds=item.run_limit), preload=preload, owner=owner,
     )  # fmt: skip
     results = tuple((test.title, test.passed, test.message) for test in judged.tests)
     if judged.passed:
-        rationale = proved.rationales.get("", "")
-        return Verdict(True, "", proved.rule, proved.answer, rationale=rationale, yours=response, tests=results)
+        return Verdict(True, "", proved.rule, proved.answer, rationale=proved.rationale, yours=response, tests=results)
     failed = next(test for test in judged.tests if not test.passed)
     mine = signature(judged)
     known = next((option for option in proved.options if not option.correct and option.output == mine), None)
@@ -68,9 +62,8 @@ def grade_order(item: Item, proved: Proved, response: object, preload: Sequence[
         raise OptionError(f"expected the keys {', '.join(sorted(codes))} in an order, not {response!r}")
     keys = tuple(str(key) for key in response)
     yours = "\n".join(codes[key] for key in keys)
-    rationale = proved.rationales.get("", "")
     if keys in proved.orders:
-        return Verdict(True, "", proved.rule, proved.answer, rationale=rationale, yours=yours)
+        return Verdict(True, "", proved.rule, proved.answer, rationale=proved.rationale, yours=yours)
     chunks = replay(item, proved.receipt.seed, [codes[key] for key in keys])
     run = sandbox.run(chunks, limits=Limits(seconds=item.run_limit), preload=preload, owner=owner)
     ended = shown(run).splitlines()[-1:]
@@ -89,4 +82,6 @@ def grade_order(item: Item, proved: Proved, response: object, preload: Sequence[
             "Step %(place)s is the first that does not fit here: `%(step)s`. The tests fail.", place=place, step=step
         )
     )
-    return Verdict(False, reason, proved.rule, proved.answer, counterexample=reason, rationale=rationale, yours=yours)
+    return Verdict(
+        False, reason, proved.rule, proved.answer, counterexample=reason, rationale=proved.rationale, yours=yours
+    )

@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from clearhead.errors import PackError
 
 Model = TypeVar("Model", bound=BaseModel)
-Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$", description="lower-case letters, digits and hyphens")]
-
+ID = "[a-z0-9][a-z0-9-]{0,63}"
+Id = Annotated[str, Field(pattern=f"^{ID}$", description="lower-case letters, digits and hyphens")]
 
 Experiment = Literal[
     "dots", "layers", "scale", "length", "hard", "heads", "source", "asked", "window", "positions", "turns", "dropout",

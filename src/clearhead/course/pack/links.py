@@ -1,6 +1,7 @@
 """Check references inside a pack: links to items, problems of challenges, questions of an interview."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from clearhead.course.pack.item import GRADED_AT_ONCE, SLOTS, Item, Topic
@@ -31,6 +32,13 @@ def _check(text: str, file: str, first_line: int, items: Mapping[str, Item]) -> 
         line = first_line + prose.count("\n", 0, match.start())
         why = f"shows {match[1]}, and a pack brings no picture files; draw it with an item's `figure` program"
         raise PackError(why, file=file, line=line)
+
+
+def check_topics(topics: Iterable[Topic], text: str) -> None:
+    """Raise PackError, with its line of pack.toml, for a topic's id that appears twice."""
+    for name, count in Counter(topic.id for topic in topics).items():
+        if count > 1:
+            raise _wrong(text, "id", name, f"topic {name!r} appears twice; ids are unique")
 
 
 def check_challenges(topics: Iterable[Topic], items: Mapping[str, Item], text: str) -> None:

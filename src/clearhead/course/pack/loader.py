@@ -1,8 +1,6 @@
 """Load a pack folder as a typed `Pack`. Nothing is run here; `prove` does that."""
 
 import hashlib
-import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -12,7 +10,7 @@ from clearhead import sandbox
 from clearhead.course.pack.blocks import Document, document, toml
 from clearhead.course.pack.front_matter import Front, PackFront, TopicFront, read_front
 from clearhead.course.pack.item import CLOCKS, MODES, SLOTS, Challenge, Item, Pack, Page, Topic
-from clearhead.course.pack.links import check_challenges, check_interview, check_links, check_needs
+from clearhead.course.pack.links import check_challenges, check_interview, check_links, check_needs, check_topics
 from clearhead.course.pack.page_programs import page_programs
 from clearhead.course.pack.prose import check_prose
 from clearhead.course.pack.rules import check_item
@@ -84,7 +82,7 @@ def load(path: str | Path) -> Pack:
         )
         for order, topic in enumerate(front.topics)
     )
-    _no_repeats([topic.id for topic in topics], text)
+    check_topics(topics, text)
     items = _items(root, front.misconceptions, {topic.id: topic.order for topic in topics})
     check_challenges(topics, items, text)
     check_needs(topics, text)
@@ -145,14 +143,6 @@ def _check_size(root: Path, folders: Iterable[Path]) -> None:
     if size > LARGEST_PACK:
         message = f"its pages and items come to {size:,} bytes; at most {LARGEST_PACK:,} are read. Make several packs."
         raise PackError(message, file="pack.toml")
-
-
-def _no_repeats(ids: list[str], text: str) -> None:
-    for name, count in Counter(ids).items():
-        if count > 1:
-            places = [m.start() for m in re.finditer(rf'^[ \t]*id[ \t]*=[ \t]*"{re.escape(name)}"', text, re.MULTILINE)]
-            line = text.count("\n", 0, places[-1]) + 1
-            raise PackError(f"topic {name!r} appears twice; ids are unique", file="pack.toml", line=line)
 
 
 def _pages(root: Path, topic: str) -> Mapping[str, Page]:

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from clearhead.course.pack.front_matter import Front, PackFront
+from clearhead.course.pack.front_matter import ID, Front, PackFront
 from clearhead.course.pack.item import KINDS
 from clearhead.course.pack.loader import load
 from clearhead.errors import OptionError
@@ -157,5 +157,5 @@ def schema(of: str = "item") -> str:
 
 
 def _check_name(name: str) -> None:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
+    if not re.fullmatch(ID, name):
         raise OptionError(f"{name!r} is not a name; use lower-case letters, digits and hyphens")

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator, Mapping
 
+from clearhead.sandbox.limits import value_key
+
 _PLACE = re.compile(r"\{\{\s*+([A-Za-z_]\w*+)\s*+(?::([^{}]++))?\}\}")
 
 
@@ -15,6 +17,11 @@ def names(text: str) -> Iterator[tuple[str, str, int]]:
         yield match[1], (match[2] or "").rstrip(), line
 
 
+def unset(text: str, values: Mapping[str, str]) -> tuple[str, int] | None:
+    """Return the first placeholder that `values` lacks: its name, and its line within the text; None if all are set."""
+    return next(((name, line) for name, spec, line in names(text) if value_key(name, spec) not in values), None)
+
+
 def fill(text: str, values: Mapping[str, str]) -> str:
     """Return the text with its placeholders filled. Names that `values` lacks stay; the proof refuses them earlier.
 
@@ -23,7 +30,6 @@ def fill(text: str, values: Mapping[str, str]) -> str:
     """
 
     def value(match: re.Match[str]) -> str:
-        spec = (match[2] or "").rstrip()
-        return values.get(f"{match[1]}:{spec}" if spec else match[1], match[0])
+        return values.get(value_key(match[1], (match[2] or "").rstrip()), match[0])
 
     return _PLACE.sub(value, text)

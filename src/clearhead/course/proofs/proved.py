@@ -55,7 +55,10 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: of a worked example (prose, code, computed result) or one to put in order (text alone)."""
+    """One step of a worked example (prose, code, computed result), one to put in order (text and code), or a pair.
+
+    Of a pair, `text` is the left side, `result` the right one, and `right` the key of the option that shows it.
+    """
 
     key: str
     text: str
@@ -80,6 +83,7 @@ class Proved:
         steps: worked and order. `orders`: every order of keys that passed (order).
         criteria: explain. starter, solution, tests: code.
         table: the sweep, as rows (tune). figure: SVG or "".
+        notes: what the studio says beside it: how the given program fails (debug), that nothing was run (explain).
     """
 
     item_id: str
@@ -104,6 +108,11 @@ class Proved:
     table: tuple[Mapping[str, str], ...] = ()
     figure: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def rationale(self) -> str:
+        """Why the right answer is right, in the author's words; "" if the item does not say."""
+        return self.rationales.get("", "")
 
     def option(self, key: str) -> Option | None:
         """Return the option with this key, or None."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from clearhead import sandbox
 from clearhead.course.pack.item import Item, Pack, Program
-from clearhead.course.proofs.placeholders import fill, names
+from clearhead.course.proofs.placeholders import fill, names, unset
 from clearhead.errors import ProofError
 from clearhead.sandbox import MIB, Chunk, Judged, Limits, Outcome
 from clearhead.sandbox import Program as Planned
@@ -54,11 +54,8 @@ class Runner:
 
     def chunks(self, *programs: Program | Chunk) -> list[Chunk]:
         """Return the chunks that set `seed`, the item's setup programs, then these."""
-        first = [Chunk(f"seed = {self.seed}\n", "seed")]
-        both = [*self.item.role("setup"), *programs]
-        return first + [
-            program if isinstance(program, Chunk) else Chunk(program.source, self.item.file, program.line)
-            for program in both
+        return setup_chunks(self.item, self.seed) + [
+            program if isinstance(program, Chunk) else chunk_of(program, self.item) for program in programs
         ]
 
     def plan(self, job: Job) -> Planned:
@@ -165,9 +162,9 @@ class Runner:
             values.update(outcome.values)
         for section in self.item.sections:
             bound = section.name in ("Option", "Pair", "Step") or (section.name == "Rationale" and section.argument)
-            for name, spec, row in () if bound else names(section.text):
-                if (f"{name}:{spec}" if spec else name) not in values:
-                    raise self.wrong(section.text_line + row, f"no program of the item sets `{name}`")
+            if not bound and (lacking := unset(section.text, values)):
+                name, row = lacking
+                raise self.wrong(section.text_line + row, f"no program of the item sets `{name}`")
         return values
 
     def rationale(self, misconception: str | None, values: Mapping[str, str]) -> str:
@@ -175,15 +172,25 @@ class Runner:
         argument = misconception or ""
         for section in self.item.named("Rationale"):
             if section.argument == argument:
-                for name, spec, row in names(section.text):
-                    if (f"{name}:{spec}" if spec else name) not in values:
-                        raise self.wrong(section.text_line + row, f"no program sets `{name}` for this rationale")
+                if lacking := unset(section.text, values):
+                    name, row = lacking
+                    raise self.wrong(section.text_line + row, f"no program sets `{name}` for this rationale")
                 return fill(section.text, values)
         return ""
 
     def belief(self, misconception: str | None) -> str:
         """Return the belief behind a misconception, in a sentence."""
         return self.pack.misconceptions.get(misconception or "", "")
+
+
+def setup_chunks(item: Item, seed: int) -> list[Chunk]:
+    """Return what runs before every program of an item: a line that sets `seed`, and the setup programs."""
+    return [Chunk(f"seed = {seed}\n", "seed"), *(chunk_of(program, item) for program in item.role("setup"))]
+
+
+def chunk_of(program: Program, item: Item) -> Chunk:
+    """Return a program of an item for the sandbox, whose errors name its place in the item's file."""
+    return Chunk(program.source, item.file, program.line)
 
 
 def together(runner: Runner, plans: Sequence[Planned], times: int = 1) -> None:

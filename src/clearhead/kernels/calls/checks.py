@@ -17,6 +17,7 @@ from clearhead.kernels.native.library import library, reads_tensors
 from clearhead.kernels.tracing import untraced
 from clearhead.masks import Mask
 from clearhead.spec import divide_heads
+from clearhead.spec.validation import broadcasts
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -150,9 +151,7 @@ def mask(attn_mask: Any, full: Sequence[int], query: Tensor, is_causal: bool) ->
             f"attn_mask has {len(shape)} axes, expected at least 2, (L, S) = {tuple(full[-2:])}. "
             f"For one value per key use attn_mask[None, :]."
         )
-    if len(shape) > len(full) or any(
-        size not in (1, whole) for size, whole in zip(reversed(shape), reversed(full), strict=False)
-    ):
+    if not broadcasts(shape, full):
         swap = shape[-2:] == (full[-1], full[-2]) and full[-1] != full[-2]
         hint = " It looks transposed: queries are rows, keys are columns; use attn_mask.mT." if swap else ""
         raise ShapeError(

@@ -18,8 +18,9 @@ from clearhead.kernels.native.cpu_targets import Target, current, forced, is_for
 from clearhead.kernels.native.library import cpu_family, cpu_features, library
 from clearhead.kernels.portable.torch_sdpa import flash_runs
 
-# Torch's kernel is taken where it is faster by more than what two measurements differ by, and than it takes to look:
-# 3 to 5 µs between two backward passes (8 heads of 1 to 16 tokens, two cores of an Emerald Rapids Xeon).
+# Torch's kernel is used if it is faster by more than two measurements differ (the factor MARGIN) and by more than the
+# lookup takes (LOOK microseconds: 3 to 5 between two backward passes of 8 heads of 1 to 16 tokens, two cores of an
+# Emerald Rapids Xeon).
 MARGIN = 1.03
 LOOK = 4.0
 # What describing a call costs, in microseconds: where the fast path has only our kernel, torch's must save more.
@@ -39,9 +40,9 @@ ALWAYS = math.inf
 
 
 def torch_saves(dtype: torch.dtype, learns: bool, shape: tuple[int, ...], keys: int, threads: int) -> float | None:
-    """The microseconds that torch's function saves over our kernel for a query of a shape; 0.0 where it saves none.
+    """Return the microseconds that torch's function saves over our kernel for a query of a shape; 0.0 if none.
 
-    None where no CPU target has the dtype.
+    None if no CPU target has the dtype.
     """
     if library is None or dtype not in DTYPES:
         return None
@@ -71,7 +72,7 @@ if library is not None:
 
 
 def _saved(dtype: torch.dtype) -> list[tuple[float, ...]]:
-    """Each task in a dtype as `CostTable` takes it: dtype, bounds, and what torch's function saves.
+    """Return each task in a dtype as `CostTable` takes it: dtype, bounds, and what torch's function saves.
 
     >>> len(_saved(torch.float32)) == len(CALLS)
     True
@@ -80,7 +81,7 @@ def _saved(dtype: torch.dtype) -> list[tuple[float, ...]]:
 
 
 def _saving(known: Known | None, dtype: torch.dtype) -> tuple[float, float, float]:
-    """The microseconds that torch's function saves: a call, a head, a million multiply-adds."""
+    """Return the microseconds that torch's function saves: per call, per head, per million multiply-adds."""
     if known is None:
         return ALWAYS if torch_has_more(dtype) else 0.0, 0.0, 0.0
     call, head, work = (ours - MARGIN * torchs for ours, torchs in zip(known.ours, known.torchs, strict=True))
@@ -88,7 +89,7 @@ def _saving(known: Known | None, dtype: torch.dtype) -> tuple[float, float, floa
 
 
 def why(dtype: torch.dtype, learns: bool, shape: tuple[int, ...], keys: int, threads: int) -> str:
-    """Why torch's function is faster for such a call, in one line."""
+    """Return why torch's function is faster for such a call, in one line."""
     *outer, queries, width = shape
     known = of(task_of(queries, keys, learns), dtype)
     if known is None:
@@ -108,7 +109,7 @@ def forget() -> None:
 
 
 def of(task: str, dtype: torch.dtype) -> Known | None:
-    """What a task costs in a dtype: as `clearhead tune` measured it here, or on such a CPU; None where nobody did."""
+    """Return the costs of a task in a dtype, by `clearhead tune` here or of a CPU of its class; None if unknown."""
     return _of(task, dtype, forced.get())
 
 
@@ -128,12 +129,12 @@ def _of(task: str, dtype: torch.dtype, _forced: str | None) -> Known | None:
 
 
 def source() -> str:
-    """Where the costs in use come from, in one line."""
+    """Return where the costs in use come from, in one line."""
     if figures.load().costs:
         return f"{figures.load().path}"
     target, _ = current()
     classes = [] if target is None else cpu_classes.of(target, cpu_features(), cpu_family())
-    known = f"those of {classes[0].name}" if classes else "none, so our kernel is taken wherever it can"
+    known = f"those of {classes[0].name}" if classes else "none, so our kernel is used wherever it can run"
     return f"{known} ({figures.load().reason})"
 
 

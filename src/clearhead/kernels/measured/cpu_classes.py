@@ -113,10 +113,11 @@ _AVX512: Costs = {
     ("short, gradients", _F32): (Cost(82.9, 3.37, 145), Cost(56.8, 4.42, 106)),
 }
 
-# Two cores of a Zen 3: gradients of a few tokens take torch's function, for ours is Python on the way back. The calls'
-# costs are medians of the slower rows of the sweep, the work that of 128 tokens (bench/LOG.md); float64 does half. Two
-# are of a Zen 4 held to AVX2, 2026-11-30, for the older ones gave calls to torch that ours does faster: one query of
-# float16, 48 heads, 109 to 134 µs (torch 177 to 200); 5 queries of float64, 48 heads, 153 to 157 µs (torch 165 to 169).
+# Two cores of a Zen 3: gradients of a few tokens take torch's function, because ours runs Python in its backward pass.
+# The calls' costs are medians of the slower rows of the sweep, the work that of 128 tokens (bench/LOG.md); float64 does
+# half. Two are of a Zen 4 held to AVX2, 2026-11-30, because the older ones gave calls to torch that ours does faster:
+# one query of float16, 48 heads, 109 to 134 µs (torch 177 to 200); 5 queries of float64, 48 heads, 153 to 157 µs (torch
+# 165 to 169).
 _AVX2: Costs = {
     ("one query, gradients", _F32): (Cost(155, 0, 129), Cost(128, 0, 199)),
     ("few queries, gradients", _F32): (Cost(183, 0, 129), Cost(150, 0, 199)),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels.problem import Gradients, Problem
-from clearhead.spec import FIELDS, Axes
+from clearhead.spec import FIELDS, Axes, four_axes
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 _PAIRS = (Axes.PAIRS, Axes.KEYS)
@@ -145,13 +145,13 @@ class CallGradients:
 def _bias_shape(problem: Problem, bias: Tensor) -> tuple[int, ...]:
     """Return the shape of a bias's gradient buffer; if queries share the bias, each batch entry and head has a sum."""
     batch, heads, _, keys = problem.shape
-    shape = (1,) * (4 - bias.dim()) + tuple(bias.shape)
-    return (batch, heads, 1, keys) if shape[2] == 1 else shape
+    shape = four_axes(bias).shape
+    return (batch, heads, 1, keys) if shape[2] == 1 else tuple(shape)
 
 
 def _sum_to(grad: Tensor, bias: Tensor) -> Tensor:
     """Return a bias's gradient in the bias's shape and dtype, summed over the axes along which it broadcasts."""
-    for axis, size in enumerate((1,) * (4 - bias.dim()) + tuple(bias.shape)):
+    for axis, size in enumerate(four_axes(bias).shape):
         if size != grad.shape[axis]:
             grad = _pairwise_sum(grad, axis)
     return grad.reshape(bias.shape).to(bias.dtype)

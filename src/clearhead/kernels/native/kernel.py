@@ -11,7 +11,7 @@ from clearhead.kernels.capability import Capability
 from clearhead.kernels.native.call import DTYPES, Call, CallGradients, address, four, lse_dtype, whole_rows
 from clearhead.kernels.native.cpu_targets import current, index_of, targets
 from clearhead.kernels.native.library import library, missing
-from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent, has_own_memory, is_negated
+from clearhead.kernels.problem import Gradients, Problem, Result, memory_reason
 
 if TYPE_CHECKING:
     from clearhead.kernels.second_pass import Statistics, Wanted
@@ -62,12 +62,9 @@ class Native:
             return "there are no heads"
         bias = problem.attention.bias
         tensors = (query, problem.key, problem.value, *problem.attention.tensors().values())
-        if not has_own_memory(*tensors):
-            return "a tensor has no memory: it is inside torch.vmap, or its class wraps other tensors"
-        if carries_tangent(*tensors):
-            return "the tensors carry tangents of forward-mode differentiation, which it does not propagate"
-        if is_negated(*tensors):
-            return "a tensor's memory holds the negative of its numbers; call .resolve_neg() on it"
+        unreadable = memory_reason(*tensors)
+        if unreadable is not None:
+            return unreadable
         if bias is not None and not _adds(bias.dtype, query.dtype):
             return f"it does not support a {bias.dtype} bias with {query.dtype}"
         return None
@@ -122,10 +119,9 @@ class Native:
             return "x, weight and bias have different dtypes, or the bias is not contiguous"
         if weight.dim() != 2 or x.shape[-1] != weight.shape[1]:
             return "x does not fit the weight"
-        if carries_tangent(x, weight, bias):
-            return "the tensors carry tangents of forward-mode differentiation, which it does not propagate"
-        if is_negated(x, weight, bias) or not has_own_memory(x, weight, bias):
-            return "a tensor's memory does not hold its numbers"
+        unreadable = memory_reason(x, weight, bias)
+        if unreadable is not None:
+            return unreadable
         chosen, why = current(x.dtype)
         return why if chosen is None else None
 

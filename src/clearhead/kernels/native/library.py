@@ -35,8 +35,8 @@ def build_failure() -> str:
 
 
 library, missing = _load()  # the module or None, and why there is none
-# Functions that answer something while a mode, a transform, a tracer or autocast has to see a call: modes.is_watched(),
-# which the library asks in half the time.
+# Each returns a true value while a mode, a transform, a tracer or autocast has to see a call. The library calls them
+# before each call on the fast path, unless it can read the dispatch state below.
 WATCHERS = (
     torch._C._len_torch_function_stack,
     torch._C._len_torch_dispatch_stack,

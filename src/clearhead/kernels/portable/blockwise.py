@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clearhead.kernels.precision import in_own_dtype
 from clearhead.kernels.problem import Gradients, Problem, Result
-from clearhead.spec import LEARNABLE, Attention, cap_slope, distances, logits
+from clearhead.spec import LEARNABLE, Attention, cap_slope, distances, four_axes, logits
 from clearhead.spec.dropout import kept
 
 BLOCK = 1 << 20  # logits per block: 4 MiB in float32, and about ten such tensors exist at a time
@@ -110,7 +110,7 @@ def _add_learned(
 
 def rows_of(mask: Tensor, rows: slice) -> Tensor:
     """Return a block of rows of a tensor that broadcasts to (B, H, L, S), as a view with four axes."""
-    full = mask.view((1,) * (4 - mask.dim()) + tuple(mask.shape))
+    full = four_axes(mask)
     return full if full.shape[2] == 1 else full[:, :, rows]
 
 

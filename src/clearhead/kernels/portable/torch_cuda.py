@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
-from clearhead.kernels.portable.blockwise import EMPTY
+from clearhead.kernels.portable.operator_masks import added_mask, empty_rows
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent
 from clearhead.spec import EVERYWHERE, four_axes
 
@@ -108,7 +108,7 @@ def forward(problem: Problem, chosen: SDPBackend) -> Result:
     else:
         out, lse = _cudnn(query, key, value, mask, True, 0.0, is_causal, False, scale=scale)[:2]
         result = Result(out, lse.view(query.shape[:3]))
-    empty = _empty_rows(problem)
+    empty = empty_rows(problem)
     if empty is None:
         return result
     return Result(result.out.masked_fill(empty[..., None], 0), result.lse.masked_fill(empty, -torch.inf))
@@ -118,7 +118,7 @@ def backward(problem: Problem, result: Result, grad_out: Tensor, chosen: SDPBack
     """Compute the gradients by one of the operators, which may differ from the one that ran forward."""
     query, key, value, attention = problem.query, problem.key, problem.value, problem.attention
     out, lse = result.out, result.lse
-    empty = _empty_rows(problem)
+    empty = empty_rows(problem)
     if empty is not None:
         grad_out, lse = grad_out.masked_fill(empty[..., None], 0), lse.masked_fill(empty, 0)
     scale, is_causal, sizes = attention.scale, attention.is_causal, (query.shape[2], key.shape[2])
@@ -161,28 +161,12 @@ def _pad_rows(lse: Tensor) -> Tensor:
 
 
 def _mask(problem: Problem) -> Tensor | None:
-    """Return the mask as the operators expect it: added to the logits, (B, H, L, S), with aligned rows."""
-    allow, bias = problem.attention.allow, problem.attention.bias
-    if allow is not None:
-        mask = torch.zeros(allow.shape, dtype=problem.query.dtype, device=allow.device).masked_fill_(~allow, -torch.inf)
-    elif bias is not None:
-        mask = bias.detach()
-    else:
+    """Return the added mask with all axes expanded, (B, H, L, S), and with the aligned rows that the operators need."""
+    mask = added_mask(problem)
+    if mask is None:
         return None
     keys = problem.shape[3]
-    mask = four_axes(mask).expand(-1, -1, -1, keys)
+    mask = mask.expand(-1, -1, -1, keys)
     if mask.stride(-1) != 1 or any(stride % _MASK_ROW for stride in mask.stride()[:-1]):
         mask = F.pad(mask, (0, -keys % _MASK_ROW)).contiguous()[..., :keys]
     return mask.expand(problem.shape)
-
-
-def _empty_rows(problem: Problem) -> Tensor | None:
-    """Return which rows a mask leaves empty, bool (B, H, L), without synchronising; None without a mask."""
-    allow, bias = problem.attention.allow, problem.attention.bias
-    if allow is not None:
-        empty = ~four_axes(allow).any(-1)
-    elif bias is not None:
-        empty = (four_axes(bias.detach()).float() < EMPTY).all(-1)
-    else:
-        return None
-    return empty.expand(problem.query.shape[:3])

@@ -12,6 +12,7 @@ from clearhead.kernels.capability import Capability
 from clearhead.kernels.native.call import whole_rows, wide
 from clearhead.kernels.native.library import cpu_supports
 from clearhead.kernels.portable import blockwise, torch_cuda
+from clearhead.kernels.portable.operator_masks import added_mask, empty_rows
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent
 from clearhead.spec import EVERYWHERE
 
@@ -68,7 +69,7 @@ class TorchSdpa:
             return torch_cuda.forward(problem, fused)
         if not flash_can(problem):
             return blockwise.forward(problem, wide(problem.query.dtype))
-        mask = _mask(problem)
+        mask = added_mask(problem)
         with torchs_own():
             out, lse = _flash(
                 problem.query,
@@ -80,7 +81,7 @@ class TorchSdpa:
                 scale=problem.attention.scale,
             )
         # For an empty row the operator returns NaN or the mean of all values, and lse 0 (torch 2.13).
-        empty = _empty_rows(problem, mask)
+        empty = empty_rows(problem)
         if empty is not None:
             out, lse = out.masked_fill(empty[..., None], 0), lse.masked_fill(empty, -torch.inf)
         return Result(out, lse)
@@ -94,8 +95,8 @@ class TorchSdpa:
             return torch_cuda.backward(problem, result, grad_out, fused)
         if grad_lse is not None or problem.attention.learning() or not flash_can(problem):
             return blockwise.backward(problem, result, grad_out, grad_lse, wide(problem.query.dtype))
-        mask = _mask(problem)
-        empty = _empty_rows(problem, mask)
+        mask = added_mask(problem)
+        empty = empty_rows(problem)
         # The operator reads contiguous rows of the output; a hook on saved tensors may change its strides (torch 2.13).
         out, lse = whole_rows(result.out), result.lse.to(wide(problem.query.dtype))
         if empty is not None:
@@ -166,32 +167,3 @@ def flash_reads(*tensors: Tensor) -> bool:
 
 def _ties(tensor: Tensor) -> bool:
     return tensor.shape[-1] > 1 and torch.empty_like(tensor, device="meta").stride(-1) != 1
-
-
-def _mask(problem: Problem) -> Tensor | None:
-    """Return the mask as the operator expects it: added to the logits, four axes, not expanded.
-
-    It is float32 if its dtype differs from the query's: in a 16-bit dtype -1e5 could become -inf, and 100 has no
-    digits after the point.
-    """
-    if problem.attention.allow is not None:
-        allow = problem.attention.allow
-        mask = torch.zeros(allow.shape, dtype=problem.query.dtype, device=allow.device)
-        mask.masked_fill_(~allow, -torch.inf)
-    elif problem.attention.bias is not None:
-        own, dtype = problem.attention.bias.detach(), problem.query.dtype
-        mask = own if own.dtype == dtype else own.to(wide(dtype))
-    else:
-        return None
-    return mask.view((1,) * (4 - mask.dim()) + tuple(mask.shape))
-
-
-def _empty_rows(problem: Problem, mask: Tensor | None) -> Tensor | None:
-    """Return which rows the mask leaves empty, bool (B, H, L); None if there is no mask."""
-    if problem.attention.allow is not None:
-        blocked = ~problem.attention.allow.any(-1)
-    elif mask is not None:
-        blocked = (mask.to(wide(mask.dtype)) < blockwise.EMPTY).all(-1)  # EMPTY is out of range for float16
-    else:
-        return None
-    return blocked.broadcast_to(problem.query.shape[:3])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clearhead.kernels.capability import Capability
 from clearhead.kernels.portable import torch_cuda
-from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent, has_own_memory, is_negated
+from clearhead.kernels.problem import Gradients, Problem, Result, memory_reason
 from clearhead.kernels.triton.blocks import MOST_BYTES
 
 if TYPE_CHECKING:
@@ -56,12 +56,9 @@ class Triton:
         if 0 in sizes:
             return "an axis has size 0"
         tensors = (query, problem.key, value, *problem.attention.tensors().values())
-        if not has_own_memory(*tensors):
-            return "a tensor has no memory: it is inside torch.vmap, or its class wraps other tensors"
-        if carries_tangent(*tensors):
-            return "the tensors carry tangents of forward-mode differentiation, which it does not propagate"
-        if is_negated(*tensors):
-            return "a tensor's memory holds the negative of its numbers; call .resolve_neg() on it"
+        unreadable = memory_reason(*tensors)
+        if unreadable is not None:
+            return unreadable
         most = MOST_BYTES // query.element_size()
         if max(query.shape[-1], value.shape[-1]) > most:
             return f"it keeps a row in registers, so head_dim may be at most {most}"

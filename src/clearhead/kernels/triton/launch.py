@@ -10,6 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
+from clearhead.kernels.native.call import lse_dtype
 from clearhead.kernels.problem import Gradients, Problem, Result
 from clearhead.kernels.triton import backward as backward_pass
 from clearhead.kernels.triton import forward as forward_pass
@@ -28,8 +29,7 @@ def forward(problem: Problem, numbers: forward_pass.RowStatistics) -> Result:
     """Compute output and lse, and the wanted statistics of rows."""
     query, value = problem.query, problem.value
     out = query.new_empty(*query.shape[:3], value.shape[-1])
-    # Recomputed from a float32 lse, float32 weights have an error of 1e-5 if logits are in the hundreds.
-    lse = query.new_empty(query.shape[:3], dtype=torch.float64 if query.dtype is torch.float32 else torch.float32)
+    lse = query.new_empty(query.shape[:3], dtype=lse_dtype(query.dtype))
     call = Call(problem)
     call.launch(
         FORWARD, forward_pass.forward, lambda meta: _tiles(query.shape[2], meta["ROWS"]) * call.heads,

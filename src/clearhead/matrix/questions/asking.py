@@ -58,7 +58,7 @@ class Asked:
         return repeat_heads(value, heads)
 
     def _sweep(self, wanted: Wanted) -> Statistics | None:
-        if self._lse is None and (both := sweep.first(self._logits, wanted)) is not None:
+        if self._lse is None and (both := sweep.in_forward_pass(self._logits, wanted)) is not None:
             self._lse, answer = both
             return answer
         return sweep.ask(self._logits, self._known_lse, wanted)

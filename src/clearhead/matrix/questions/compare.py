@@ -1,5 +1,6 @@
 """Compare two matrices over the same keys row by row: two heads, or the same head in two models."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -73,8 +74,10 @@ def _scaled(logits: Logits, mean_key: Tensor) -> Tensor:
     return (logits.query * logits.attention.multiplier * mean_key).sum(-1)
 
 
-def _both(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor, reduce) -> Tensor:  # type: ignore[no-untyped-def]
-    """Reduce both matrices in one blockwise pass."""
+def _both(
+    ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor, reduce: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Reduce both matrices in one blockwise pass, (B, H, L); `reduce` gets a, b and log(a / b), (heads, rows, S)."""
     if 0 in ours.shape[:3]:
         return ours.query.new_zeros(ours.shape[:3])
     batches = ours.shape[0]

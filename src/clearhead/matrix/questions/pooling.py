@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearhead.matrix import logits as walk
+from clearhead.matrix import logits as matrix_logits
 from clearhead.matrix import products
 from clearhead.matrix.logits import Logits, weigh
 from clearhead.spec.band import span
@@ -60,7 +60,7 @@ def maximum(logits: Logits, lse: Tensor, cells: tuple[int, int], rows: slice, co
     """Return the largest weight of each cell, in one blockwise pass over the rectangle."""
     batches, heads, _, _ = logits.shape
     down, size = edges(rows.stop - rows.start, cells[0]), cols.stop - cols.start
-    tall = max(walk.BLOCK // max(heads * size, 1), 1)
+    tall = max(matrix_logits.BLOCK // max(heads * size, 1), 1)
     maps = []
     for batch in range(batches):
         strips = []
@@ -90,7 +90,7 @@ def allowed(logits: Logits, cells: tuple[int, int], rows: slice, cols: slice) ->
     down = torch.tensor(edges(rows.stop - rows.start, cells[0]), device=device) + rows.start
     ends = down.unique()  # the rows before which the cumulative sum is needed
     is_masked = attention.allow is not None or attention.rule is not None
-    step = max(walk.BLOCK // max(keys if is_masked else 1, cells[1]), 1)
+    step = max(matrix_logits.BLOCK // max(keys if is_masked else 1, cells[1]), 1)
     total, sums = torch.zeros((), dtype=torch.int64, device=device), []
     for start in range(rows.start, rows.stop, step):
         strip = torch.arange(start, min(start + step, rows.stop), device=device)

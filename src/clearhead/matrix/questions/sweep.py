@@ -105,11 +105,12 @@ def _cells_of(where: kernels.Cells | None, start: int, stop: int) -> tuple[Tenso
     return here, replace(where, rows=clipped[here].contiguous())
 
 
-def first(logits: Logits, wanted: kernels.Wanted) -> tuple[Tensor, kernels.Statistics] | None:
+def in_forward_pass(logits: Logits, wanted: kernels.Wanted) -> tuple[Tensor, kernels.Statistics] | None:
     """Return the lse and the wanted statistics from one forward pass; None where they need a second pass."""
-    if logits.attention.key_bias is not None or logits.attention.rule is not None or not second_pass.on_the_way(wanted):
+    own = logits.attention
+    if own.key_bias is not None or own.rule is not None or not second_pass.in_forward_pass(wanted):
         return None
-    problem = products.problem(logits, logits.key[..., :0]).change(sinks=logits.attention.sinks)
+    problem = products.problem(logits, logits.key[..., :0]).change(sinks=own.sinks)
     if second_pass.refuses(problem, wanted) is not None:
         return None
     result, answer = kernels.run_with(problem, wanted)

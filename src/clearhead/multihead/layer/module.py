@@ -172,10 +172,9 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         if not batched:
             query, key, value = (x.unsqueeze(axis) for x in (query, key, value))
         q, k, v = projections.inward(self, query, key, value)
+        before = 0 if cache is None else cache.length  # the position of the first new key
         if self.rotary is not None:
-            start = 0 if cache is None else cache.length
-            q, k = self.rotary(q, start=start), self.rotary(k, start=start)
-        before = 0 if cache is None else cache.length
+            q, k = self.rotary(q, start=before), self.rotary(k, start=before)
         if cache is not None:
             k, v = cache.append(k, v)
             if need_weights and kind == "matrix":  # the cache may overwrite them before the matrix is used

@@ -7,6 +7,8 @@ from functools import cache
 from types import CodeType
 from typing import Any
 
+from clearhead.sandbox.limits import value_key
+
 JOB, REPORT, CHANNEL = 3, 4, 5  # file descriptors of a child, beside stdin, stdout and stderr
 STARTED = b"\x06"  # the first byte of a report, written before the program is read
 MOST_TEXT = 100_000  # characters of one value or message in a report
@@ -22,7 +24,7 @@ def run_chunks(chunks: Sequence[Mapping[str, Any]], want: Sequence[Sequence[str]
     for name, spec in want:
         if name in module.__dict__:
             try:
-                values[f"{name}:{spec}" if spec else name] = text_of(module.__dict__[name], spec)[:MOST_TEXT]
+                values[value_key(name, spec)] = text_of(module.__dict__[name], spec)[:MOST_TEXT]
             except BaseException as error:  # noqa: BLE001 — a value's own __format__ may raise anything; it is reported
                 raised = raised or {**describe(error, chunks, len(chunks) - 1), "file": "", "line": None}
     return {"raised": raised, "values": values}

@@ -205,8 +205,18 @@ def examine(chunks: Chunks) -> dict[str, Any]:
     return {"tests": [_examined(name, test, chunks) for name, test in tests], "raised": None}
 
 
+def title_of(name: str, test: Any) -> str:
+    """Return the title of a test: the first line of its docstring, or else its name in words.
+
+    >>> title_of("test_rows_sum_to_one", lambda: None)
+    'rows sum to one'
+    """
+    title = (test.__doc__ or "").strip() or name.removeprefix("test_").replace("_", " ").strip() or name
+    return title.splitlines()[0]
+
+
 def _examined(name: str, test: Any, chunks: Chunks) -> list[object]:
-    title = (test.__doc__ or name.removeprefix("test_").replace("_", " ")).strip().splitlines()[0]
+    title = title_of(name, test)
     try:
         test()
     except BaseException as error:  # noqa: BLE001 — a failing test is an outcome

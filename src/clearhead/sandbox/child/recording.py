@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from clearhead.sandbox.child.judging import close, raises
+from clearhead.sandbox.child.judging import close, raises, title_of
 
 CALLS, GRIDS = 6, 4  # calls of one test; maps of one call
 SMALLEST, LARGEST = 2, 12  # rows and columns of a map that is shown
@@ -39,8 +39,7 @@ def recorded(tests: str, file: str, program: Mapping[str, Any]) -> str:
                 failed = False
             except Exception:  # noqa: BLE001 — a failing test is what this is for
                 failed = True
-            title = (test.__doc__ or name.removeprefix("test_").replace("_", " ")).strip().splitlines()[0]
-            result[title] = {"failed": failed, "calls": recorder.taken()}
+            result[title_of(name, test)] = {"failed": failed, "calls": recorder.taken()}
     return json.dumps(result)
 
 

@@ -40,13 +40,18 @@ def own(folder: Path, size: int) -> bool:
             return False
     except OSError:
         return False
-    pages = -(-size // PAGE) + 1  # one more, so that a full folder is over its limit
-    options = f"size={pages * PAGE},nr_inodes={pages + 1},mode=700".encode()
+    count = pages(size)
+    options = f"size={count * PAGE},nr_inodes={count + 1},mode=700".encode()
     flags = _NO_SUID | _NO_DEVICES | _NO_EXEC
     return (
         _libc.mount(None, b"/", None, _RECURSIVE | _PRIVATE, None) == 0
         and _libc.mount(b"none", os.fsencode(folder), b"tmpfs", flags, options) == 0
     )
+
+
+def pages(size: int) -> int:
+    """Return the pages of a folder for `size` bytes: one more than these need, so that a full one is over its limit."""
+    return -(-size // PAGE) + 1
 
 
 def _map(file: str, text: str) -> None:

@@ -173,8 +173,7 @@ def _command(folder: Path | None, size: int, environment: dict[str, str], random
     # The root and /tmp hold only these paths and are read-only, so the program can write only to its folder.
     command += ["--proc", "/proc", "--remount-ro", "/proc"]
     if folder and size and limits_tmpfs():
-        pages = -(-size // tmpfs.PAGE) + 1
-        command += ["--perms", "0777", "--size", str(pages * tmpfs.PAGE), "--tmpfs", str(folder)]
+        command += ["--perms", "0777", "--size", str(tmpfs.pages(size) * tmpfs.PAGE), "--tmpfs", str(folder)]
     elif folder:
         command += ["--bind", str(folder), str(folder)]
     return [*command, "--remount-ro", "/", "--chdir", "/"]  # the process itself goes to its folder

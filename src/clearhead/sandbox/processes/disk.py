@@ -6,7 +6,8 @@ import os
 import stat
 from pathlib import Path
 
-PAGE = 4096
+from clearhead.sandbox.confinement.tmpfs import PAGE
+
 DEEPEST = 128  # nesting of folders that is counted; anything deeper counts as over the limit
 
 

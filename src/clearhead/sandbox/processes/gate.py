@@ -111,9 +111,8 @@ class Gate:
 
     @staticmethod
     def _sums(reservations: list[Reservation]) -> tuple[int, int]:
-        return sum(reservation.programs for reservation in reservations), sum(
-            reservation.memory for reservation in reservations
-        )
+        programs = sum(reservation.programs for reservation in reservations)
+        return programs, sum(reservation.memory for reservation in reservations)
 
 
 def needs(limits: Limits, programs: int = 1) -> int:

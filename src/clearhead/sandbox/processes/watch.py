@@ -19,7 +19,7 @@ from clearhead import scratch
 from clearhead.errors import SandboxError
 from clearhead.sandbox.child.execution import STARTED
 from clearhead.sandbox.confinement import grants
-from clearhead.sandbox.limits import THREAD, Chunk, Limits, Outcome, Program, disk_is_full, no_memory
+from clearhead.sandbox.limits import THREAD, Chunk, Limits, Outcome, Program, disk_is_full, no_memory, value_key
 from clearhead.sandbox.processes import cancel, disk, reports
 from clearhead.sandbox.processes.clock import Clock
 
@@ -60,7 +60,7 @@ class Running:
     ) -> None:  # fmt: skip
         self.limits, self.channel = limits, channel
         self.mark, self.time_each = mark.encode(), time_each  # for a batch
-        self.wanted = [f"{name}:{spec}" if spec else name for name, spec in want]
+        self.wanted = [value_key(name, spec) for name, spec in want]
         self.count = len(chunks) if role in ("programs", "learners", "tests of each") else 0
         given = {_file_name(name): base64.b64encode(data).decode() for name, data in files}
         self.folder = scratch.folder("run-")

@@ -57,7 +57,7 @@ def login(request: Request, next: str = "/") -> HTMLResponse:
     page = render(
         request, "accounts/login.html", status=status, next=safe(next), given=given, lacking=why.get("lacking", "")
     )
-    return _said_once(page, wait)
+    return _shown_once(page, wait)
 
 
 @router.post("/login")
@@ -92,7 +92,7 @@ def log_out(request: Request, context: CurrentContext) -> Response:
 def invitation(request: Request, token: str) -> HTMLResponse:
     account, why = _invited(request, token), saved_forms.refusal_of(context_of(request), request)
     lacking, status = why.get("lacking", ""), 422 if why else 200
-    return _said_once(
+    return _shown_once(
         render(request, "accounts/join.html", status=status, account=account, shortest=SHORTEST, lacking=lacking)
     )
 
@@ -103,7 +103,7 @@ async def join(request: Request, token: str, password: Typed, again: Typed) -> R
     account = await run_in_threadpool(_invited, request, token)
     if lacking := _unfit(password, again):
         return saved_forms.redirect_back(context_of(request), f"/join/{token}", lacking=lacking)
-    return await _enter_anew(request, account, password, "/")
+    return await _enter_with_new_password(request, account, password, "/")
 
 
 @router.get("/settings/password", response_class=HTMLResponse)
@@ -112,7 +112,7 @@ def password_page(request: Request) -> Response:
     why = saved_forms.refusal_of(context_of(request), request)
     wait, lacking = why.get("wait", 0), why.get("lacking", "")
     status = (429 if wait else 422) if why else 200
-    return _said_once(
+    return _shown_once(
         render(request, "accounts/password.html", status=status, shortest=SHORTEST, lacking=lacking), wait
     )
 
@@ -126,7 +126,7 @@ async def change_password(
     lacking = lacking or _unfit(password, again)
     if account is None or lacking:
         return saved_forms.redirect_back(context_of(request), "/settings/password", lacking=lacking, wait=wait)
-    return await _enter_anew(request, account, password, "/settings?saved=true")
+    return await _enter_with_new_password(request, account, password, "/settings?saved=true")
 
 
 async def _checked(request: Request, name: str, password: str) -> tuple[Account | None, str, int]:
@@ -151,7 +151,7 @@ def _guesser(request: Request, name: str) -> Key:
     return Key("browser", f"{browser} {name}") if known == name else Key("name", name)
 
 
-def _said_once(page: HTMLResponse, wait: int = 0) -> HTMLResponse:
+def _shown_once(page: HTMLResponse, wait: int = 0) -> HTMLResponse:
     """Show why a form was refused, once: a reload no longer shows it."""
     page.delete_cookie(saved_forms.COOKIE)
     if wait:
@@ -175,7 +175,7 @@ def _invited(request: Request, token: str) -> Account:
     return account
 
 
-async def _enter_anew(request: Request, account: Account, password: str, where: str) -> Response:
+async def _enter_with_new_password(request: Request, account: Account, password: str, where: str) -> Response:
     """Set the password, which ends every session opened with the old one, and open one for this browser."""
     changed = await hashing(request, partial(_accounts(request).join, account, password))
     if changed is None:  # another request has set a password since

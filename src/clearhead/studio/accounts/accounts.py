@@ -98,7 +98,14 @@ class Accounts:
 
     def invited(self, token: str) -> Account | None:
         """Return whose invitation this is; None if it is no longer valid."""
-        return self._of(self._invitations, token, INVITED)
+        try:
+            id, fingerprint = self._invitations.loads(token, max_age=INVITED)
+        except (BadSignature, ValueError, TypeError):
+            return None
+        with self._database.autocommit() as connection:
+            row = connection.execute(select(learners).where(learners.c.id == id)).one_or_none()
+        account = Account(*row) if row else None
+        return account if account and account.fingerprint == fingerprint else None
 
     def join(self, account: Account, password: str) -> Account | None:
         """Give the account this password and end its sessions; None if its password has changed since it was read."""
@@ -122,16 +129,6 @@ class Accounts:
 
     def _invitation(self, account: Account) -> str:
         return str(self._invitations.dumps([account.id, account.fingerprint]))
-
-    def _of(self, signer: URLSafeTimedSerializer, token: str, seconds: int) -> Account | None:
-        try:
-            id, fingerprint = signer.loads(token, max_age=seconds)
-        except (BadSignature, ValueError, TypeError):
-            return None
-        with self._database.autocommit() as connection:
-            row = connection.execute(select(learners).where(learners.c.id == id)).one_or_none()
-        account = Account(*row) if row else None
-        return account if account and account.fingerprint == fingerprint else None
 
     def _known(self, name: str) -> Account | None:
         """Return the account with this name in this spelling, or else the only one with it in another spelling."""

@@ -44,7 +44,7 @@ def run(
     place = None if page is None else index_in(len(page_programs(page)), str(form.get("place", "")))
     if page is None or place is None:
         raise HTTPException(404, _("This page has no such program. Load the page again."))
-    source = fitting("program", str(form.get(f"program-{place}", ""))).replace("\r\n", "\n")
+    source = fitting("program", str(form.get(f"program-{place}", "")))
     needs_queue()
     try:
         html, problem = _shown(rerun(page, pack, place, source, LIMITS, context.owner), place)

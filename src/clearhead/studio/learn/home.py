@@ -48,6 +48,7 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
     new = _unmet(context, been)
     session = _session(context, new)
     tried = [mastery for mastery in progress.concepts.values() if mastery.attempts >= WEAK_FROM]
+    weak = [mastery for mastery in tried if _lately_right(mastery) < GOOD]
     return render(
         request,
         "learn/home.html",
@@ -57,9 +58,7 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
         minutes=review_queue.minutes(session.items, context.history.seconds),
         new=bool(new),
         next_due=review_queue.next_due(asked(context), progress),
-        weak=sorted((mastery for mastery in tried if _lately_right(mastery) < GOOD), key=lambda mastery: mastery.value)[
-            :3
-        ],
+        weak=sorted(weak, key=lambda mastery: mastery.value)[:3],
         tried=bool(tried),
         packs=context.library.packs,
         topics=[(pack, topic, *_known(context, progress, pack, topic)) for pack, topic in topics],

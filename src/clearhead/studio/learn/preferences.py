@@ -7,9 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from clearhead.studio.learn import path
 from clearhead.studio.questions.assessment import CLOCKS
 from clearhead.studio.text.translation import _, languages
-from clearhead.studio.web.context import CurrentContext
+from clearhead.studio.web.context import SETTING, CurrentContext
 from clearhead.studio.web.rendering import DARK, render
 from clearhead.studio.web.route_marks import linkable
 
@@ -58,7 +59,7 @@ def save(
                 ),
             )
     for name, value in chosen.items():
-        context.store.keep(f"setting:{name}", value)
+        context.store.keep(f"{SETTING}{name}", value)
     return RedirectResponse("/settings?saved=true", 303)
 
 
@@ -78,5 +79,5 @@ def take_along(context: CurrentContext) -> Response:
 def start_over(context: CurrentContext, back: Annotated[bool, Form()] = False) -> Response:
     """Stop counting every answer so far, or count them all again. Nothing is deleted either way."""
     context.learner.start_after(0 if back else None)
-    context.store.keep("continue", "")
+    context.store.keep(path.CONTINUE, "")
     return RedirectResponse("/settings", 303)

@@ -43,12 +43,12 @@ class Day:
 @linkable
 def progress(request: Request, context: CurrentContext) -> HTMLResponse:
     now, known, items = context.now(), context.progress, context.library.items
-    levels = Counter(attempt.level for attempt in known.concepts.values())
+    levels = Counter(mastery.level for mastery in known.concepts.values())
     return render(
         request,
         "learn/progress.html",
         concepts=sorted(
-            known.concepts.values(), key=lambda attempt: (not attempt.attempts, -attempt.value, attempt.concept)
+            known.concepts.values(), key=lambda mastery: (not mastery.attempts, -mastery.value, mastery.concept)
         ),
         levels=levels,
         calibration=known.calibration,

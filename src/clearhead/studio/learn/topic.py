@@ -55,12 +55,7 @@ GROUPS = {
 }
 RECALLED = ("card", "explain")
 FEWEST = 5  # a test or a challenge needs at least so many items
-PAGES = {
-    "read": "read",
-    "why": "why",
-    "walk": "walk",
-    "sheet": "recall",
-}  # modes that are a page to read -> the pack's page
+PAGES = {"read": "read", "why": "why", "walk": "walk", "sheet": "recall"}  # a mode that is a page -> the pack's page
 
 
 def items_for(mode: str, items: list[Item]) -> list[Item]:
@@ -189,9 +184,9 @@ def sheet(request: Request, context: CurrentContext, pack_id: str, topic_id: str
     return page(request, context, pack_id, topic_id, "sheet")
 
 
-def _from_memory(context: Context, pack: Pack, topic: Topic) -> str:
+def _from_memory(modes: list[tuple[str, str]]) -> str:
     """Return the address of the mode that asks about a page's content; "" if nothing can be asked yet."""
-    there = dict(tabs(context, pack, topic))
+    there = dict(modes)
     return there.get("recall") or there.get("practice") or ""
 
 
@@ -221,7 +216,7 @@ def page(request: Request, context: Context, pack_id: str, topic_id: str, mode: 
         waits=context.library.awaits_outputs(pack, topic, PAGES[mode]),
         tabs=modes,
         mode=mode,
-        after=_from_memory(context, pack, topic),
+        after=_from_memory(modes),
         way=path.way(context, pack, topic),
         embeds="```lens" in text,
         frames="```frames" in text,

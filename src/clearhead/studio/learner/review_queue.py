@@ -8,12 +8,7 @@ from clearhead.course import Item, ItemProgress, Progress
 # An item that was just answered wrong is due in minutes. If nothing else is left, it is asked now instead of making the
 # learner wait.
 AHEAD = timedelta(minutes=20)
-SECONDS = {
-    "card": 12,
-    "code": 300,
-    "explain": 120,
-    "worked": 120,
-}  # a first guess, until the learner's own times are known
+SECONDS = {"card": 12, "code": 300, "explain": 120, "worked": 120}  # until the learner's own times are known
 
 
 def due(items: Iterable[Item], progress: Progress, now: datetime) -> list[Item]:

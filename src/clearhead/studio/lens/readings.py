@@ -63,11 +63,11 @@ class Readings:
         try:
             if wanted.alone not in self._readings:
                 reading = self._made(wanted.alone, tell)
-                _keep(self._readings, wanted.alone, reading, LATEST)
+                keep(self._readings, wanted.alone, reading, LATEST)
                 self._released.discard(wanted.alone)
             if wanted.key not in self._requests:
                 self._share(f"{wanted.key}.json", json.dumps(asdict(wanted)).encode())
-            _keep(self._requests, wanted.key, wanted, 4 * LATEST)
+            keep(self._requests, wanted.key, wanted, 4 * LATEST)
             return self._readings[wanted.alone]
         finally:
             self._turn.release()
@@ -127,7 +127,7 @@ class Readings:
     def add_upload(self, content: bytes) -> str:
         """Keep an uploaded picture or sound as long as there is room, and return its key."""
         key = digest(content)
-        _keep(self._uploads, key, content, UPLOADS)
+        keep(self._uploads, key, content, UPLOADS)
         self._share(key, content)
         return key
 
@@ -178,7 +178,7 @@ class Readings:
             tell("loading", 0, 0)
             loaded = capture.load(model, trust_remote_code=trusted)
             tell("loading", 1, 1)  # a stop requested during loading takes effect here
-            _keep(self._models, (model, trusted), loaded, MODELS)
+            keep(self._models, (model, trusted), loaded, MODELS)
             self._release({name for name, _ in self._models})
         return self._models[model, trusted]
 
@@ -231,7 +231,7 @@ def _age(entry: "os.DirEntry[str]") -> float:
         return 0.0
 
 
-def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
+def keep(cache: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
     """Keep a value; the least recently used one is dropped."""
     cache[key] = value
     cache.move_to_end(key)

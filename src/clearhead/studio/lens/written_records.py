@@ -7,7 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from clearhead.studio.lens.continuations import CONTINUATIONS
-from clearhead.studio.lens.readings import Readings, Tell
+from clearhead.studio.lens.readings import Readings, Tell, keep
 from clearhead.studio.lens.writing import Text, WritingRequest
 
 if TYPE_CHECKING:
@@ -65,7 +65,4 @@ def record_of(loaded: "Loaded", wanted: WritingRequest, text: Text, tell: Tell) 
 
 def _keep(identity: Any, record: "Record | Callable[[], Record]") -> None:
     with _lock:
-        _records[identity] = record
-        _records.move_to_end(identity)
-        while len(_records) > LATEST:
-            _records.popitem(last=False)
+        keep(_records, identity, record, LATEST)

@@ -7,7 +7,6 @@ the reader edited it.
 """
 
 import contextlib
-import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
@@ -17,8 +16,7 @@ from typing import Final
 from clearhead import sandbox
 from clearhead.course import Pack, Page
 from clearhead.course.pack.page_programs import PageProgram, page_programs
-from clearhead.course.proofs.pages import END, page_chunks
-from clearhead.course.proofs.prove import versions
+from clearhead.course.proofs.pages import END, page_chunks, page_key
 from clearhead.errors import SandboxError
 from clearhead.studio.text import formatting
 from clearhead.studio.text.translation import _
@@ -38,7 +36,7 @@ def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
     programs = page_programs(page)
     if not programs:
         return page.text
-    place = cache / "pages" / f"{_key(page, pack)}.json"
+    place = cache / "pages" / f"{page_key(page, pack)[:32]}.json"
     outputs = _kept(place, sum(program.outputs for program in programs))
     if outputs is None:
         outputs, stopped = _run(programs, page, pack)
@@ -149,9 +147,3 @@ def _run(programs: list[PageProgram], page: Page, pack: Pack) -> tuple[list[str]
     elif outcome.raised:
         outputs[-1] += f"{outcome.raised.type}: {outcome.raised.message}"
     return outputs + [""] * (count - len(outputs)), bool(outcome.stopped)
-
-
-def _key(page: Page, pack: Pack) -> str:
-    """Return a hash of everything that can change an output."""
-    parts = [page.text, *(f"{name}={version}" for name, version in versions(pack.preload).items())]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

@@ -155,14 +155,10 @@ def onward(context: Context, item: Item, mode: str, *, graded: str = "", focus: 
         base = f"/sessions/{mode}?after={item.id}"
     elif mode == "review":
         base = f"/review?after={item.id}" + (f"&since={since}" if since else "")
-    elif mode == "path":
-        base = (
-            topic.address(context.library.pack_of(item.id), context.library.topic_of(item), "next")
-            + f"?after={item.id}"
-        )
     else:
         pack, this = context.library.pack_of(item.id), context.library.topic_of(item)
-        base = topic.address(pack, this, mode if mode in MODES else "practice") + f"?after={item.id}"
+        step = "next" if mode == "path" else mode if mode in MODES else "practice"
+        base = topic.address(pack, this, step) + f"?after={item.id}"
     base += f"&focus={quote(focus)}" if focus else ""
     return f"{base}&graded={graded}" if graded else base
 

@@ -1,7 +1,6 @@
 """Routes of the placement test: a few questions by which a learner can skip a topic that others build on."""
 
 import uuid
-from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
@@ -56,16 +55,17 @@ def _page(
     answers: list[tuple[Attempt, Item | None]] | None,
     placed: bool,
 ) -> HTMLResponse:
-    here = request.scope["path"]
-    fields: dict[str, Any] = {
-        "pack": pack,
-        "topic": this,
-        "start": start,
-        "count": count,
-        "answers": answers,
-        "placed": placed,
-    }
-    return render(request, "practice/placement.html", here=here, **fields)
+    return render(
+        request,
+        "practice/placement.html",
+        here=request.scope["path"],
+        pack=pack,
+        topic=this,
+        start=start,
+        count=count,
+        answers=answers,
+        placed=placed,
+    )
 
 
 def _bank(context: Context, pack_id: str, topic_id: str) -> tuple[Pack, Topic, list[Item]]:

@@ -284,9 +284,7 @@ def _in_topic(
     home.remember(context, home.Place(here, this.title, MODES[mode]))
     progress = context.progress
     row = [] if mode == "build" else levels.level_row(everything, progress)
-    if (
-        path.passed_on(context, pack, this) and not more and mode != "build"
-    ):  # after a passed test, no new questions are asked
+    if not more and mode != "build" and path.passed_on(context, pack, this):  # then no new questions are asked
         items = [item for item in items if progress.items[item.id].attempts]
     item = _next(items, context, mode, after, more)
     if item is None:

@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import FormData
 
 from clearhead import sandbox
+from clearhead.course.proofs.runner import setup_chunks
 from clearhead.errors import SandboxError
 from clearhead.sandbox import Cancelled, Chunk, Limits
 from clearhead.studio.practice.asking import asked
@@ -28,7 +29,7 @@ MOST_SHOWN = 4_000  # characters of what a program printed
 def keep_draft(context: CurrentContext, form: Annotated[FormData, Depends(form_of)]) -> Response:
     """Store the unsent program of this form until its question is opened again."""
     item = context.drafts.read(str(form.get("ticket", ""))).item
-    context.store.keep(unsent(item), fitting("program", str(form.get("program", ""))).replace("\r\n", "\n"))
+    context.store.keep(unsent(item), fitting("program", str(form.get("program", ""))))
     return Response(status_code=204)
 
 
@@ -53,8 +54,7 @@ def run(request: Request, context: CurrentContext, form: Annotated[FormData, Dep
 def _output(context: Context, question: Question, program: str) -> str:
     """Return what the program printed, and how it ended if it failed."""
     item, limits = question.item, Limits(seconds=question.item.run_limit)
-    setup = [Chunk(part.source, item.file, part.line) for part in item.role("setup")]
-    chunks = [Chunk(f"seed = {question.proved.receipt.seed}\n", "seed"), *setup, Chunk(program, _("your program"))]
+    chunks = [*setup_chunks(item, question.proved.receipt.seed), Chunk(program, _("your program"))]
     try:
         outcome = sandbox.run(chunks, limits=limits, preload=question.pack.preload, owner=context.owner)
     except Cancelled:

@@ -54,10 +54,10 @@ def answers_so_far(assessment_id: str, look: Look) -> list[Attempt]:
 
 
 def next_item(items: Sequence[Item], answers: Sequence[Attempt], assessment_id: str) -> Item | None:
-    """Return the next item of a test: one of middling difficulty first, then harder after a right answer and easier
-    after a wrong one; new concepts first.
+    """Return the next item of a test; None when the test is over.
 
-    The same answers give the same item, so a page can be reloaded. None when the test is over.
+    The first is of middling difficulty, then a harder one follows a right answer and an easier one a wrong answer; new
+    concepts come first. The same answers give the same item, so a page can be reloaded.
     """
     seen = {answer.item_id for answer in answers}
     left = [item for item in items if item.kind in TEST and item.id not in seen]

@@ -2,7 +2,7 @@
 
 import re
 
-from clearhead.studio.text.mathml import FUNCTIONS, OPERATORS, SYMBOLS
+from clearhead.studio.text.mathml_symbols import FUNCTIONS, OPERATORS, SYMBOLS
 
 _PROGRAM = re.compile(r"```.*?```|~~~.*?~~~", re.DOTALL)
 _FORMULA = re.compile(r"(?<!\$)\$++([^$]++)\$++")

@@ -15,6 +15,7 @@ from clearhead.studio.text import embedded_head, guessed_head, live_program, pag
 from clearhead.studio.text.mathml import to_mathml
 from clearhead.studio.text.translation import many
 
+LONG = 40  # an inline formula with more characters may be wider than a phone
 _FORMATTER = HtmlFormatter(nowrap=True)
 _LEXERS = {"python": PythonLexer(), "py": PythonLexer(), "pytb": PythonTracebackLexer(), "diff": DiffLexer()}
 
@@ -45,9 +46,6 @@ def _html(text: str, _words: object) -> Markup:
 def inline(text: str) -> Markup:
     """Return one line of Markdown as HTML, without a paragraph around it."""
     return Markup(_MARKDOWN.renderInline(text))  # noqa: S704 — as above
-
-
-LONG = 40  # an inline formula with more characters may be wider than a phone
 
 
 def _math(source: str, *, block: bool) -> str:

@@ -197,8 +197,7 @@ class _Reader:
         if self.peek() != "{":
             return self.take()
         self.take("{")
-        start = depth = self.at
-        depth = 1
+        start, depth = self.at, 1
         while depth:
             depth += {"{": 1, "}": -1}.get(self.take(), 0)
         end = self.starts[self.at - 1]
@@ -285,6 +284,3 @@ def _single(parts: Parts) -> str:
 def _sign(char: str) -> str:
     stretch = ' stretchy="false"' if char in "()[]{}|‖⟨⟩⌊⌋⌈⌉" else ""
     return f"<mo{stretch}>{escape(char)}</mo>"
-
-
-__all__ = ["FUNCTIONS", "OPERATORS", "SYMBOLS", "to_mathml"]

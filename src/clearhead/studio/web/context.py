@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 
@@ -28,6 +28,8 @@ from clearhead.studio.web.locks import Locks
 from clearhead.studio.web.security import Csrf
 from clearhead.studio.web.settings import Settings
 from clearhead.studio.web.work_queues import WorkQueue, needs_queue
+
+T = TypeVar("T")
 
 REMEMBERED = 100  # cached verdicts on programs
 LENSES = 4  # Lens requests that run at once
@@ -84,8 +86,8 @@ class Context:
 
     def close(self) -> None:
         """Start no more work, and close the database."""
-        for queues in self.queues.values():
-            queues.close()
+        for queue in self.queues.values():
+            queue.close()
         self.variants.close()
         self.store.close()
 
@@ -180,29 +182,29 @@ class Context:
         if question.form not in ("code", "order"):
             return question.verdict(response, self.owner)
         key = f"{question.draft.id} {response}"
-        if key not in self._verdicts:
-            needs_queue()
-            self._verdicts[key] = question.verdict(response, self.owner)
-            while len(self._verdicts) > REMEMBERED:
-                self._verdicts.popitem(last=False)
-        return self._verdicts[key]
+        return _cached(self._verdicts, key, lambda: question.verdict(response, self.owner))
 
     def recorded(self, question: Question, program: str) -> Recorded:
         """Return what a program did in its tests; cached like a verdict."""
+        item, proved, preload = question.item, question.proved, question.pack.preload
         key = f"{question.draft.id} {program}"
-        if key not in self._recorded:
-            needs_queue()
-            pack, item = question.pack, question.item
-            self._recorded[key] = recorded(item, question.proved, program, pack.preload, self.owner)
-            while len(self._recorded) > REMEMBERED:
-                self._recorded.popitem(last=False)
-        return self._recorded[key]
+        return _cached(self._recorded, key, lambda: recorded(item, proved, program, preload, self.owner))
 
     def setting(self, name: str) -> str:
         """Return a setting of the learner, or its default."""
         if not self._remembers or self._settings is None:
             self._settings = self.store.kept_under(SETTING)
         return self._settings.get(name, SETTINGS[name])
+
+
+def _cached(cache: OrderedDict[str, T], key: str, run: Callable[[], T]) -> T:
+    """Return the value under this key; if there is none, run programs for it in a queue, and drop the oldest value."""
+    if key not in cache:
+        needs_queue()
+        cache[key] = run()
+        while len(cache) > REMEMBERED:
+            cache.popitem(last=False)
+    return cache[key]
 
 
 def context_of(request: Request) -> Context:

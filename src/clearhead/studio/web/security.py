@@ -42,7 +42,9 @@ HEADERS: Final = {
 HOST: Final = re.compile(r"(?:(?P<name>[A-Za-z0-9_.-]{1,253})|\[(?P<six>[0-9A-Fa-f:.]{2,45})\])(?::\d{1,5})?")
 
 
-class TooLong(HTTPException):
+class RequestTooLong(HTTPException):
+    """A request is larger than MAX_BODY."""
+
     def __init__(self) -> None:
         super().__init__(413, _("That is more than %(size)s MiB. Send less at once.", size=MAX_BODY // 2**20))
 
@@ -104,7 +106,7 @@ class Guard:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > MAX_BODY:
-                raise TooLong
+                raise RequestTooLong
             return message
 
         async def dressed(message: Message) -> None:

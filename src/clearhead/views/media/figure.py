@@ -8,7 +8,7 @@ import torch
 from clearhead.extras import needs
 from clearhead.views import plot
 from clearhead.views.checks import check_head
-from clearhead.views.media.looks import at_picture, at_sound, largest, strongest
+from clearhead.views.media.looks import MOST_WORDS, at_picture, at_sound, largest, strongest
 from clearhead.views.over_picture import over_picture, over_seconds
 from clearhead.views.token_axes import shown
 
@@ -18,7 +18,14 @@ with needs("views", "a figure"):
 if TYPE_CHECKING:
     from clearhead.capture import Reading
 
-MOST = 12  # words of a picture
+
+def reading_figure(reading: "Reading", place: tuple[int, int] | None) -> Figure:
+    """Draw all heads of a reading, small, or the head at (layer, head).
+
+    Raises:
+        OptionError: there is no such head, or no attention was captured.
+    """
+    return plot.grid(reading) if place is None else head_figure(reading, *place)
 
 
 def head_figure(reading: "Reading", layer: int, head: int) -> Figure:
@@ -36,7 +43,7 @@ def head_figure(reading: "Reading", layer: int, head: int) -> Figure:
     if seen:
         top = float(largest(reading, layer)[head])
         looks, picture = max(seen, key=lambda pair: sum(look.total for look in pair[0]))
-        looks = list(strongest(looks, MOST))
+        looks = strongest(looks, MOST_WORDS)
         maps = torch.from_numpy(np.stack([look.weights for look in looks]))
         return over_picture(picture.pixels, maps, [shown(look.token) for look in looks], top=top)
     if reading.sound is not None and (heard := at_sound(reading, layer, head)):

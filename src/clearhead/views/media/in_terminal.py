@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from clearhead.extras import needs
-from clearhead.views.maps import Array
-from clearhead.views.media.looks import Look, at_picture, at_sound, largest, strongest
+from clearhead.views.maps import KEY, QUERY, QUIET, WEIGHT, Array, shades
+from clearhead.views.media.looks import MOST_WORDS, Look, at_picture, at_sound, largest, strongest
 from clearhead.views.token_axes import shown
 
 with needs("cli", "attention in a terminal"):
@@ -17,10 +17,7 @@ with needs("cli", "attention in a terminal"):
 if TYPE_CHECKING:
     from clearhead.capture import Grid, Reading, Sound
 
-SHADES = " ░▒▓█"
-WEIGHT, QUERY, KEY, QUIET = "blue", "bright_red", "green", "dim"
 ACROSS = 3  # pictures side by side
-MOST = 12  # words of a picture
 
 
 def over_media(reading: "Reading", layer: int, head: int, width: int = 80) -> list[Text]:
@@ -31,7 +28,7 @@ def over_media(reading: "Reading", layer: int, head: int, width: int = 80) -> li
     lines: list[Text] = []
     top = float(largest(reading, layer)[head])
     for number, picture in enumerate(reading.pictures):
-        looks = list(strongest(at_picture(reading, layer, head, picture), MOST))
+        looks = strongest(at_picture(reading, layer, head, picture), MOST_WORDS)
         if looks:
             which = "the picture" if len(reading.pictures) == 1 else f"picture {number}"
             lines += [Text(), Text(f"What the words look at in {which}", style="bold")]
@@ -56,15 +53,15 @@ def _patches(looks: list[Look], picture: "Grid", top: float, width: int) -> list
             names.append(title[: 2 * wide].ljust(2 * wide) + "  ", style=QUERY)
             cells = _pooled(look.weights[None], (high, wide))
             for line, row in zip(grids, cells, strict=True):
-                line.append("".join(2 * shade for shade in _shades(row, top)), style=WEIGHT)
+                line.append("".join(2 * shade for shade in shades(row, top)), style=WEIGHT)
                 line.append("│ ", style=QUIET)
         lines += [names, *grids]
-    most = [max(looks, key=lambda look: float(look.weights.max()))]
-    row, col = divmod(int(most[0].weights.argmax()), picture.cols)
+    most = max(looks, key=lambda look: float(look.weights.max()))
+    row, col = divmod(int(most.weights.argmax()), picture.cols)
     lines.append(
         Text(
-            f"  the number is a word's weight on all patches; most on one: {shown(most[0].token)} on row {row}, "
-            f"column {col}, {float(most[0].weights.max()):.3f}; one scale for all words: █ is {top:.3f}",
+            f"  the number is a word's weight on all patches; most on one: {shown(most.token)} on row {row}, "
+            f"column {col}, {float(most.weights.max()):.3f}; one scale for all words: █ is {top:.3f}",
             style=QUIET,
         )
     )
@@ -82,7 +79,7 @@ def _seconds(looks: list[Look], sound: "Sound", top: float, width: int) -> list[
         cells = _pooled(look.weights[None, None, :heard], (1, wide))[0]
         best = int(look.weights[:heard].argmax())
         line = Text("  " + " " * (names - cell_len(shown(look.token))) + shown(look.token) + " ", style=QUERY)
-        line.append(_shades(cells, top), style=WEIGHT)
+        line.append(shades(cells, top), style=WEIGHT)
         line.append(f"│ {best * seconds:.2f} s  {float(look.weights[best]):.3f}", style=QUIET)
         lines.append(line)
     after = sum(float(look.weights[heard:].sum()) for look in looks) / len(looks)
@@ -99,8 +96,3 @@ def _pooled(weights: Array, size: tuple[int, int]) -> Array:
     """Return (high, wide): the largest weight in each cell."""
     cells: Array = F.adaptive_max_pool2d(torch.from_numpy(weights).reshape(1, *weights.shape[-2:]), size)[0].numpy()
     return cells
-
-
-def _shades(weights: Array, top: float) -> str:
-    """Return a character per weight, as in the other maps of the terminal."""
-    return "".join(SHADES[min(4, round(4 * (float(weight) / top) ** 0.5)) if top > 0 else 0] for weight in weights)

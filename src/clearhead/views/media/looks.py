@@ -1,6 +1,5 @@
 """What each word of a text looks at in its picture, or in its sound."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from clearhead.capture import Grid, Reading
 
 BLOCK = 2**22  # weights in memory at a time
+MOST_WORDS = 12  # drawn over a picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def is_over_input(axis: TokenAxis) -> bool:
     return axis.sequence == "input" and axis.whole
 
 
-def strongest(looks: list[Look], most: int) -> Iterator[Look]:
-    """Yield those with the most weight on the picture or sound, in the order of the text."""
+def strongest(looks: list[Look], most: int) -> list[Look]:
+    """Return those with the most weight on the picture or sound, in the order of the text."""
     kept = sorted(range(len(looks)), key=lambda place: -looks[place].total)[:most]
-    return (looks[place] for place in sorted(kept))
+    return [looks[place] for place in sorted(kept)]

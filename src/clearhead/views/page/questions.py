@@ -80,7 +80,7 @@ def _other(reading: "Reading", second: "Reading | None", question: dict[str, Any
     other = second if question.get("model") == 1 else reading
     if other is None:
         raise OptionError("there is no second model here. Compare with a head of the same.")
-    layer, head = (_whole({"with": part}, "with") for part in place)
+    layer, head = (_number(part, "with") for part in place)
     return _head(other, layer, head), head
 
 
@@ -139,14 +139,17 @@ def _part(question: dict[str, Any]) -> tuple[int, int] | None:
         return None
     if not (isinstance(value, list) and len(value) == 2):
         raise OptionError(f"part is {value!r}, expected [which, of how many].")
-    which, count = (_whole({"part": number}, "part") for number in value)
+    which, count = (_number(number, "part") for number in value)
     if count not in long_texts.PARTS or which >= count:
         raise OptionError(f"part is {value!r}: there are 1, 2, 3 … {long_texts.SIDE} parts. Ask as the answer said.")
     return which, count
 
 
 def _whole(question: dict[str, Any], name: str) -> int:
-    value = question.get(name)
+    return _number(question.get(name), name)
+
+
+def _number(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise OptionError(f"{name} is {value!r}, expected a whole number from 0.")
     return value

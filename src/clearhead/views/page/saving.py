@@ -28,7 +28,6 @@ NUMBERS: Final = {
     "parquet": "application/vnd.apache.parquet",
 }
 COLUMNS: Final = ("layer", "head", "name", "query", "query_token", "key", "key_token", "weight")
-MOST_CELLS: Final = 256  # cells a side of the picture of a difference
 
 
 def kinds() -> list[str]:
@@ -116,21 +115,11 @@ def parquet(rows: list[tuple[Any, ...]], names: Sequence[str]) -> bytes:
 
 def _picture(reading: "Reading", kind: str, layer: int | None, head: int | None, second: "Reading | None") -> bytes:
     from clearhead.views import plot
-    from clearhead.views.comparison import between, compare
-    from clearhead.views.media.figure import head_figure
-    from clearhead.views.token_axes import layer_token_axes
+    from clearhead.views.comparison import compare
+    from clearhead.views.media.figure import reading_figure
 
-    if second is not None and (layer is None or head is None):
-        figure = plot.divergence(compare(reading, second))
-    elif second is not None and layer is not None and head is not None:
-        values = between(compare(reading, second), layer, head, MOST_CELLS)
-        queries, keys = layer_token_axes(reading, layer)
-        title = f"layer {layer}, head {head}: {reading.model_name} minus {second.model_name}"
-        figure = plot.difference(values, queries.tokens, title, keys=keys.tokens)
-    elif layer is not None and head is not None:
-        figure = head_figure(reading, layer, head)
-    else:
-        figure = plot.grid(reading)
+    place = None if layer is None or head is None else (layer, head)
+    figure = reading_figure(reading, place) if second is None else plot.compared(compare(reading, second), place)
     with tempfile.TemporaryDirectory() as folder:
         plot.save(figure, path := Path(folder, f"picture.{kind}"))
         return path.read_bytes()

@@ -143,6 +143,11 @@ class _Gap:
     text: list[str] = field(default_factory=list)
     hint: list[str] | None = None
 
+    @property
+    def last(self) -> list[str]:
+        """Where the next piece goes: the hint if it has begun, otherwise the text."""
+        return self.text if self.hint is None else self.hint
+
 
 def gaps(text: str, number: int, answered: bool) -> str:
     """Return a cloze text with gap `number` hidden (its hint, or […]) or answered; the other gaps show their text."""
@@ -151,8 +156,7 @@ def gaps(text: str, number: int, answered: bool) -> str:
     at = 0
     for match in _CLOZE.finditer(text):
         gap = open_gaps[-1]
-        into = gap.text if gap.hint is None else gap.hint
-        into.append(text[at : match.start()])
+        gap.last.append(text[at : match.start()])
         at = match.end()
         if match[1] and len(open_gaps) <= _DEEPEST:
             open_gaps.append(_Gap(tuple(int(part) for part in match[1].split(",") if part)))
@@ -160,15 +164,14 @@ def gaps(text: str, number: int, answered: bool) -> str:
             gap.hint = []
         elif match[0] == "}}" and gap is not outer:
             open_gaps.pop()
-            into = open_gaps[-1].text if open_gaps[-1].hint is None else open_gaps[-1].hint
-            into.append(_shown(gap, number, answered))
+            open_gaps[-1].last.append(_shown(gap, number, answered))
         else:
-            into.append(match[0])
-    outer.text.append(text[at:]) if len(open_gaps) == 1 else open_gaps[-1].text.append(text[at:])
+            gap.last.append(match[0])
+    open_gaps[-1].last.append(text[at:])
     while len(open_gaps) > 1:  # not closed: it stays as it was written
         gap = open_gaps.pop()
         hint = ["::", *gap.hint] if gap.hint is not None else []
-        open_gaps[-1].text.append(f"{{{{c{','.join(map(str, gap.numbers))}::{''.join(gap.text + hint)}")
+        open_gaps[-1].last.append(f"{{{{c{','.join(map(str, gap.numbers))}::{''.join(gap.text + hint)}")
     return "".join(outer.text)
 
 

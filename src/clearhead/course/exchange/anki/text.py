@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from clearhead.course.exchange.anki.cards import NoteType, basic, cards, cloze, has_gaps
 from clearhead.course.exchange.draft import Draft
 from clearhead.course.exchange.limits import Budget
-from clearhead.course.exchange.markup.convert import from_html, from_text
+from clearhead.course.exchange.markup.convert import from_html, from_text, with_newlines
 from clearhead.course.exchange.markup.html_tree import BLOCKS
 from clearhead.course.exchange.report import Report
 from clearhead.errors import PackError
@@ -40,7 +40,7 @@ def read_notes(text: str, file: str, report: Report) -> list[Draft]:
     Raises:
         PackError: a header line makes no sense, or a quoted field is not closed; at its line.
     """
-    rows = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    rows = with_newlines(text).split("\n")
     header, first = _header(rows, file)
     body = "\n".join(rows[first:])
     html = header.html if header.html is not None else bool(_HTML.search(body))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import genanki
 
-from clearhead.course.exchange.question import Question, html, picture
+from clearhead.course.exchange.markup.markdown import html, picture
+from clearhead.course.exchange.question import Question
 
 _STYLE = (
     ".card { font: 18px/1.5 Georgia, serif; max-width: 42em; margin: auto; text-align: left; } "

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from clearhead.course.exchange.markup.convert import with_newlines
 from clearhead.errors import PackError
 
 _FORMAT = re.compile(r"\s*\[(html|markdown|plain|moodle)\]")
@@ -33,7 +34,7 @@ class GiftQuestion:
 
     Attributes:
         options: (text, is right, feedback) of choices, true/false, short answers and numbers.
-        kind: choice, truefalse, short, number, match, essay or description.
+        kind: choice, truefalse, short, number, match, order (Moodle XML alone has it), essay or description.
         general: the feedback that follows `####`.
         weights: the percentage of each option.
         origin: its category, and the id and tags that comments before it give.
@@ -81,7 +82,7 @@ class _Cutter:
     opened: int = 0  # line of the brace that is open
 
     def cut(self, text: str) -> Iterator[_Block]:
-        for number, row in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
+        for number, row in enumerate(with_newlines(text).split("\n"), 1):
             bare = row.strip()
             if bare.startswith("//"):
                 self.origin.update({name: _unescaped(value) for name, value in _KEPT_COMMENT.findall(bare)})

@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from clearhead.course.exchange.gift.parse import GiftQuestion, read_gift
 from clearhead.course.exchange.markup.inert import category, one_line
-from clearhead.course.exchange.question import Question, html
+from clearhead.course.exchange.markup.markdown import html
+from clearhead.course.exchange.question import Question
 
 _SPECIAL = re.compile(r"([~=#{}:\\])")
 
@@ -54,6 +54,3 @@ def _answers(question: Question) -> str:
 
 def _safe(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", text).replace("\n", "\\n")
-
-
-__all__ = ["GiftQuestion", "read_gift", "write_gift"]

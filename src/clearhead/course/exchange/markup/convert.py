@@ -12,7 +12,7 @@ _SOUND = re.compile(r"\[sound:([^\]\n]{1,300})\]|\[anki:(?:play|tts)[^\]\n]{0,30
 
 def from_html(markup: str, lost: Lost, hints: list[str] | None = None) -> str:
     """Return HTML as Markdown that displays the same; `hints` takes the text of `<details class="hint">` elements."""
-    hidden = formulas.from_html(markup.replace("\r\n", "\n").replace("\r", "\n"))
+    hidden = formulas.from_html(with_newlines(markup))
     writer = Writer(lost, hidden.fill)
     written = writer.blocks(tree(_SOUND.sub(lambda match: _sound(match, lost), hidden.text)).children)
     if hints is not None:
@@ -22,7 +22,7 @@ def from_html(markup: str, lost: Lost, hints: list[str] | None = None) -> str:
 
 def from_text(text: str) -> str:
     """Return plain text as Markdown that displays the same; indented lines become a program."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
+    text = with_newlines(text).strip("\n")
     if re.search(r"\n[ \t]+\S|\n#", text):
         return Writer(lambda _: None, str).fenced(text, "text")
     hidden = formulas.from_text(text)
@@ -36,8 +36,13 @@ def from_text(text: str) -> str:
 
 def from_markdown(text: str, lost: Lost) -> str:
     """Return other programs' Markdown with formulas between dollar signs and without pictures."""
-    hidden = formulas.from_markdown(text.replace("\r\n", "\n").replace("\r", "\n").strip(), lost)
+    hidden = formulas.from_markdown(with_newlines(text).strip(), lost)
     return hidden.fill(hidden.text)
+
+
+def with_newlines(text: str) -> str:
+    """Return the text with every line ended by a newline alone, whichever system wrote it."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _sound(match: re.Match[str], lost: Lost) -> str:

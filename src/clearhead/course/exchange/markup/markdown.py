@@ -12,19 +12,19 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 from clearhead.course.exchange.markup.inert import inert, is_link, reaches_out
 
 
-def _formula(source: str, options: dict[str, Any]) -> str:
+def _formula(source: str, *, display: bool) -> str:
     if reaches_out(source):
         return f"<code>{escape(source.strip(), quote=False)}</code>"
-    left, right = (r"\[", r"\]") if options["display_mode"] else (r"\(", r"\)")
+    left, right = (r"\[", r"\]") if display else (r"\(", r"\)")
     return left + escape(re.sub(r"\n\s*\n", "\n", source.strip()), quote=False) + right
 
 
 def _inline(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
-    return _formula(tokens[index].content, {"display_mode": "double" in tokens[index].type})
+    return _formula(tokens[index].content, display="double" in tokens[index].type)
 
 
 def _block(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
-    return f"<p>{_formula(tokens[index].content, {'display_mode': True})}</p>\n"
+    return f"<p>{_formula(tokens[index].content, display=True)}</p>\n"
 
 
 def _text(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
@@ -75,11 +75,6 @@ def picture(svg: str) -> str:
 def hidden(summary: str, markdown: str) -> str:
     """Return an element that shows its text when it is opened."""
     return f'<details class="hint"><summary>{summary}</summary>\n{html(markdown)}\n</details>'
-
-
-def plain_text(markdown: str) -> str:
-    """Return Markdown as plain text, for formats without markup."""
-    return "".join(elements(markdown).itertext()).strip()
 
 
 def elements(markdown: str) -> ElementTree.Element:

@@ -6,7 +6,8 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from clearhead.course.exchange.markup.inert import category as category_path
-from clearhead.course.exchange.question import Question, html
+from clearhead.course.exchange.markup.markdown import html
+from clearhead.course.exchange.question import Question
 
 _TYPES = {"options": "multichoice", "pairs": "matching", "order": "ordering", "text": "essay"}
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from clearhead.course.proofs.figure import draw, drawing
 from clearhead.course.proofs.kinds.options import settle
-from clearhead.course.proofs.placeholders import fill, names
+from clearhead.course.proofs.placeholders import fill, unset
 from clearhead.course.proofs.proved import Option
 from clearhead.course.proofs.runner import Job, Runner
 
@@ -32,9 +32,9 @@ def prove_choice(runner: Runner) -> dict[str, Any]:
         if holds not in ("True", "False"):
             raise runner.wrong(check.line, f"a check sets `holds` to True or False; it is {holds}")
         own = {**values, **run.values}
-        for name, spec, row in names(section.text):
-            if (f"{name}:{spec}" if spec else name) not in own:
-                raise runner.wrong(section.text_line + row, f"no program sets `{name}`")
+        if lacking := unset(section.text, own):
+            name, row = lacking
+            raise runner.wrong(section.text_line + row, f"no program sets `{name}`")
         text = fill(section.text, own)
         if holds == "True":
             if check.misconception:

@@ -6,7 +6,7 @@ from typing import Any
 
 from clearhead.course.pack.item import Item
 from clearhead.course.proofs.proved import Step
-from clearhead.course.proofs.runner import Job, Runner, fence
+from clearhead.course.proofs.runner import Job, Runner, chunk_of, fence, setup_chunks
 from clearhead.sandbox import Chunk
 
 MOST_STEPS = 6  # 720 orders
@@ -57,13 +57,9 @@ def prove_order(runner: Runner) -> dict[str, Any]:
         raise runner.wrong(tests.line, "every order passes; the tests do not need one")
     keys = _keys(item, texts)
     orders = tuple(tuple(keys[int(at)] for at in order) for order in sorted(passing))
-    shown = sorted((Step(key, fence(text, "python"), text) for key, text in zip(keys, texts, strict=True)), key=_by_key)
+    shown = [Step(key, fence(text, "python"), text) for key, text in sorted(zip(keys, texts, strict=True))]
     answer = fence("\n".join(texts), "python")
     return {"steps": tuple(shown), "orders": orders, "answer": answer, "values": values, "tests": tests.source}
-
-
-def _by_key(step: Step) -> str:
-    return step.key
 
 
 def _keys(item: Item, texts: list[str]) -> list[str]:
@@ -74,7 +70,5 @@ def _keys(item: Item, texts: list[str]) -> list[str]:
 
 def replay(item: Item, seed: int, codes: list[str]) -> list[Chunk]:
     """Return the chunks that run a learner's order, to show what happens."""
-    setup = [Chunk(part.source, item.file, part.line) for part in item.role("setup")]
-    tests = item.role("tests")[0]
     program = Chunk("\n".join(codes) + "\n", "your order")
-    return [Chunk(f"seed = {seed}\n", "seed"), *setup, program, Chunk(tests.source, item.file, tests.line)]
+    return [*setup_chunks(item, seed), program, chunk_of(item.role("tests")[0], item)]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from clearhead.course.proofs.figure import draw, drawing
-from clearhead.course.proofs.placeholders import fill, names
+from clearhead.course.proofs.placeholders import fill, unset
 from clearhead.course.proofs.proved import Step
 from clearhead.course.proofs.runner import Job, Runner
 from clearhead.sandbox import Chunk
@@ -26,9 +26,9 @@ def prove_worked(runner: Runner) -> dict[str, Any]:
     values = runner.values(run)
     steps = []
     for at, section in enumerate(sections):
-        for name, spec, row in names(section.text):
-            if (f"{name}:{spec}" if spec else name) not in values:
-                raise runner.wrong(section.text_line + row, f"no program sets `{name}`")
+        if lacking := unset(section.text, values):
+            name, row = lacking
+            raise runner.wrong(section.text_line + row, f"no program sets `{name}`")
         code = next(program.source for program in section.programs if program.role == "step")
         text = fill(section.text, values)
         steps.append(Step(str(at + 1), f"**{section.argument}**\n\n{text}" if section.argument else text, code,
