@@ -9,6 +9,7 @@ from clearhead import printing
 from clearhead.cli import output, reading
 from clearhead.cli.given import read_given
 from clearhead.cli.output import Json
+from clearhead.cli.progress import progress
 from clearhead.cli.reading import Target, Trust
 
 
@@ -47,7 +48,7 @@ def compare(
     result = comparison.compare(ours, theirs)
     place = (layer or 0, head or 0) if layer is not None or head is not None else None
     if html is not None:
-        with reading.progress("drawing") as tell:
+        with progress("drawing") as tell:
             content = page(
                 ours, text=given.text, model=names[0], target=target, file=given.file, second=theirs, layer=layer,
                 head=head, progress=tell,

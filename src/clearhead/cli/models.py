@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from clearhead import printing
-from clearhead.cli import reading
 from clearhead.cli.output import Json
+from clearhead.cli.progress import progress
 
 FORMAT = "clearhead.models/2"  # version 1 was a bare list
 command = typer.Typer(invoke_without_command=True, help="The models that have names: list, add, remove, fetch.")
@@ -66,7 +66,7 @@ def fetch() -> None:
         raise ModelError(
             f"{', '.join(damaged)} in {folder} is not as it was written. Remove that folder and fetch again."
         )
-    with reading.progress(f"fetching {chat_model.CHAT_NAME}") as tell:
+    with progress(f"fetching {chat_model.CHAT_NAME}") as tell:
         folder = chat_model.fetch_chat_model(lambda _doing, done, total: tell(done >> 20, total >> 20))
     printing.show(f"{chat_model.CHAT_NAME} is in {folder}")
 

@@ -9,6 +9,7 @@ from clearhead import printing, sizes
 from clearhead.cli import output, reading
 from clearhead.cli.given import read_given
 from clearhead.cli.output import Json
+from clearhead.cli.progress import progress
 from clearhead.cli.reading import Model, Target, Trust
 
 
@@ -65,7 +66,7 @@ def see(
     if number is not None or head is not None:
         check_head(result, number or 0, head or 0)
     if html is not None:
-        with reading.progress("drawing") as tell:
+        with progress("drawing") as tell:
             content = page(
                 result, text=given.text, model=model, target=target, file=given.file, layer=number, head=head,
                 progress=tell,

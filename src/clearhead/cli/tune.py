@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clearhead import printing
-from clearhead.cli import reading
 from clearhead.cli.output import Json
+from clearhead.cli.progress import progress
 from clearhead.errors import KernelError, OptionError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def tune(
     if not kernels.targets():
         raise KernelError(f"there is nothing to compare with torch's kernels: {missing}.")
     figures.refuse_unwritable()
-    with reading.progress("measuring") as tell:
+    with progress("measuring") as tell:
         measured = tuning.measure(seconds, tell)
     path = figures.save(measured)
     plan.forget()
