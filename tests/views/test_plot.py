@@ -133,6 +133,8 @@ def test_patches_are_drawn_over_their_picture_all_maps_on_one_scale():
     np.testing.assert_allclose(dark, 0.85 * (1 - np.sqrt(maps[1].numpy() / 1.5)), atol=1e-6)
     assert other.axes[0].images[1].get_array()[..., 3].min() == 0  # beyond the scale: clear
     assert "clear at 1.500" in other.get_supxlabel()
+    stored = over_picture.over_picture((pixels * 255).round().byte(), maps)
+    np.testing.assert_allclose(images(stored)[0].get_array(), pixels.numpy(), atol=0.5 / 255 + 1e-6)
     FigureCanvasAgg(figure).draw()
     for wrong in (torch.rand(3), torch.rand(0, 3, 5)):
         with pytest.raises(ShapeError, match="one title per map"):
