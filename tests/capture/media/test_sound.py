@@ -1,5 +1,6 @@
 """read_sound(): the words of a small Whisper over the seconds of a sound."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -85,6 +86,14 @@ def test_the_drawn_wave_is_as_high_below_zero_as_above():
 def test_a_reading_of_sound_keeps_the_note_of_its_model(whisper, tmp_path):
     reading = capture.read_sound(replace(whisper, note="Its head is random."), folders.sound(tmp_path / "a.wav"), TEXT)
     assert reading.note == "Its head is random."
+
+
+@pytest.mark.slow
+def test_a_tokenizer_with_more_words_than_the_model_is_one_sentence(whisper, tmp_path):
+    tokenizer = deepcopy(whisper.tokenizer)
+    tokenizer.add_tokens(["zeppelin"])
+    with pytest.raises(ModelError, match="gives token 22, and the model knows 22 tokens"):
+        capture.read_sound(replace(whisper, tokenizer=tokenizer), folders.sound(tmp_path / "a.wav"), "a zeppelin")
 
 
 @pytest.mark.slow
