@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import urllib.request
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -222,6 +223,26 @@ def test_an_address_of_another_machine_is_distinguished_from_a_taken_port(host: 
     with pytest.raises(OptionError, match="is not an address of this machine") as refused:
         serving.take_port(host, 8765)
     assert "[Errno" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("name", "is_opened"), [("lynx", False), ("/usr/bin/www-browser", False), ("firefox", True)])
+def test_a_text_browser_does_not_take_over_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, name: str, is_opened: bool
+) -> None:
+    opened: list[str] = []
+    browser = webbrowser.GenericBrowser(name)
+    monkeypatch.setattr(browser, "open", opened.append)
+    monkeypatch.setattr(webbrowser, "get", lambda: browser)
+    serving.open_browser("http://127.0.0.1:1/")
+    assert opened == ["http://127.0.0.1:1/"] * is_opened
+
+
+def test_no_browser_at_all_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get() -> None:
+        raise webbrowser.Error("could not locate runnable browser")
+
+    monkeypatch.setattr(webbrowser, "get", get)
+    serving.open_browser("http://127.0.0.1:1/")
 
 
 def test_an_empty_host_is_not_every_address() -> None:

@@ -11,6 +11,7 @@ import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -36,6 +37,7 @@ with needs(*STUDIO):
     from clearhead.studio.web.settings import LOCAL, Settings
 
 TRIES = 50  # ports after the wanted one
+TEXT_BROWSERS = {"www-browser", "links", "elinks", "lynx", "w3m"}  # what `webbrowser` takes where there is no display
 _CLEAN = {
     "()": "clearhead.studio.app.serving.CleanFormatter",
     "fmt": "%(levelprefix)s %(message)s",
@@ -51,7 +53,7 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
     """Serve the studio until Ctrl-C.
 
     Args:
-        browser: open a browser on it, if there is one; never under CI.
+        browser: open a browser on it, if there is a graphical one; never under CI.
 
     Raises:
         OptionError: no port is free.
@@ -72,7 +74,7 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
         if settings.shared:
             users.remember_address(studio.state.context.store, settings.invites_to(port))
             _print_accounts(settings, studio.state.accounts, console)
-        show = None if not browser or os.environ.get("CI") else lambda: webbrowser.open(address)
+        show = None if not browser or os.environ.get("CI") else lambda: open_browser(address)
         if settings.processes > 1:
             studio.state.context.store.close()
             workers.run(work, settings, listener, settings.processes)
@@ -80,6 +82,14 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
             with model_list.fetching():
                 _run(studio, settings, listener, console, show)
     console.print("Stopped.")
+
+
+def open_browser(address: str) -> None:
+    """Open the address in a graphical browser, if there is one: a text browser would take over the terminal."""
+    with suppress(webbrowser.Error):  # there is none
+        browser = webbrowser.get()
+        if Path(getattr(browser, "name", "")).name not in TEXT_BROWSERS:
+            browser.open(address)
 
 
 def work(settings: Settings, listener: socket.socket, number: int) -> None:
