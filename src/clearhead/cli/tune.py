@@ -23,8 +23,9 @@ def tune(
 ) -> None:
     """Measure our kernels and torch's on this machine, so that every call takes the faster one.
 
-    The figures go to the user's cache folder. They hold for this CPU and these versions of clearhead and torch. With
-    CLEARHEAD_TUNE=0 in the environment nothing reads them. Ctrl-C stops and keeps nothing.
+    The figures go to the user's cache folder. They hold for this CPU and these versions of clearhead and torch.
+    With CLEARHEAD_TUNE=0 in the environment nothing reads them.
+    Ctrl-C stops and keeps nothing.
     """
     if math.isnan(seconds):  # Typer 0.19 takes it for a number of the range
         raise OptionError("--seconds is nan. Give a number from 1 to 100.")
