@@ -26,7 +26,7 @@ from clearhead import sandbox
 from clearhead.cli import app as cli
 from clearhead.errors import OptionError, StoreError
 from clearhead.sandbox.confinement import priority
-from clearhead.studio.app import serving
+from clearhead.studio.app import browser, serving
 from clearhead.studio.web.context import secret_in
 from clearhead.studio.web.settings import Settings
 from studio.accounts.test_accounts import WORD
@@ -36,7 +36,7 @@ START = """
 import sys
 from pathlib import Path
 from studio.sample import library
-from clearhead.studio.app import serving
+from clearhead.studio.app import browser, serving
 from clearhead.studio.web.settings import Settings
 serving.unproved, serving.prove = lambda paths: library(), lambda library, *rest: library
 serving.serve(Settings(data=Path(sys.argv[1]), port=int(sys.argv[2] or 0), token=""), browser=False)
@@ -89,7 +89,7 @@ SHARED = """
 import sys
 from pathlib import Path
 from studio.sample import library
-from clearhead.studio.app import serving
+from clearhead.studio.app import browser, serving
 from clearhead.studio.web.settings import Settings
 serving.unproved, serving.prove = lambda paths: library(), lambda library, *rest: library
 serving.serve(Settings(data=Path(sys.argv[1]), host="0.0.0.0", port=0, url=sys.argv[2] or None), browser=False)
@@ -225,16 +225,15 @@ def test_an_address_of_another_machine_is_distinguished_from_a_taken_port(host: 
     assert "[Errno" not in str(refused.value)
 
 
-@pytest.mark.parametrize(("name", "is_opened"), [("lynx", False), ("/usr/bin/www-browser", False), ("firefox", True)])
+@pytest.mark.parametrize(
+    ("name", "is_graphical"), [("lynx", False), ("/usr/bin/www-browser", False), ("firefox", True)]
+)
 def test_a_text_browser_does_not_take_over_the_terminal(
-    monkeypatch: pytest.MonkeyPatch, name: str, is_opened: bool
+    monkeypatch: pytest.MonkeyPatch, name: str, is_graphical: bool
 ) -> None:
-    opened: list[str] = []
-    browser = webbrowser.GenericBrowser(name)
-    monkeypatch.setattr(browser, "open", opened.append)
-    monkeypatch.setattr(webbrowser, "get", lambda: browser)
-    serving.open_browser("http://127.0.0.1:1/")
-    assert opened == ["http://127.0.0.1:1/"] * is_opened
+    given = webbrowser.GenericBrowser(name)
+    monkeypatch.setattr(webbrowser, "get", lambda: given)
+    assert browser.graphical_browser() is (given if is_graphical else None)
 
 
 def test_no_browser_at_all_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +241,7 @@ def test_no_browser_at_all_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
         raise webbrowser.Error("could not locate runnable browser")
 
     monkeypatch.setattr(webbrowser, "get", get)
-    serving.open_browser("http://127.0.0.1:1/")
+    assert browser.graphical_browser() is None
 
 
 def test_an_empty_host_is_not_every_address() -> None:

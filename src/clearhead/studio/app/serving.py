@@ -7,11 +7,10 @@ import secrets
 import socket
 import ssl
 import threading
-import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -31,13 +30,13 @@ with needs(*STUDIO):
     from clearhead.studio.accounts import users
     from clearhead.studio.accounts.accounts import Accounts
     from clearhead.studio.app import application, workers
+    from clearhead.studio.app.browser import graphical_browser
     from clearhead.studio.lens import model_list
     from clearhead.studio.library.library import Library, prove, unproved
     from clearhead.studio.web.context import Context
     from clearhead.studio.web.settings import LOCAL, Settings
 
 TRIES = 50  # ports after the wanted one
-TEXT_BROWSERS = {"www-browser", "links", "elinks", "lynx", "w3m"}  # what `webbrowser` takes where there is no display
 _CLEAN = {
     "()": "clearhead.studio.app.serving.CleanFormatter",
     "fmt": "%(levelprefix)s %(message)s",
@@ -74,7 +73,8 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
         if settings.shared:
             users.remember_address(studio.state.context.store, settings.invites_to(port))
             _print_accounts(settings, studio.state.accounts, console)
-        show = None if not browser or os.environ.get("CI") else lambda: open_browser(address)
+        window = graphical_browser() if browser and not os.environ.get("CI") else None
+        show = None if window is None else partial(window.open, address)
         if settings.processes > 1:
             studio.state.context.store.close()
             workers.run(work, settings, listener, settings.processes)
@@ -82,14 +82,6 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
             with model_list.fetching():
                 _run(studio, settings, listener, console, show)
     console.print("Stopped.")
-
-
-def open_browser(address: str) -> None:
-    """Open the address in a graphical browser, if there is one: a text browser would take over the terminal."""
-    with suppress(webbrowser.Error):  # there is none
-        browser = webbrowser.get()
-        if Path(getattr(browser, "name", "")).name not in TEXT_BROWSERS:
-            browser.open(address)
 
 
 def work(settings: Settings, listener: socket.socket, number: int) -> None:
