@@ -36,6 +36,11 @@ def test_one_head_draws_its_weights_and_names_both_axes():
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["red", "$x$", "blue"]
 
 
+def test_the_only_head_there_is_has_no_number():
+    assert plot.head(reading(7, layers=1, heads=1), 0, 0).axes[0].get_title() == "a small model"  # a rollout
+    assert plot.head(reading(7, layers=1, heads=2), 0, 1).axes[0].get_title() == "a small model, layer 0, head 1"
+
+
 def test_a_line_end_has_a_name_that_can_be_seen():
     axis = plot.difference(np.eye(3), ["a", "\n", "b"], "lines").axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "⏎", "b"]

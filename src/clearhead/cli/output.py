@@ -39,7 +39,7 @@ def draw_comparison(path: Path, comparison: Any, place: tuple[int, int] | None) 
     from clearhead.views.token_axes import layer_token_axes
 
     plot = plotting()
-    models = f"{comparison.first.model_name} less {comparison.second.model_name}"
+    models = f"{comparison.first.model_name} minus {comparison.second.model_name}"
     if place is None:
         figure = plot.divergence(comparison)
     else:
