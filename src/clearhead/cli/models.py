@@ -76,10 +76,12 @@ def known_models() -> list[dict[str, Any]]:
     from clearhead.capture.models import folders
     from clearhead.local_models import chat_model, names
 
-    chat = "here" if chat_model.has_chat_model() else "not here"
+    chat, fetched = "here", ""
+    if not chat_model.has_chat_model():
+        chat, fetched = "not here", "; `clearhead models fetch` fetches it"
     own = [
         (folders.DEMO_NAME, "here" if folders.has_demo_model() else "not here", "the demo model: 6 layers, 12 heads"),
-        (chat_model.CHAT_NAME, chat, "the chat model: 30 layers, 9 heads; `clearhead models fetch` fetches it"),
+        (chat_model.CHAT_NAME, chat, f"the chat model: 30 layers, 9 heads{fetched}"),
         (folders.INDUCTION_NAME, "here", "two layers that copy what they have read; one token per character"),
         (folders.UNTRAINED_NAME, "here" if folders.has_demo_model() else "not here", "the demo model before training"),
     ]
