@@ -31,7 +31,7 @@ def overview(comparison: Comparison, count: int = 8) -> RenderableType:
             _line(likeness, f"layer {layer}, head {head}   KL {nats:.3f}")
             for likeness, nats, layer, head in same[:count]
         ]
-    parts += [Text(), Text("Likest pairs", style="bold")]
+    parts += [Text(), Text("Most alike, wherever they are", style="bold")]
     for likeness, (layer, head), (other_layer, other_head) in comparison.best()[:count]:
         parts.append(_line(likeness, f"layer {layer}, head {head}  and  layer {other_layer}, head {other_head}"))
     return Group(*parts, *_notes(comparison))
