@@ -78,6 +78,13 @@ def test_help_imports_no_room_and_nothing_heavy():
         assert set(rooms) <= ROOMLESS, words
 
 
+def test_a_line_of_help_ends_where_a_sentence_does():
+    """Typer joins the lines of the first paragraph, and keeps those of the others."""
+    for words, command in ALL.items():
+        for paragraph in inspect.cleandoc(command.help or "").split("\n\n")[1:]:
+            assert all(line.endswith(".") for line in paragraph.splitlines()), words
+
+
 @pytest.mark.parametrize("command", ["see", "compare", "doctor"])
 def test_every_command_has_help(command):
     result = clearhead(command, "--help")

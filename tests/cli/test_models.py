@@ -40,6 +40,14 @@ def test_a_name_is_taken_wherever_a_model_is() -> None:
         capture.load("copier")
 
 
+@pytest.mark.parametrize("is_here", [True, False])
+def test_the_list_says_how_to_fetch_the_chat_model_only_where_it_is_missing(
+    is_here: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clearhead.local_models.chat_model.has_chat_model", lambda: is_here)
+    assert ("clearhead models fetch" in run("models", "list")) is not is_here
+
+
 def test_mistakes_are_one_sentence_and_status_2(tmp_path: Path) -> None:
     for words in (["remove", "none"], ["add", str(tmp_path), "a"], ["add", str(INDUCTION), "induction"]):
         result = CliRunner().invoke(app, ["models", *words])

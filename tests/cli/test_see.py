@@ -106,13 +106,15 @@ def test_every_way_to_see_it_works(folders, more, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_encoder_decoders_are_compared(folders):
+def test_two_encoder_decoders_are_compared(folders, tmp_path):
     arguments = ["compare", folders("bart"), folders("marian"), TEXT, "--target", TARGET]
     found = json.loads(clearhead(*arguments, "--json").stdout)
     assert len(found["same_place"]) == len(found["best"]) == 6
     sides = {0: "encoder", 1: "decoder", 2: "cross"}
     assert all(sides[entry["head"][0]] == sides[entry["other"][0]] for entry in found["best"])
-    assert clearhead(*arguments, "--layer", "2").exit_code == 0
+    assert "Layer 2, head 0" in clearhead(*arguments, "--layer", "2").stdout
+    drawn = clearhead(*arguments, "--layer", "2", "--png", str(tmp_path / "a.png"))
+    assert (drawn.exit_code, drawn.stdout) == (0, "")  # the head is in the file
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,10 @@ def test_a_broken_folder_is_one_sentence(tmp_path, how):
     assert "would be random" in result.stderr if how == "no attention" else "cannot be loaded" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["see", "see words", "compare"])
+NOTED = ["see", "see words", "see head", "see rollout", "see scores", "compare", "compare head"]
+
+
+@pytest.mark.parametrize("command", NOTED)
 def test_missing_weights_are_said_once(tmp_path, command):
     whole, lacking = str(tmp_path / "whole"), str(tmp_path / "lacking")
     for folder in (whole, lacking):
@@ -168,13 +173,16 @@ def test_missing_weights_are_said_once(tmp_path, command):
     weights = tmp_path / "lacking" / "model.safetensors"
     save_file({name: part for name, part in load_file(weights).items() if "ln_f" not in name}, weights)
     see = ["see", TEXT, "--model", lacking]
-    overview = {"see": see, "see words": [*see, "--units", "words"], "compare": ["compare", whole, lacking, TEXT]}
+    compare = ["compare", whole, lacking, TEXT]
+    drawn = {"see": see, "see words": [*see, "--units", "words"], "see head": [*see, "--head", "1"]}
+    drawn |= {"see rollout": [*see, "--rollout"], "see scores": [*see, "--scores"]}
+    drawn |= {"compare": compare, "compare head": [*compare, "--head", "1"]}
     said = "has no weights for 2 of its parameters"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        result = clearhead(*overview[command])
+        result = clearhead(*drawn[command])
         assert result.exit_code == 0, result.output
-        assert result.stdout.count(said) == 1
+        assert " ".join(result.stdout.split()).count(said) == 1
         assert not [warning for warning in caught if said in str(warning.message)]
-        clearhead(*overview[command], "--json")
+        clearhead(*drawn[command], "--json")
     assert sum(said in str(warning.message) for warning in caught) == 1  # a list's reader is warned on standard error

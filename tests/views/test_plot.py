@@ -37,6 +37,11 @@ def test_one_head_draws_its_weights_and_names_both_axes():
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["red", "$x$", "blue"]
 
 
+def test_the_only_head_there_is_has_no_number():
+    assert plot.head(reading(7, layers=1, heads=1), 0, 0).axes[0].get_title() == "a small model"  # a rollout
+    assert plot.head(reading(7, layers=1, heads=2), 0, 1).axes[0].get_title() == "a small model, layer 0, head 1"
+
+
 def test_a_line_end_has_a_name_that_can_be_seen():
     axis = plot.difference(np.eye(3), ["a", "\n", "b"], "lines").axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "⏎", "b"]
@@ -144,6 +149,8 @@ def test_patches_are_drawn_over_their_picture_all_maps_on_one_scale():
     np.testing.assert_allclose(dark, 0.85 * (1 - np.sqrt(maps[1].numpy() / 1.5)), atol=1e-6)
     assert other.axes[0].images[1].get_array()[..., 3].min() == 0  # beyond the scale: clear
     assert "clear at 1.500" in other.get_supxlabel()
+    stored = over_picture.over_picture((pixels * 255).round().byte(), maps)
+    np.testing.assert_allclose(images(stored)[0].get_array(), pixels.numpy(), atol=0.5 / 255 + 1e-6)
     FigureCanvasAgg(figure).draw()
     for wrong in (torch.rand(3), torch.rand(0, 3, 5)):
         with pytest.raises(ShapeError, match="one title per map"):

@@ -75,6 +75,13 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     return markdown
 
 
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """Give a table of figures that has no sections the room of its empty table of contents."""
+    if page.file.src_uri in NOT_SEARCHED and not any(entry.children for entry in page.toc):
+        page.meta["hide"] = ["toc"]
+    return html
+
+
 def _listed(folder: str) -> list[dict[str, str]]:
     """Title -> page, in the order of the folder's own list."""
     text = (ROOT / "docs" / folder / "README.md").read_text("utf-8")

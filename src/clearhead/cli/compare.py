@@ -9,6 +9,7 @@ from clearhead import printing
 from clearhead.cli import output, reading
 from clearhead.cli.given import read_given
 from clearhead.cli.output import Json
+from clearhead.cli.progress import progress
 from clearhead.cli.reading import Target, Trust
 
 
@@ -40,14 +41,14 @@ def compare(
     from clearhead.views.page.html import page
 
     names = [None if name == "-" else name for name in (first, second)]
-    is_overview = not (as_json or html or png) and layer is None and head is None
+    place = (layer or 0, head or 0) if layer is not None or head is not None else None
+    is_drawn = not (as_json or html or png)  # in the terminal, with the notes
     ours, theirs = (
-        reading.look(given, name, trust=trust_remote_code, label=name or "", shows_note=is_overview) for name in names
+        reading.look(given, name, trust=trust_remote_code, label=name or "", shows_note=is_drawn) for name in names
     )
     result = comparison.compare(ours, theirs)
-    place = (layer or 0, head or 0) if layer is not None or head is not None else None
     if html is not None:
-        with reading.progress("drawing") as tell:
+        with progress("drawing") as tell:
             content = page(
                 ours, text=given.text, model=names[0], target=target, file=given.file, second=theirs, layer=layer,
                 head=head, progress=tell,
@@ -57,11 +58,12 @@ def compare(
         output.draw_comparison(png, result, place)
     if as_json:
         printing.show_json(comparison.listing(result))
-    elif place is not None:
+    elif is_drawn:
         screen = console()
-        screen.print(terminal_comparison.one_head(result, *place, screen.width))
-    elif html is None and png is None:
-        console().print(terminal_comparison.overview(result))
+        if place is None:
+            screen.print(terminal_comparison.overview(result))
+        else:
+            screen.print(terminal_comparison.one_head(result, *place, screen.width))
     if not as_json and given.text is not None and given.file is None:
         output.tell_page(
             lens_address(given.text, names[0], second=names[1] or DEMO_NAME, target=target, layer=layer, head=head)

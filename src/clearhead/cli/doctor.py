@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from clearhead.errors import ClearheadError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PACKAGES = ("torch", "transformers", "numpy", "matplotlib", "anywidget", "fastapi", "sqlalchemy")
 FORMAT = "clearhead.doctor/1"
 MARKS = {True: ("yes", "green"), False: ("no", "red"), None: ("", "")}
@@ -166,13 +164,16 @@ def _demo_model() -> str:
 
 def _studio() -> list[Finding]:
     from clearhead import sandbox
+    from clearhead.studio.app.browser import graphical_browser
 
     able = sandbox.backend()
-    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    browser = graphical_browser()
+    none = "none with a window: open the printed address yourself"
+    opens = none if browser is None else browser.name or "the system's"
     return [
         Finding("Studio", "sandbox", able is not None, sandbox.explain()),
         *(Finding("Studio", f"sandbox {name}", None, detail) for name, detail in sandbox.guarantees().items()),
-        Finding("Studio", "browser", browser is not None, browser or "not found: open the printed address yourself"),
+        Finding("Studio", "browser", browser is not None, opens),
     ]
 
 

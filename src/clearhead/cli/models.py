@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from clearhead import printing
-from clearhead.cli import reading
 from clearhead.cli.output import Json
+from clearhead.cli.progress import progress
 
 FORMAT = "clearhead.models/2"  # version 1 was a bare list
 command = typer.Typer(invoke_without_command=True, help="The models that have names: list, add, remove, fetch.")
@@ -66,7 +66,7 @@ def fetch() -> None:
         raise ModelError(
             f"{', '.join(damaged)} in {folder} is not as it was written. Remove that folder and fetch again."
         )
-    with reading.progress(f"fetching {chat_model.CHAT_NAME}") as tell:
+    with progress(f"fetching {chat_model.CHAT_NAME}") as tell:
         folder = chat_model.fetch_chat_model(lambda _doing, done, total: tell(done >> 20, total >> 20))
     printing.show(f"{chat_model.CHAT_NAME} is in {folder}")
 
@@ -76,10 +76,12 @@ def known_models() -> list[dict[str, Any]]:
     from clearhead.capture.models import folders
     from clearhead.local_models import chat_model, names
 
-    chat = "here" if chat_model.has_chat_model() else "not here"
+    chat, fetched = "here", ""
+    if not chat_model.has_chat_model():
+        chat, fetched = "not here", "; `clearhead models fetch` fetches it"
     own = [
         (folders.DEMO_NAME, "here" if folders.has_demo_model() else "not here", "the demo model: 6 layers, 12 heads"),
-        (chat_model.CHAT_NAME, chat, "the chat model: 30 layers, 9 heads; `clearhead models fetch` fetches it"),
+        (chat_model.CHAT_NAME, chat, f"the chat model: 30 layers, 9 heads{fetched}"),
         (folders.INDUCTION_NAME, "here", "two layers that copy what they have read; one token per character"),
         (folders.UNTRAINED_NAME, "here" if folders.has_demo_model() else "not here", "the demo model before training"),
     ]

@@ -1,17 +1,12 @@
-"""Run a text, picture or sound through a model, for `clearhead see` and `clearhead compare`.
+"""Run a text, picture or sound through a model, for `clearhead see` and `clearhead compare`."""
 
-Progress is printed on standard error if that is a terminal, so it never mixes with results.
-"""
-
-import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from clearhead.cli.given import Given
+from clearhead.cli.progress import progress
 from clearhead.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
@@ -28,8 +23,6 @@ Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with a model. Read it first.")
 ]
 NAMES: Final = 6  # layers named in a message
-
-Tell = Callable[[int, int], None]
 
 
 def look(
@@ -49,7 +42,7 @@ def look(
         trust: run the Python code that comes with the model.
         max_bytes: stop recording layers before their queries and keys take more.
         label: the model's name in the progress line.
-        shows_note: the caller shows the reading's note, which says what loading warns of.
+        shows_note: the caller prints the reading's note, so the warning of `load`, which says the same, is left out.
 
     Raises:
         ModelError: the model, the text or the picture cannot be used, or no attention was captured.
@@ -137,28 +130,3 @@ def layer_number(reading: "Reading", given: str | None) -> int | None:
             f"{reading.model_name} has no layer {given!r}. "
             f"Give a number from 0 to {len(names) - 1}, or one of: {shown}."
         ) from None
-
-
-@contextmanager
-def progress(task: str) -> Iterator[Tell]:
-    """Show a progress line on standard error while the block runs, if that is a terminal; remove it afterwards."""
-    if not sys.stderr.isatty():
-        yield _silent
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from clearhead.console import console
-
-    columns: tuple[Any, ...] = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        line = bar.add_task(task, total=None)
-        yield lambda done, total: bar.update(line, completed=done, total=total)
-
-
-def _silent(_done: int, _total: int) -> None:
-    """Show nothing: standard error is not a terminal."""

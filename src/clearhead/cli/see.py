@@ -9,6 +9,7 @@ from clearhead import printing, sizes
 from clearhead.cli import output, reading
 from clearhead.cli.given import read_given
 from clearhead.cli.output import Json
+from clearhead.cli.progress import progress
 from clearhead.cli.reading import Model, Target, Trust
 
 
@@ -56,8 +57,8 @@ def see(
     from clearhead.views.rollout import rolled
 
     max_bytes = sizes.size(max_memory, "--max-memory")
-    is_overview = not (as_json or scores or rollout or html or png) and layer is None and head is None
-    result = reading.look(given, model, trust=trust_remote_code, max_bytes=max_bytes, shows_note=is_overview)
+    is_drawn = not as_json and (scores or not (html or png))  # in the terminal, with the note
+    result = reading.look(given, model, trust=trust_remote_code, max_bytes=max_bytes, shows_note=is_drawn)
     if rollout:
         result, layer, head = rolled(result), layer or "0", head or 0
     result = grouped(result, units)
@@ -66,7 +67,7 @@ def see(
     if place is not None:
         check_head(result, *place)
     if html is not None:
-        with reading.progress("drawing") as tell:
+        with progress("drawing") as tell:
             content = page(
                 result, text=given.text, model=model, target=target, file=given.file, layer=number, head=head,
                 progress=tell,
@@ -78,7 +79,7 @@ def see(
         printing.show_json(listing(result, layer=number, head=head))
     elif scores:
         console().print(terminal.score_table(result))
-    elif html is None and png is None:
+    elif is_drawn:
         terminal.show(result, console(), layer=number, head=head)
     if not as_json and given.text is not None and given.file is None:
         address = lens_address(given.text, model, target=target, layer=number, head=head, rollout=rollout, units=units)

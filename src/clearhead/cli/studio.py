@@ -49,7 +49,7 @@ def studio(
     trusted_proxy: Annotated[
         list[str] | None, typer.Option(help="The address of a proxy whose X-Forwarded headers are trusted.")
     ] = None,
-    browser: Annotated[bool, typer.Option(help="Open a browser if there is one.")] = True,
+    browser: Annotated[bool, typer.Option(help="Open a browser if there is a graphical one.")] = True,
 ) -> None:
     """Serve the course as a web page, by default on this machine only; Ctrl-C stops it."""
     if context.invoked_subcommand:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clearhead import printing
-from clearhead.cli import reading
 from clearhead.cli.output import Json
+from clearhead.cli.progress import progress
 from clearhead.errors import KernelError, OptionError
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ def tune(
 ) -> None:
     """Measure our kernels and torch's on this machine, so that every call takes the faster one.
 
-    The figures go to the user's cache folder. They hold for this CPU and these versions of clearhead and torch. With
-    CLEARHEAD_TUNE=0 in the environment nothing reads them. Ctrl-C stops and keeps nothing.
+    The figures go to the user's cache folder. They hold for this CPU and these versions of clearhead and torch.
+    With CLEARHEAD_TUNE=0 in the environment nothing reads them.
+    Ctrl-C stops and keeps nothing.
     """
     if math.isnan(seconds):  # Typer 0.19 takes it for a number of the range
         raise OptionError("--seconds is nan. Give a number from 1 to 100.")
@@ -36,7 +37,7 @@ def tune(
     if not kernels.targets():
         raise KernelError(f"there is nothing to compare with torch's kernels: {missing}.")
     figures.refuse_unwritable()
-    with reading.progress("measuring") as tell:
+    with progress("measuring") as tell:
         measured = tuning.measure(seconds, tell)
     path = figures.save(measured)
     plan.forget()

@@ -111,7 +111,9 @@ def head(reading: "Reading", layer: int, number: int, *, width: float = 4.5) -> 
     )
     thin_frame(axis)
     _tokens(axis, *layer_token_axes(reading, layer))
-    axis.set_title(f"{reading.model_name}, layer {layer}, head {number}", fontsize=FONT + 1, color=INK, pad=8)
+    alone = len(reading.record) == matrix.shape[1] == 1  # as a rollout is
+    place = "" if alone else f", layer {layer}, head {number}"
+    axis.set_title(f"{reading.model_name}{place}", fontsize=FONT + 1, color=INK, pad=8)
     scale_bar(figure, image, axis, "weight" if dense else "mean weight")
     return figure
 

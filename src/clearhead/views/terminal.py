@@ -57,8 +57,7 @@ def overview(reading: "Reading", width: int = 80) -> RenderableType:
         parts += [Text(f"Strongest links {which}, one per head", style="bold"), *_lines(reading, links), Text()]
         best = links[0]
         parts.append(Text(f"Open a head: --layer {best.layer} --head {best.head}", style=QUIET))
-    if reading.note:
-        parts.append(Text(reading.note))
+    parts += _note(reading)
     parts += [Text(f"Not captured: {missed.name}: {missed.reason}") for missed in reading.record.missed]
     if not len(reading.record):
         parts.append(Text("No attention was captured."))
@@ -103,6 +102,7 @@ def one_head(reading: "Reading", layer: int, head: int, width: int = 80) -> Rend
         Text("Strongest links", style="bold"),
         *_lines(reading, links, where=False),
         *over_media(reading, layer, head, width),
+        *_note(reading),
     )
 
 
@@ -116,7 +116,12 @@ def score_table(reading: "Reading", count: int = 6) -> RenderableType:
         for value, layer, head in ranked[:count]:
             line = Text(f"  layer {layer:>2}, head {head:>2}  {value:8.3f}  ")
             parts.append(line.append("█" * round(24 * value / most), style=WEIGHT))
-    return Group(*parts)
+    return Group(*parts, *_note(reading))
+
+
+def _note(reading: "Reading") -> list[Text]:
+    """Return the reading's note, if it has one, after an empty line."""
+    return [Text(), Text(reading.note)] if reading.note else []
 
 
 def _listed(tokens: Sequence[str]) -> Text:

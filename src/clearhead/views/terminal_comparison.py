@@ -35,12 +35,13 @@ def overview(comparison: Comparison, count: int = 8) -> RenderableType:
     parts += [Text(), Text("Most alike at any place", style="bold")]
     for likeness, (layer, head), (other_layer, other_head) in comparison.best()[:count]:
         parts.append(_line(likeness, f"layer {layer}, head {head}  and  layer {other_layer}, head {other_head}"))
-    parts += [
-        Text(f"{reading.model_name}: {reading.note}")
-        for reading in (comparison.first, comparison.second)
-        if reading.note
-    ]
-    return Group(*parts)
+    return Group(*parts, *_notes(comparison))
+
+
+def _notes(comparison: Comparison) -> list[Text]:
+    """Return the notes of the two readings, each with the name of its model."""
+    noted = [reading for reading in (comparison.first, comparison.second) if reading.note]
+    return [Text(f"{reading.model_name}: {reading.note}") for reading in noted]
 
 
 def _places(comparison: Comparison) -> list[Text]:
@@ -90,7 +91,8 @@ def one_head(comparison: Comparison, layer: int, head: int, width: int = 80) -> 
             line.append((MORE if value > 0 else LESS)[shade] * 2, style=WEIGHT if value > 0 else QUERY)
         lines.append(line)
     scale = "  ".join(f"{(step / 4) ** 2 * top:.3g} {MORE[step] * 2} {LESS[step] * 2}" for step in range(1, 5))
-    return Group(*lines, Text(), Text(f"first more, second more:  {scale}", style=QUIET))
+    legend = Text(f"first more, second more:  {scale}", style=QUIET)
+    return Group(*lines, Text(), legend, *_notes(comparison))
 
 
 def _nats(comparison: Comparison, layer: int, head: int) -> float:

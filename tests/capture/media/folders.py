@@ -129,13 +129,22 @@ def picture(path: Path, width: int = 60, height: int = 40) -> Path:
     return path
 
 
-def sound(path: Path, seconds: float = 0.7, rate: int = RATE, channels: int = 1, width: int = 2) -> Path:
-    """A sound file: a tone that swells and fades."""
+def sound(
+    path: Path,
+    seconds: float = 0.7,
+    rate: int = RATE,
+    channels: int = 1,
+    width: int = 2,
+    silent: list[int] | None = None,
+) -> Path:
+    """A sound file: a tone that swells and fades, in every channel but the silent ones."""
     moments = np.arange(round(seconds * rate)) / rate
     tone = np.sin(2 * np.pi * 440 * moments) * np.sin(np.pi * moments / max(seconds, 1e-9)) ** 2
     kinds = {1: ("u1", 127, 128), 2: ("<i2", 2**15 - 1, 0), 4: ("<i4", 2**31 - 1, 0)}
     kind, scale, zero = kinds.get(width, kinds[4])
-    content = np.repeat((tone * scale + zero).astype(kind)[:, None], channels, 1).tobytes()
+    tones = np.repeat(tone[:, None], channels, 1)
+    tones[:, silent or []] = 0
+    content = (tones * scale + zero).astype(kind).tobytes()
     if width == 3:
         content = np.frombuffer(content, np.uint8).reshape(-1, 4)[:, 1:].tobytes()
     with wave.open(str(path), "wb") as file:

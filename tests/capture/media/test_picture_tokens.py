@@ -239,6 +239,9 @@ def test_pictures_in_other_forms_than_one_grid_are_refused_with_what_to_ask():
         picture_tokens(rows, {"input_ids": ids, "image_sizes": torch.tensor([[16, 16]])})
     text = torch.tensor([[PATCH, PATCH, 5, PATCH, PATCH, 5]])
     assert picture_tokens(rows, {"input_ids": text}, (2, 2)) == [PictureTokens(0, 2, 2, row_gap=1)]
+    merged = {"input_ids": text, "image_sizes": torch.tensor([[16, 16]])}
+    rows.config.spatial_merge_size = 2  # as in Mistral 3: a token for each 2 × 2 patches
+    assert picture_tokens(rows, merged) == [PictureTokens(0, 2, 2, row_gap=1)]
 
 
 @pytest.mark.slow
@@ -270,6 +273,8 @@ def test_patches_and_words_that_are_not_there_are_named():
         PictureTokens(8, 2, 3).seen_by(A, 0)
     with pytest.raises(OptionError, match="no words are named"):
         picture.received(A, [])
+    with pytest.raises(OptionError, match=r"positions 2\.\.7 of text 1, and the matrix has 1 texts"):
+        PictureTokens(2, 2, 3, entry=1).readers(A, 1, 0)
 
 
 def test_pixels_are_as_they_were_before_the_processor():
@@ -305,7 +310,21 @@ def test_whisper_words_look_at_seconds():
         frames.share(A, 0.2, 0.2)
 
 
+def test_the_mean_moment_is_weighted_by_what_the_frames_are_given():
+    torch.manual_seed(0)
+    query, key = torch.randn(1, 2, 3, 5), torch.randn(1, 2, 7, 5)
+    mask = torch.ones(3, 7, dtype=torch.bool)
+    mask[1] = False
+    A = AttentionMatrix(query, key, allow=mask, sinks=torch.tensor([0.5, -1.0]))  # a sink takes part of each row
+    weights, middles = A.to_dense(), 0.02 * torch.arange(7) + 0.01
+    times = SoundFrames(0.02).times(A)
+    torch.testing.assert_close(times[:, :, [0, 2]], (weights @ middles / weights.sum(-1))[:, :, [0, 2]])
+    assert times[:, :, 1].isnan().all()  # it looks nowhere
+
+
 def test_the_seconds_of_other_models():
+    slow = Model(model_type="wav2vec2", conv_stride=(5, 2, 2, 2, 2, 2, 2), sampling_rate=8_000)
+    assert sound_frames(slow) == SoundFrames(0.04)
     assert sound_frames(Model(model_type="wav2vec2", conv_stride=(5, 2, 2, 2, 2, 2, 2))) == SoundFrames(0.02)
     with pytest.raises(CaptureError, match="not Whisper"):
         sound_frames(Model(model_type="llama"))

@@ -1,12 +1,15 @@
 """read_sound(): the words of a small Whisper over the seconds of a sound."""
 
+from copy import deepcopy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import tensor
 
 from clearhead import capture
-from clearhead.capture.media.sound import _samples
+from clearhead.capture.media.sound import _peaks, _samples
 from clearhead.errors import ModelError
 
 from . import folders
@@ -62,6 +65,37 @@ def test_samples_of_every_width_and_the_mean_of_the_channels(tmp_path, width, ch
         np.testing.assert_allclose(samples, plain, rtol=0, atol=2 / 2**7 if width == 1 else 2 / 2**15)
 
 
+def test_the_mean_of_two_channels_is_heard(tmp_path):
+    mono, _ = _samples(folders.sound(tmp_path / "a.wav", 0.13))
+    left, _ = _samples(folders.sound(tmp_path / "b.wav", 0.13, channels=2, silent=[1]))
+    np.testing.assert_allclose(left, mono / 2, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_a_file_that_ends_within_a_sample_is_heard_up_to_there(tmp_path, width):
+    content = folders.sound(tmp_path / "a.wav", 0.13, channels=2, width=width).read_bytes()
+    whole, cut = _samples(content)[0], _samples(content[:-1])[0]
+    np.testing.assert_array_equal(cut, whole[:-1])
+
+
+def test_the_drawn_wave_is_as_high_below_zero_as_above():
+    assert _peaks(tensor([0.1, -0.5, 0.25, 0.2]), 2, 3).tolist() == pytest.approx([0.5, 0.25, 0])
+
+
+@pytest.mark.slow
+def test_a_reading_of_sound_keeps_the_note_of_its_model(whisper, tmp_path):
+    reading = capture.read_sound(replace(whisper, note="Its head is random."), folders.sound(tmp_path / "a.wav"), TEXT)
+    assert reading.note == "Its head is random."
+
+
+@pytest.mark.slow
+def test_a_tokenizer_with_more_words_than_the_model_is_one_sentence(whisper, tmp_path):
+    tokenizer = deepcopy(whisper.tokenizer)
+    tokenizer.add_tokens(["zeppelin"])
+    with pytest.raises(ModelError, match="gives token 22, and the model knows 22 tokens"):
+        capture.read_sound(replace(whisper, tokenizer=tokenizer), folders.sound(tmp_path / "a.wav"), "a zeppelin")
+
+
 @pytest.mark.slow
 def test_what_cannot_be_heard_is_one_sentence(whisper, tmp_path):
     good = folders.sound(tmp_path / "good.wav")
@@ -69,6 +103,7 @@ def test_what_cannot_be_heard_is_one_sentence(whisper, tmp_path):
     (tmp_path / "short.wav").write_bytes(good.read_bytes()[:30])
     for sound, text, said in (
         (good, " ", "text is empty"),
+        (good, "a \udce9", "half a character"),
         (good, "a " * 30, "the target is 31 tokens long and"),
         (tmp_path / "none.wav", TEXT, "is not there"),
         (tmp_path / "text.wav", TEXT, "cannot be read as a sound"),

@@ -106,6 +106,12 @@ def test_pack_toml(folder: Path) -> None:
     refused(folder, "pack.toml", None, "is missing")
 
 
+def test_an_error_in_front_matter_names_the_line_of_the_file_alone(folder: Path) -> None:
+    item = folder / "items" / "card-word.md"
+    item.write_text(item.read_text().replace("+++\n", "+++\nid: [\n", 1))  # the second line, the first of the TOML
+    refused(folder, "items/card-word.md", 2, "after a key in a key/value pair (column 3)")
+
+
 def test_no_items_and_no_folder(folder: Path) -> None:
     (folder / "items" / "card-word.md").unlink()
     refused(folder, "items", None, "no items")

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import urllib.request
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from clearhead import sandbox
 from clearhead.cli import app as cli
 from clearhead.errors import OptionError, StoreError
 from clearhead.sandbox.confinement import priority
-from clearhead.studio.app import serving
+from clearhead.studio.app import browser, serving
 from clearhead.studio.web.context import secret_in
 from clearhead.studio.web.settings import Settings
 from studio.accounts.test_accounts import WORD
@@ -35,7 +36,7 @@ START = """
 import sys
 from pathlib import Path
 from studio.sample import library
-from clearhead.studio.app import serving
+from clearhead.studio.app import browser, serving
 from clearhead.studio.web.settings import Settings
 serving.unproved, serving.prove = lambda paths: library(), lambda library, *rest: library
 serving.serve(Settings(data=Path(sys.argv[1]), port=int(sys.argv[2] or 0), token=""), browser=False)
@@ -88,7 +89,7 @@ SHARED = """
 import sys
 from pathlib import Path
 from studio.sample import library
-from clearhead.studio.app import serving
+from clearhead.studio.app import browser, serving
 from clearhead.studio.web.settings import Settings
 serving.unproved, serving.prove = lambda paths: library(), lambda library, *rest: library
 serving.serve(Settings(data=Path(sys.argv[1]), host="0.0.0.0", port=0, url=sys.argv[2] or None), browser=False)
@@ -222,6 +223,25 @@ def test_an_address_of_another_machine_is_distinguished_from_a_taken_port(host: 
     with pytest.raises(OptionError, match="is not an address of this machine") as refused:
         serving.take_port(host, 8765)
     assert "[Errno" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_graphical"), [("lynx", False), ("/usr/bin/www-browser", False), ("firefox", True)]
+)
+def test_a_text_browser_does_not_take_over_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, name: str, is_graphical: bool
+) -> None:
+    given = webbrowser.GenericBrowser(name)
+    monkeypatch.setattr(webbrowser, "get", lambda: given)
+    assert browser.graphical_browser() is (given if is_graphical else None)
+
+
+def test_no_browser_at_all_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get() -> None:
+        raise webbrowser.Error("could not locate runnable browser")
+
+    monkeypatch.setattr(webbrowser, "get", get)
+    assert browser.graphical_browser() is None
 
 
 def test_an_empty_host_is_not_every_address() -> None:

@@ -67,6 +67,11 @@ def test_search_shows_words_and_no_marks() -> None:
                 assert not found, (topic.id, mode, found)
 
 
+def test_an_excerpt_keeps_cells_and_powers_apart() -> None:
+    table = "| | keeps | work |\n|---|:--|---|\n| window | the last *few* | $L^2 \\times 10^{-3}$ |\n\nThen text."
+    assert excerpt.plain_text(table) == "keeps · work; window · the last few · L² × 10⁻³; Then text."
+
+
 def test_an_excerpt_is_of_whole_words() -> None:
     text = " ".join(f"word{n}" for n in range(99))
     words = {"…", *text.split()}

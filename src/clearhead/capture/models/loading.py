@@ -89,9 +89,10 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
 
     Raises:
         ExtraError: transformers is not installed.
-        RuntimeWarning: weights are missing, so they are random; `Loaded.note` says the same.
         ModelError: the folder or name does not exist, has no config.json, or has no readable weights, tokenizer or
             picture processor; or it comes with code and was not trusted (then `.remote_code` is True).
+
+    Warns (RuntimeWarning) that weights are missing, so they are random; `Loaded.note` says the same.
 
     Example:
         >>> loaded = load("induction")

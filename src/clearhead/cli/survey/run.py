@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clearhead import printing
-from clearhead.cli import reading
 from clearhead.cli.output import Json
+from clearhead.cli.progress import Tell, progress
 from clearhead.cli.reading import Trust
 from clearhead.cli.survey import options
 
@@ -38,8 +38,9 @@ def run(
 ) -> None:
     """Survey the heads of a model over a corpus: what each does, over what share of the texts.
 
-    Results go to FOLDER/heads as Parquet, partitioned by layer. Finished parts are kept: after Ctrl-C or a kill, the
-    same command resumes. `clearhead survey report FOLDER` writes the results as a page.
+    Results go to FOLDER/heads as Parquet, partitioned by layer.
+    Finished parts are kept: after Ctrl-C or a kill, the same command resumes.
+    `clearhead survey report FOLDER` writes the results as a page.
     """
     from clearhead.survey import Settings, StoppedSurveyError, check_installed, checked_asks, open_corpus, survey
     from clearhead.survey.folder import SurveyFolder
@@ -96,7 +97,7 @@ class Lines:
     def __init__(self) -> None:
         self._doing = ""
         self._stack = ExitStack()
-        self._tell: reading.Tell | None = None
+        self._tell: Tell | None = None
 
     def __enter__(self) -> "Lines":
         return self
@@ -107,6 +108,6 @@ class Lines:
     def __call__(self, doing: str, done: int, total: int) -> None:
         if doing != self._doing:
             self._stack.close()
-            self._doing, self._tell = doing, self._stack.enter_context(reading.progress(doing))
+            self._doing, self._tell = doing, self._stack.enter_context(progress(doing))
         if total and self._tell is not None:
             self._tell(done, total)

@@ -66,7 +66,8 @@ def export_pack(
     outcomes = prove_pack(pack, cache=cache)
     wrong = next((outcome for outcome in outcomes if not outcome.ok), None)
     if wrong:
-        raise PackError(f"{wrong.error} (only a proved pack is exported)", file=wrong.file, line=wrong.line)
+        file = str(pack.path / wrong.file)
+        raise PackError(f"{wrong.error} (only a proved pack is exported)", file=file, line=wrong.line)
     ending, writer = FORMS[form]
     target = place or Path(f"{pack.id}-{form}{ending}")
     exported = questions(pack, [outcome.proved for outcome in outcomes if outcome.proved])

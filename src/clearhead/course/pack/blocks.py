@@ -38,7 +38,7 @@ SECTIONS = ("Stem", "Back", "Option", "Step", "Pair", "Criterion", "Hint", "Rati
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})\s*+([^`]*+)$")
 _HEADING = re.compile(r"^##(?!#)\s*+(\S*+)\s*+(.*)$")
 _KEY = re.compile(r"\s*+\[{0,2}\s*+([\w-]++)(?:\.[\w.-]++)?\s*+(?:=|\]{1,2})")
-_TOML_LINE = re.compile(r"\(at line (\d+)")
+_TOML_PLACE = re.compile(r"\(at line (\d+), (column \d+)\)")  # the line is counted from the front matter's first
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,11 @@ def toml(text: str, file: str, first_line: int = 1) -> tuple[dict[str, Any], dic
     try:
         data = tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, or what int() says of a number
-        match = _TOML_LINE.search(str(error))
+        match = _TOML_PLACE.search(str(error))
+        reason = _TOML_PLACE.sub(r"(\2)", str(error))
         line = first_line + (int(match[1]) - 1 if match else max(text.count("\n") - 1, 0))
         raise PackError(
-            f'not valid TOML: {error}. Values are "text", 3, true or ["a", "b"].', file=file, line=line
+            f'not valid TOML: {reason}. Values are "text", 3, true or ["a", "b"].', file=file, line=line
         ) from None
     lines: dict[str, int] = {}
     for number, row in enumerate(text.splitlines(), first_line):

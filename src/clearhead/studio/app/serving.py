@@ -7,10 +7,10 @@ import secrets
 import socket
 import ssl
 import threading
-import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -30,6 +30,7 @@ with needs(*STUDIO):
     from clearhead.studio.accounts import users
     from clearhead.studio.accounts.accounts import Accounts
     from clearhead.studio.app import application, workers
+    from clearhead.studio.app.browser import graphical_browser
     from clearhead.studio.lens import model_list
     from clearhead.studio.library.library import Library, prove, unproved
     from clearhead.studio.web.context import Context
@@ -51,7 +52,7 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
     """Serve the studio until Ctrl-C.
 
     Args:
-        browser: open a browser on it, if there is one; never under CI.
+        browser: open a browser on it, if there is a graphical one; never under CI.
 
     Raises:
         OptionError: no port is free.
@@ -72,7 +73,8 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
         if settings.shared:
             users.remember_address(studio.state.context.store, settings.invites_to(port))
             _print_accounts(settings, studio.state.accounts, console)
-        show = None if not browser or os.environ.get("CI") else lambda: webbrowser.open(address)
+        window = graphical_browser() if browser and not os.environ.get("CI") else None
+        show = None if window is None else partial(window.open, address)
         if settings.processes > 1:
             studio.state.context.store.close()
             workers.run(work, settings, listener, settings.processes)

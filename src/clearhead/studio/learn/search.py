@@ -1,7 +1,7 @@
 """Search topics, pages and questions by their words, except for text that would give an answer away."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from fastapi import APIRouter, Request
@@ -57,19 +57,8 @@ OTHER_NAMES = {
 
 
 @dataclass(frozen=True)
-class Hit:
-    """One result of a search."""
-
-    address: str
-    title: str
-    kind: str
-    text: str
-    weight: float
-
-
-@dataclass(frozen=True)
 class Document:
-    """A searchable document: a topic, a page or a question."""
+    """A searchable document: a topic, a page or a question. In a result, `text` is the part that matches."""
 
     address: str
     title: str
@@ -136,11 +125,11 @@ def _places(word: str, text: str) -> list[int]:
     return [place for name in (word, *OTHER_NAMES.get(word, ())) if (place := text.find(name)) >= 0]
 
 
-def _hit(words: list[str], document: Document) -> Hit | None:
-    """Return a hit if every word is in the title or the text; words in the title weigh more."""
+def _hit(words: list[str], document: Document) -> Document | None:
+    """Return the document as a result if it has every word; words in the title weigh more."""
     title, text = document.title.lower(), document.text.lower()
     if not all(_places(word, title) or _places(word, text) for word in words):
         return None
     weight = document.weight + 4 * sum(bool(_places(word, title)) for word in words)
     first = min((place for word in words for place in _places(word, text)), default=0)
-    return Hit(document.address, document.title, document.kind, excerpt.around(document.text, first), weight)
+    return replace(document, text=excerpt.around(document.text, first), weight=weight)

@@ -47,12 +47,12 @@ def nothing(context: Context, why: str) -> HTTPException:
     return NotYet() if context.library.coming else HTTPException(404, why)
 
 
-ORDER = ("read", "why", "walk", "try", "sheet", "recall", "practice", "challenge", "experiment", "build", "test")
 GROUPS = {
     mark("Understand"): ("read", "why", "walk", "try", "experiment"),
     mark("Remember"): ("sheet", "recall", "practice"),
     mark("Show it"): ("challenge", "build", "test"),
 }
+ORDER = tuple(mode for modes in GROUPS.values() for mode in modes)  # of the tabs, as of the menu
 RECALLED = ("card", "explain")
 FEWEST = 5  # a test or a challenge needs at least so many items
 PAGES = {"read": "read", "why": "why", "walk": "walk", "sheet": "recall"}  # a mode that is a page -> the pack's page

@@ -8,7 +8,11 @@ _PROGRAM = re.compile(r"```.*?```|~~~.*?~~~", re.DOTALL)
 _FORMULA = re.compile(r"(?<!\$)\$++([^$]++)\$++")
 _MARKS = re.compile(r"[`*#\[\]]|\(/[^()]*\)|^[ \t]*(?:[-+]|\d+\.)\s", re.MULTILINE)
 _LONGEST = 2_000  # characters of the longest formula that is converted
-_LINES = re.compile(r"\||:?-{3,}:?")  # of a table
+_ROW = re.compile(r"^[ \t]*\|.*\|[ \t]*$", re.MULTILINE)  # of a table
+_CELLS = re.compile(r"(?<!\\)\|")
+_RULE = re.compile(r"\||:?-{3,}:?")
+_POWER = re.compile(r"\^\s*(?:(\d)|\{(-?\d+)\})")
+_RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 _ROOT = re.compile(r"\\sqrt\s*(?:\[([^\[\]{}]*)\]\s*)?\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _INNERMOST = re.compile(r"(\\(?!sqrt|[dt]?frac)[A-Za-z]+\s*|[_^]\s*)?\{([^{}]*)\}(?!\s*\{)")
@@ -22,8 +26,9 @@ def plain_text(text: str) -> str:
     >>> plain_text("## One\n\n- the *weights*, $\\frac{QK^\\top}{\\sqrt{D}}$\n- [a question](/items/one)")
     'One the weights, QK⊤/√D a question'
     """
-    text = _FORMULA.sub(lambda match: _formula(match[1]), _PROGRAM.sub(" ", text))
-    return " ".join(_LINES.sub(" ", _MARKS.sub("", text)).split())
+    text = _ROW.sub(lambda match: _row(match[0]), _PROGRAM.sub(" ", text))
+    text = _FORMULA.sub(lambda match: _formula(match[1]), text)
+    return " ".join(_RULE.sub(" ", _MARKS.sub("", text)).split())
 
 
 def around(text: str, place: int, before: int = 50, most: int = 160) -> str:
@@ -41,10 +46,22 @@ def around(text: str, place: int, before: int = 50, most: int = 160) -> str:
     return ("… " if start else "") + shown + (" …" if cut else "")
 
 
+def _row(line: str) -> str:
+    """Return a row of a table with its cells set apart; nothing for the line below its head.
+
+    >>> _row("| | keeps | $L$ |"), _row("|---|---|---|")
+    ('keeps · $L$;', '')
+    """
+    cells = [cell.strip() for cell in _CELLS.split(line.strip().strip("|"))]
+    words = " · ".join(cell for cell in cells if cell.strip(":-"))
+    return words and words + ";"
+
+
 def _formula(source: str) -> str:
     """Return LaTeX as characters: known commands as their sign, without the others."""
     if len(source) > _LONGEST:
         return ""
+    source = _POWER.sub(lambda match: (match[1] or match[2]).translate(_RAISED), source)
     before = ""
     while before != source:
         before = source

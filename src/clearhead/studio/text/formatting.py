@@ -44,6 +44,7 @@ NAMED = {
     "gqa": "GQA",
     "kdim": "kdim",
     "kv-cache": "KV cache",
+    "mlp": "MLP",
     "need-weights": "need_weights",
     "pytorch": "PyTorch",
     "qkv": "Q, K and V",
@@ -78,8 +79,8 @@ def words(identifier: str) -> str:
 
     >>> words("softmax-over-queries")
     'Softmax over queries'
-    >>> words("kv-cache")
-    'KV cache'
+    >>> words("kv-cache"), words("mlp")
+    ('KV cache', 'MLP')
     """
     if identifier in NAMED:
         return NAMED[identifier]
