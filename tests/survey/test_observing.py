@@ -4,12 +4,13 @@ import threading
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from clearhead import AttentionMatrix
+from clearhead import AttentionMatrix, observe
 from clearhead.capture import Loaded
 from clearhead.errors import CaptureError
 from clearhead.survey import Settings, open_corpus
@@ -22,12 +23,12 @@ from clearhead.survey.running.job import Job
 from survey.made import TEXTS, induction, write_lines
 
 
-def deep(layers: int, kind: str) -> Loaded:
+def deep(layers: int, kind: str, **options: Any) -> Loaded:
     """A model with random weights for the induction model's tokens: each layer its own module, or all one module."""
     import transformers
 
     size = {"vocab_size": 131, "hidden_size": 22, "num_attention_heads": 2, "intermediate_size": 13}
-    config = getattr(transformers, f"{kind}Config")(num_hidden_layers=layers, **size)
+    config = getattr(transformers, f"{kind}Config")(num_hidden_layers=layers, **size, **options)
     torch.manual_seed(0)
     return replace(induction(), model=getattr(transformers, f"{kind}Model")(config).eval(), writer=None, name=kind)
 
@@ -57,6 +58,35 @@ def test_a_layer_that_runs_twice_is_not_surveyed() -> None:
     assert len(taken) == 1
     with pytest.raises(CaptureError, match=r"no attention of Albert can be surveyed .*runs more than once for a text"):
         Layout.of(loaded)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("Longformer", {"attention_window": [4, 4]}),
+        ("BigBird", {"attention_type": "block_sparse", "block_size": 3, "num_random_blocks": 1}),
+    ],
+)
+def test_tokens_that_fill_the_last_block_are_left_out(kind: str, options: dict[str, Any]) -> None:
+    loaded = deep(2, kind, max_position_embeddings=211, pad_token_id=0, **options)
+    rows = batches.tokenize(loaded, TEXTS, loaded.max_length)
+    (batch,) = batches.batches([row for row in rows if 37 <= len(row.ids) <= 61], 10**6, 0)
+    length = batch.ids.shape[1]
+    assert length % 3
+    assert length % 4
+    taken: dict[str, AttentionMatrix] = {}
+    reasons = each_layer(loaded, batch, lambda name, matrix: taken.update({name: matrix}))
+    assert list(reasons.values()) == [None, None]
+    with observe(loaded.model) as record, torch.inference_mode():
+        loaded.model(input_ids=batch.ids[-1:])  # the longest: BigBird's blocks depend on the length of the batch
+    for name, matrix in taken.items():
+        ours, alone = matrix.to_dense(), record[name].to_dense()[0]
+        assert (*ours.shape[2:], alone.shape[1] > length) == (length, length, True)
+        torch.testing.assert_close(
+            ours[-1], alone[:, :length, :length], rtol=0, atol=64 * torch.finfo(torch.float32).eps
+        )
+        for weights, size in zip(ours, batch.lengths.tolist(), strict=True):
+            torch.testing.assert_close(weights[:, :size, :size].sum(-1), torch.ones(2, size))
 
 
 def test_numbers_of_a_layer_that_then_runs_again_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

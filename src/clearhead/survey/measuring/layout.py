@@ -60,7 +60,7 @@ class Layout:
         layers = tuple(name for name, reason in reasons.items() if reason is None)
         if not layers:
             listed = "; ".join(f"{name}: {reason}" for name, reason in missed[:NAMED]) or "none was seen in it"
-            raise CaptureError(f"no attention of {loaded.name} can be surveyed ({listed}).")
+            raise CaptureError(f"no attention of {loaded.name} can be surveyed ({listed}). Choose another model.")
         return cls(layers, tuple(heads[name] for name in layers), missed)
 
 

@@ -58,15 +58,15 @@ class _LayerObserver(Observer):
         matrix = super().record_call(call)
         if matrix is None:
             return None
-        name = self._names[id(call.module)]
+        name, texts = self._names[id(call.module)], _without_blocks(matrix, self._batch.ids.shape[1])
         (where,) = self.record.positions(name)
         if name in self._surveyed:
             self._surveyed[name] = "it runs more than once for a text"
         else:
-            reason = self._surveyed[name] = _why_not(matrix, where, self._batch)
+            reason = self._surveyed[name] = _why_not(texts, where, self._batch)
             if reason is None:
                 with torch._C.DisableTorchFunction():  # these torch functions are not the model's
-                    self._take(name, matrix)
+                    self._take(name, texts)
         self.record._steps[name].clear()
         return matrix
 
@@ -79,10 +79,22 @@ class _LayerObserver(Observer):
         return {name: reasons[name] for name in self._names.values() if name in reasons}
 
 
+def _without_blocks(matrix: AttentionMatrix, length: int) -> AttentionMatrix:
+    """Return a matrix of `length` tokens, without those that Longformer and BigBird append to fill their last block."""
+    logits = matrix._logits
+    allow, inside = logits.attention.allow, slice(0, length)
+    if logits.shape[2] != logits.shape[3] or logits.shape[2] <= length or allow is None:
+        return matrix
+    if bool(allow[..., length:].any()):  # some token attends to them, so they are not padding
+        return matrix
+    query, key = logits.query[:, :, inside], logits.key[:, :, inside]
+    return AttentionMatrix.of(query, key, logits.attention.pairs(inside, inside))
+
+
 def _why_not(matrix: AttentionMatrix, where: Positions, batch: Batch) -> str | None:
     """Return why a layer cannot be surveyed; None if its queries and keys are the tokens of the batch."""
     texts, length = batch.ids.shape
     shape = matrix.shape
-    if (shape[0], shape[2], shape[3]) != (texts, length, length) or not where.within or where.offset != 0:
-        return f"its queries and keys are not the tokens of a text (shape {shape}, axes B,H,L,S)"
-    return None
+    if (shape[0], shape[2], shape[3]) == (texts, length, length) and where.within and where.offset == 0:
+        return None
+    return "its queries and keys are not the tokens of a text"  # the same for all shapes: texts are counted by reason

@@ -82,7 +82,8 @@ class Worker:
         rows = [replace(row, text=places[row.text]) for row in rows]
         values = {s.name: np.full((len(texts), self._layout.total), np.nan) for s in self._statistics}
         missed: dict[tuple[str, str], int] = {}
-        made = batches(rows, self._settings.batch_tokens, pad_id(self._loaded))
+        # Without other asks, ablation runs the sampled texts only.
+        made = batches(rows, self._settings.batch_tokens, pad_id(self._loaded)) if self._names else []
         for number, batch in enumerate(made):
             self._check()
             self._measure_batch(batch, values, missed, check=number == 0)
