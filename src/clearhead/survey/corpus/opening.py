@@ -49,12 +49,19 @@ def open_corpus(
 
     Raises:
         ModelError: the path does not exist, cannot be read as texts, or holds none; the message says what was expected.
-        OptionError: `texts` or `split` is not as above.
+        OptionError: `column`, `texts` or `split` is not as above.
     """
     place = expanded(Path(path))
     if texts not in ("line", "paragraph"):
         raise OptionError(f"--texts is {texts!r}, expected line or paragraph.")
     form, paths = _files(place, split)
+    if form != "text" and texts != "line":
+        raise OptionError(f"{place} is {NAMES[form]}, where each row is a text, so it takes no --texts. Leave it out.")
+    if form == "text" and column != COLUMN:
+        raise OptionError(
+            f"{place} is read as plain text, which has no column {column!r}. Give Parquet or JSON lines, or leave "
+            "--column out."
+        )
     total = sum(file.stat().st_size for file in paths)
     done = 0
 
