@@ -60,6 +60,16 @@ def test_a_layer_that_runs_twice_is_not_surveyed() -> None:
         Layout.of(loaded)
 
 
+def test_a_survey_of_an_encoder_decoder_says_that_its_decoder_is_left_out() -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    size = {"vocab_size": 131, "d_model": 14, "d_kv": 5, "d_ff": 11, "num_layers": 2, "num_heads": 3}
+    model = T5ForConditionalGeneration(T5Config(**size)).eval()
+    layout = Layout.of(replace(induction(), model=model, writer=None))
+    assert layout.layers == tuple(f"encoder.block.{layer}.layer.0.SelfAttention" for layer in range(2))
+    assert layout.missed == (("decoder", "a survey runs the encoder of an encoder-decoder alone"),)
+
+
 @pytest.mark.parametrize(
     ("kind", "options"),
     [

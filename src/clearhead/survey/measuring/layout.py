@@ -61,6 +61,8 @@ class Layout:
         if not layers:
             listed = "; ".join(f"{name}: {reason}" for name, reason in missed[:NAMED]) or "none was seen in it"
             raise CaptureError(f"no attention of {loaded.name} can be surveyed ({listed}). Choose another model.")
+        if loaded.has_decoder:
+            missed += (("decoder", "a survey runs the encoder of an encoder-decoder alone"),)
         return cls(layers, tuple(heads[name] for name in layers), missed)
 
 
