@@ -55,6 +55,9 @@ def test_no_ask_at_all_and_options_for_other_files_are_refused(tmp_path: Path) -
             checked_asks(asks)
     with pytest.raises(OptionError, match=r"is read as plain text, which has no column 'body'\. Give Parquet or JSON"):
         open_corpus(path, column="body")
+    (tmp_path / "texts.csv").write_text("id,text\n3,words\n")
+    with pytest.raises(ModelError, match="is a table, whose lines are not texts"):
+        open_corpus(tmp_path / "texts.csv")
     with pytest.raises(OptionError, match=r"is JSON lines, where each row is a text, so it takes no --texts"):
         open_corpus(tmp_path / "texts.jsonl", texts="paragraph")
 

@@ -21,6 +21,7 @@ FORMS = {
 }
 NAMES = {"parquet": "Parquet", "arrow": "Arrow", "json": "JSON lines", "text": "plain text"}
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".7z")
+TABLES = (".csv", ".tsv")
 COLUMN = "text"
 
 Texts = Literal["line", "paragraph"]
@@ -96,6 +97,11 @@ def _files(place: Path, split: str | None) -> tuple[str, list[Path]]:
         return _in_folder(place)
     if not place.is_file():
         raise ModelError(f"{place} does not exist. Give a file of texts, or a folder of such files.")
+    if place.suffix.lower() in TABLES:
+        raise ModelError(
+            f"{place} is a table, whose lines are not texts. Save it as Parquet or JSON lines, for example by "
+            f'pandas.read_csv("{place.name}").to_parquet("{place.stem}.parquet").'
+        )
     return _form(place) or "text", [place]
 
 
