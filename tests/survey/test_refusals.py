@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from clearhead import cli, files
 from clearhead.capture import load
 from clearhead.errors import ModelError, OptionError
-from clearhead.survey import Settings, open_corpus, survey
+from clearhead.survey import Settings, checked_asks, open_corpus, survey
 from clearhead.survey.folder import SurveyFolder
 from clearhead.survey.measuring.batches import longest
 from clearhead.survey.measuring.layout import Layout, digest
@@ -45,6 +45,21 @@ def test_a_survey_refuses_them_before_it_reads(tmp_path: Path) -> None:
     survey("induction", open_corpus(path), tmp_path / "out", Settings(limit=1), ray=False, workers=1)
     done = CliRunner().invoke(cli.app, ["survey", "report", str(tmp_path / "out"), "--studio", "javascript:alert(1)"])
     assert "expected an address that begins with http" in " ".join(done.stderr.split())
+
+
+def test_no_ask_at_all_and_options_for_other_files_are_refused(tmp_path: Path) -> None:
+    path = write_lines(tmp_path)
+    (tmp_path / "texts.jsonl").write_text('{"text": "words"}\n')
+    for asks in ("", " ", ",", []):
+        with pytest.raises(OptionError, match=r"--ask names nothing\. Give some of scores, "):
+            checked_asks(asks)
+    with pytest.raises(OptionError, match=r"is read as plain text, which has no column 'body'\. Give Parquet or JSON"):
+        open_corpus(path, column="body")
+    (tmp_path / "texts.csv").write_text("id,text\n3,words\n")
+    with pytest.raises(ModelError, match="is a table, whose lines are not texts"):
+        open_corpus(tmp_path / "texts.csv")
+    with pytest.raises(OptionError, match=r"is JSON lines, where each row is a text, so it takes no --texts"):
+        open_corpus(tmp_path / "texts.jsonl", texts="paragraph")
 
 
 def test_a_length_without_room_for_words_is_refused() -> None:

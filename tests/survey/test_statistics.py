@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clearhead import AttentionMatrix, capture
 from clearhead.survey.asks import STATISTICS
-from clearhead.survey.measuring import batches, layout, weights
+from clearhead.survey.measuring import batches, observing, weights
 from clearhead.survey.measuring.batches import Tokens
 from clearhead.survey.measuring.statistics import Positions, measure
 from clearhead.survey.measuring.token_kinds import NUMBER, PUNCTUATION, WORD, KindTable
@@ -151,9 +151,10 @@ def test_scores_are_those_of_capture_text_by_text() -> None:
     texts = batches.tokenize(loaded, TEXTS, loaded.max_length)
     kind = KindTable(loaded.tokenizer)
     for batch in batches.batches(texts, 300, batches.pad_id(loaded)):
-        record = layout.observed(loaded, batch)
         positions = Positions.of(batch, kind(batch.ids))
-        made = {name: measure(matrix, positions, SCORES) for name, matrix in record.items()}
+        made: dict[str, dict[str, Tensor]] = {}
+        take = lambda name, matrix, made=made, at=positions: made.update({name: measure(matrix, at, SCORES)})  # noqa: E731
+        assert set(observing.each_layer(loaded, batch, take).values()) == {None}
         for place, text in enumerate(batch.texts):
             for row in capture.scores(capture.read(loaded, TEXTS[text])):
                 for name in SCORES:

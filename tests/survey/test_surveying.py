@@ -24,6 +24,7 @@ from clearhead.survey.intervals import student
 from clearhead.survey.measuring import layout
 from clearhead.survey.measuring.worker import Worker
 from clearhead.survey.report.listing import listing
+from clearhead.survey.report.page import page
 from clearhead.survey.running.job import Job
 from clearhead.survey.running.on_ray import PartActor, _check_listening
 from survey.made import TEXTS, contents, induction, write_lines
@@ -92,6 +93,15 @@ def test_ablation_is_what_the_loss_gains(surveyed: Path) -> None:
             [effect.effect for effect in capture.ablate(loaded.writer, {"input_ids": given["input_ids"]}, loss)]
         )
     assert [row["mean"] for row in rows] == pytest.approx(np.mean(gains, 0), abs=1e-4)
+
+
+def test_ablation_alone_runs_the_sampled_texts_only(surveyed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+    monkeypatch.setattr(Worker, "_measure_batch", lambda *_args, **_options: ran.append(1))
+    data = listing(run(surveyed, "ablation", replace(ALL, asks=("ablation",))))
+    rows = [row for row in listing(surveyed / "whole")["rows"] if row["statistic"] == "ablation"]
+    assert (ran, data["rows"], data["counts"]["ablated"], data["counts"]["texts"]) == ([], rows, 4, 3 * len(TEXTS))
+    assert "texts of similar lengths" not in page(data)
 
 
 def test_the_parquet_is_partitioned_by_layer(surveyed: Path) -> None:

@@ -89,11 +89,11 @@ def checked_asks(asks: str | Iterable[str]) -> tuple[str, ...]:
     ('scores', 'entropy')
     """
     names = [name.strip() for name in (asks.split(",") if isinstance(asks, str) else asks)]
+    if not any(names):
+        raise OptionError(f"--ask names nothing. Give some of {', '.join(ASKS)}, separated by commas.")
     for name in names:
         if name not in ASKS:
             raise OptionError(f"--ask has {name!r} in it, expected some of {', '.join(ASKS)}, separated by commas.")
-    if not names:
-        raise OptionError(f"--ask names nothing. Give some of {', '.join(ASKS)}, separated by commas.")
     return tuple(name for name in ASKS if name in names)
 
 

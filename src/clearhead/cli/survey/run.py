@@ -39,7 +39,7 @@ def run(
     """Survey the heads of a model over a corpus: what each does, over what share of the texts.
 
     Results go to FOLDER/heads as Parquet, partitioned by layer.
-    Finished parts are kept: after Ctrl-C or a kill, the same command resumes.
+    After Ctrl-C or a kill, the same command resumes: finished parts are kept.
     `clearhead survey report FOLDER` writes the results as a page.
     """
     from clearhead.survey import Settings, StoppedSurveyError, check_installed, checked_asks, open_corpus, survey

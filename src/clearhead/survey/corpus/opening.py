@@ -21,6 +21,7 @@ FORMS = {
 }
 NAMES = {"parquet": "Parquet", "arrow": "Arrow", "json": "JSON lines", "text": "plain text"}
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".7z")
+TABLES = (".csv", ".tsv")
 COLUMN = "text"
 
 Texts = Literal["line", "paragraph"]
@@ -49,12 +50,19 @@ def open_corpus(
 
     Raises:
         ModelError: the path does not exist, cannot be read as texts, or holds none; the message says what was expected.
-        OptionError: `texts` or `split` is not as above.
+        OptionError: `column`, `texts` or `split` is not as above.
     """
     place = expanded(Path(path))
     if texts not in ("line", "paragraph"):
         raise OptionError(f"--texts is {texts!r}, expected line or paragraph.")
     form, paths = _files(place, split)
+    if form != "text" and texts != "line":
+        raise OptionError(f"{place} is {NAMES[form]}, where each row is a text, so it takes no --texts. Leave it out.")
+    if form == "text" and column != COLUMN:
+        raise OptionError(
+            f"{place} is read as plain text, which has no column {column!r}. Give Parquet or JSON lines, or leave "
+            "--column out."
+        )
     total = sum(file.stat().st_size for file in paths)
     done = 0
 
@@ -89,6 +97,11 @@ def _files(place: Path, split: str | None) -> tuple[str, list[Path]]:
         return _in_folder(place)
     if not place.is_file():
         raise ModelError(f"{place} does not exist. Give a file of texts, or a folder of such files.")
+    if place.suffix.lower() in TABLES:
+        raise ModelError(
+            f"{place} is a table, whose lines are not texts. Save it as Parquet or JSON lines, for example by "
+            f'pandas.read_csv("{place.name}").to_parquet("{place.stem}.parquet").'
+        )
     return _form(place) or "text", [place]
 
 

@@ -130,7 +130,7 @@ def _decoded(raw: bytes, form: str, column: str, path: Path, line: int) -> str |
         ) from error
     if not isinstance(row, dict):
         raise ModelError(
-            f"{path}, line {line}, holds a {type(row).__name__}, expected an object such as "
+            f"{path}, line {line}, holds {_kind(row)}, expected an object such as "
             f'{{"{column}": "the text"}}. Give a file with one JSON object on each line.'
         )
     if column not in row:
@@ -140,15 +140,22 @@ def _decoded(raw: bytes, form: str, column: str, path: Path, line: int) -> str |
         )
     value = row[column]
     if value is not None and not isinstance(value, str):
-        raise ModelError(
-            f"{path}, line {line}: {column!r} holds a {type(value).__name__}, not text. Name another: --column."
-        )
+        raise ModelError(f"{path}, line {line}: {column!r} holds {_kind(value)}, not text. Name another: --column.")
     if value is not None and (half := HALF.search(value)):
         raise ModelError(
             f"{path}, line {line}: {column!r} has half of a character in it (\\u{ord(half[0]):x}, half of a surrogate "
             "pair). Replace it, for example by \\ufffd."
         )
     return value
+
+
+def _kind(value: Any) -> str:
+    """Return what a JSON value is, in the words of JSON."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, (int, float)):
+        return "a number"
+    return "a string" if isinstance(value, str) else "an array" if isinstance(value, list) else "an object"
 
 
 def _fault(error: ValueError | RecursionError) -> str:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import torch
 
-from clearhead.capture import Loaded, Record
-from clearhead.capture.adapters import transformers_interface
-from clearhead.capture.models.input_checks import running
-from clearhead.capture.observer import Observer
+from clearhead.capture import Loaded
 from clearhead.errors import CaptureError, ModelError
-from clearhead.survey.measuring.batches import Batch, batches, inputs, pad_id, tokenize
+from clearhead.survey.measuring.batches import batches, pad_id, tokenize
+from clearhead.survey.measuring.observing import each_layer
 
 PROBE = "One word after another, and each looks back."
 SAMPLED = 64  # entries of each parameter that enter the digest
@@ -57,46 +54,16 @@ class Layout:
         if loaded.reads != "text":
             raise ModelError(f"{loaded.name} reads pictures, and a survey reads texts. Choose a model that reads text.")
         (batch,) = batches(tokenize(loaded, [PROBE], loaded.max_length), 1, pad_id(loaded))
-        record = observed(loaded, batch)
-        layers, missed = [], [(item.name, item.reason) for item in record.missed]
-        for name in record:
-            reason = why_not(record, name, batch)
-            if reason is None:
-                layers.append(name)
-            else:
-                missed.append((name, reason))
+        heads: dict[str, int] = {}
+        reasons = each_layer(loaded, batch, lambda name, matrix: heads.update({name: matrix.shape[1]}))
+        missed = tuple((name, reason) for name, reason in reasons.items() if reason is not None)
+        layers = tuple(name for name, reason in reasons.items() if reason is None)
         if not layers:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in missed[:NAMED])
-            raise CaptureError(f"no attention of {loaded.name} can be surveyed ({reasons}).")
-        return cls(tuple(layers), tuple(record[name].shape[1] for name in layers), tuple(missed))
-
-
-def why_not(record: Record, name: str, batch: Batch) -> str | None:
-    """Return why a layer of a record cannot be surveyed; None if its queries and keys are the tokens of the batch."""
-    if len(record.calls(name)) > 1:
-        return "it runs more than once for a text"
-    texts, length = batch.ids.shape
-    shape, where = record[name].shape, record.positions(name)[-1]
-    if (shape[0], shape[2], shape[3]) != (texts, length, length) or not where.within or where.offset != 0:
-        return f"its queries and keys are not the tokens of a text (shape {shape}, axes B,H,L,S)"
-    return None
-
-
-def observed(loaded: Loaded, batch: Batch, *, check: bool = True) -> Record:
-    """Run a batch through a model (through the encoder of an encoder-decoder) and return its record.
-
-    Args:
-        check: compare rows of each layer's output with the model's own, as `observe` does; takes 4% of the time.
-    """
-    model: Any = loaded.model
-    module = model.get_encoder() if loaded.has_decoder else model
-    options = {"use_cache": False} if "use_cache" in signature(module.forward).parameters else {}
-    observer = Observer(model, None, None, max_bytes=None, values=False, check=check)
-    listening = transformers_interface.listening(observer.record_call)
-    with running(loaded, "text"), torch.inference_mode(), listening, observer.watching():
-        module(**inputs(batch), **options)
-    observer.check_something_was_seen()
-    return observer.record
+            listed = "; ".join(f"{name}: {reason}" for name, reason in missed[:NAMED]) or "none was seen in it"
+            raise CaptureError(f"no attention of {loaded.name} can be surveyed ({listed}). Choose another model.")
+        if loaded.has_decoder:
+            missed += (("decoder", "a survey runs the encoder of an encoder-decoder alone"),)
+        return cls(layers, tuple(heads[name] for name in layers), missed)
 
 
 def digest(loaded: Loaded) -> str:

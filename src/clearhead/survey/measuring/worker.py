@@ -10,12 +10,14 @@ import numpy as np
 import torch
 
 from clearhead.capture import Loaded
+from clearhead.matrix import AttentionMatrix
 from clearhead.survey.asks import statistics_of
 from clearhead.survey.corpus.parts import Part
 from clearhead.survey.measuring.ablations import effects
 from clearhead.survey.measuring.batches import Batch, batches, longest, pad_id, tokenize
-from clearhead.survey.measuring.layout import Layout, observed, why_not
+from clearhead.survey.measuring.layout import Layout
 from clearhead.survey.measuring.moments import Counts, Floats, Moments
+from clearhead.survey.measuring.observing import each_layer
 from clearhead.survey.measuring.statistics import Positions, measure
 from clearhead.survey.measuring.token_kinds import KindTable
 from clearhead.survey.settings import Settings
@@ -80,7 +82,8 @@ class Worker:
         rows = [replace(row, text=places[row.text]) for row in rows]
         values = {s.name: np.full((len(texts), self._layout.total), np.nan) for s in self._statistics}
         missed: dict[tuple[str, str], int] = {}
-        made = batches(rows, self._settings.batch_tokens, pad_id(self._loaded))
+        # Without other asks, ablation runs the sampled texts only.
+        made = batches(rows, self._settings.batch_tokens, pad_id(self._loaded)) if self._names else []
         for number, batch in enumerate(made):
             self._check()
             self._measure_batch(batch, values, missed, check=number == 0)
@@ -119,19 +122,22 @@ class Worker:
     def _measure_batch(
         self, batch: Batch, values: dict[str, Floats], missed: dict[tuple[str, str], int], *, check: bool
     ) -> None:
-        record = observed(self._loaded, batch, check=check)
         with torch.inference_mode():
             positions = Positions.of(batch, self._kinds(batch.ids))
-            reasons = {item.name: item.reason for item in record.missed}
-            for layer, name in enumerate(self._layout.layers):
-                reason = reasons.get(name) if name not in record else why_not(record, name, batch)
-                if reason is not None or name not in record:
-                    place = (name, reason or "it did not run")
-                    missed[place] = missed.get(place, 0) + len(batch.texts)
-                    continue
-                span = self._layout.span(layer)
-                for statistic, table in measure(record[name], positions, self._names).items():
-                    values[statistic][batch.texts, span] = table.numpy()
+        spans = {name: self._layout.span(layer) for layer, name in enumerate(self._layout.layers)}
+
+        def take(name: str, matrix: AttentionMatrix) -> None:
+            if name in spans:
+                for statistic, table in measure(matrix, positions, self._names).items():
+                    values[statistic][batch.texts, spans[name]] = table.numpy()
+
+        reasons = each_layer(self._loaded, batch, take, check=check)
+        for name, span in spans.items():
+            reason = reasons.get(name, "it did not run")
+            if reason is not None:
+                missed[name, reason] = missed.get((name, reason), 0) + len(batch.texts)
+                for table in values.values():
+                    table[batch.texts, span] = np.nan
 
 
 def own_copy(loaded: Loaded) -> Loaded:

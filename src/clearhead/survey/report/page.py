@@ -175,14 +175,19 @@ def _numbers(row: dict[str, Any]) -> str:
 
 def _method(data: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items() if name != "survey")
-    positions, tokens = data["counts"]["positions"], data["counts"]["tokens"]
+    counts = data["counts"]
+    batched = (
+        f"{count(counts['batches'], 'batch', 'batches')} of texts of similar lengths; "
+        f"{percent(1 - counts['tokens'] / counts['positions'])} of the positions were padding. "
+        if counts["batches"]
+        else ""
+    )
     return (
         "<section><h2>How this was computed</h2><p>Each number is a mean over the tokens of one text, and then over "
         "texts, each of which counts once. The 95% interval of a mean is Student’s, that of a share Wilson’s. Both "
         "treat the texts as drawn independently. Neighbouring lines of one document are alike, so "
         "the real intervals are wider. An example is a text of at least eight tokens.</p>"
-        f"<p>{count(data['counts']['batches'], 'batch', 'batches')} of texts of similar lengths; "
-        f"{percent(1 - tokens / max(positions, 1))} of the positions were padding. {escape(versions)}.</p>"
+        f"<p>{batched}{escape(versions)}.</p>"
         "<p>The same numbers: <code>heads/layer=N/heads.parquet</code>, or "
         "<code>clearhead survey report FOLDER --json</code>.</p></section>"
     )

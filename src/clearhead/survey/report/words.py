@@ -17,12 +17,19 @@ def title(name: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a number with three significant digits.
+    """Return a number with three significant digits, or fewer if it is very small: six decimals at most.
 
     >>> number(0.99871), number(0.0), number(-0.00013), number(2.7301), number(None)
     ('0.999', '0', '-0.00013', '2.73', '–')
+    >>> number(-4.49e-05), number(2e-8)
+    ('-0.000045', '0')
     """
-    return NOTHING if value is None else f"{value:.3g}"
+    if value is None:
+        return NOTHING
+    if abs(value) >= 1e-4:
+        return f"{value:.3g}"
+    rounded = round(value, 6)
+    return f"{rounded:.6f}".rstrip("0") if rounded else "0"
 
 
 def percent(value: float | None) -> str:

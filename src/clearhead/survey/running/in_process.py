@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from itertools import islice
 from queue import SimpleQueue
 
 import torch
@@ -46,14 +47,12 @@ def run(job: Job, parts: list[Part], workers: int, loaded: Loaded) -> Iterator[F
 
     with _torch_threads(job.settings.threads), ThreadPoolExecutor(workers, "survey") as pool:
         waiting = iter(parts)
-        running: set[Future[Files]] = set()
+        running = {pool.submit(compute, part) for part in islice(waiting, workers)}
         try:
-            while True:
-                while len(running) < workers and (part := next(waiting, None)) is not None:
-                    running.add(pool.submit(compute, part))
-                if not running:
-                    return
+            while running:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
+                # Submit the next parts first: the files of these are written meanwhile.
+                running |= {pool.submit(compute, part) for part in islice(waiting, len(done))}
                 for future in done:
                     yield future.result()
         finally:  # after Ctrl-C or an error, the other threads end after their current batch
