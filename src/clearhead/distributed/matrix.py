@@ -147,12 +147,17 @@ class ShardedAttentionMatrix(RowQuestions):
 
         Memory: O(L_r · cols) per head.
         """
-        self._agree("pooled", lambda: _check_cells(rows, cols, reduce))
         length, keys = self.shape[2:]
-        across = _averaging(keys, cols).to(self._lse.dtype)
-        table = self._zeros((*self._lse.shape, cols))
-        for part in self._parts():
+
+        def start() -> list[Tensor]:
+            across = _averaging(keys, cols).to(self._lse.dtype)
+            return [across, self._zeros((*self._lse.shape, cols))]
+
+        def add(sums: list[Tensor], part: Part) -> None:
+            across, table = sums
             table[:, :, part.rows] += part.matrix @ across[:, part.positions].mT
+
+        _, table = self._fold("pooled", start, add, lambda: _check_cells(rows, cols, reduce))
         down = _averaging(length, rows).to(self._lse.dtype)[:, self.rows]
         return self._call.ranks.sum(down @ table)
 
@@ -163,10 +168,6 @@ class ShardedAttentionMatrix(RowQuestions):
 
     def _keys(self, tag: int = KEYS) -> Iterator[tuple[int, Tensor]]:
         return around(self._call.ranks, self._key.contiguous(), self._call.shapes(self._call.width), tag)
-
-    def _parts(self, tag: int = KEYS) -> Iterator[Part]:
-        for owner, key in self._keys(tag):
-            yield from self._of(owner, key)
 
     def _of(self, owner: int, key: Tensor) -> Iterator[Part]:
         """Yield the parts over an owner's keys. Their lse is that of the whole row, so statistics of parts add up."""
