@@ -150,7 +150,7 @@ class ShardedAttentionMatrix(RowQuestions):
         length, keys = self.shape[2:]
 
         def start() -> list[Tensor]:
-            across = _averaging(keys, cols).to(self._lse.dtype)
+            across = _averaging(keys, cols, self._lse)
             return [across, self._zeros((*self._lse.shape, cols))]
 
         def add(sums: list[Tensor], part: Part) -> None:
@@ -158,7 +158,7 @@ class ShardedAttentionMatrix(RowQuestions):
             table[:, :, part.rows] += part.matrix @ across[:, part.positions].mT
 
         _, table = self._fold("pooled", start, add, lambda: _check_cells(rows, cols, reduce))
-        down = _averaging(length, rows).to(self._lse.dtype)[:, self.rows]
+        down = _averaging(length, rows, self._lse)[:, self.rows]
         return self._call.ranks.sum(down @ table)
 
     # Parts
@@ -261,9 +261,9 @@ def rollout(matrices: Sequence[ShardedAttentionMatrix], *, residual: float = 0.5
     return ShardedRollout(matrices, residual)
 
 
-def _averaging(size: int, cells: int) -> Tensor:
-    """Return (cells, size): each row averages the positions of one cell."""
-    table = torch.zeros(cells, size)
+def _averaging(size: int, cells: int, like: Tensor) -> Tensor:
+    """Return (cells, size), in the dtype and on the device of `like`: each row averages the positions of one cell."""
+    table = like.new_zeros(cells, size)
     for cell, (first, last) in enumerate(edges(size, cells)):
         table[cell, first:last] = 1.0 / (last - first)
     return table

@@ -39,8 +39,8 @@ def register_with_transformers(*, distributed: Any = None, placement: str = "con
 
     Args:
         distributed: a DeviceMesh of one axis or a process group over whose ranks the sequence is sharded. Each rank
-            calls the model with its own part of the tokens and with their `position_ids`, without padding and
-            without a KV cache from an earlier call; see clearhead.distributed.shard. None = not sharded.
+            calls the model with its own part of the tokens, at least one, and with their `position_ids`, without
+            padding and without a KV cache from an earlier call; see clearhead.distributed.shard. None = not sharded.
         placement: which positions a rank holds, as in clearhead.distributed.attention.
 
     Raises:
