@@ -70,7 +70,7 @@ class Ranks:
         """Return the global rank of one of these ranks."""
         return dist.get_global_rank(self.group, rank % self.size)
 
-    def wait(self, doing: str, device: torch.device, work: Callable[[], Any]) -> None:
+    def wait(self, doing: str, device: torch.device | None, work: Callable[[], Any]) -> None:
         """Call a function that waits for these ranks; see `waiting.wait`."""
         wait(self.group, doing, device, work)
 
@@ -131,8 +131,7 @@ class Ranks:
             operations.append(dist.P2POp(dist.irecv, _bytes(take), self.peer(source), self.group, tag))
         works: list[Any] = []
         if operations:
-            device = operations[0].tensor.device
-            self.wait("sending keys and values", device, lambda: works.extend(dist.batch_isend_irecv(operations)))
+            self.wait("sending keys and values", None, lambda: works.extend(dist.batch_isend_irecv(operations)))
         return Transfer(self, works, give)
 
     def all_to_all(self, give: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> list[Tensor]:

@@ -11,7 +11,8 @@ from torch import Tensor
 from clearhead.distributed.call import Call
 from clearhead.distributed.comparing import Steps
 from clearhead.distributed.exchange import VALUES
-from clearhead.errors import OptionError, PlaceError, ShapeError
+from clearhead.distributed.placement import chosen_keys
+from clearhead.errors import OptionError, ShapeError
 from clearhead.kernels.native.call import wide
 from clearhead.matrix import AttentionMatrix
 from clearhead.matrix.questions import compare
@@ -148,7 +149,7 @@ class RowQuestions:
         chosen: list[Tensor] = []
 
         def check() -> list[int]:
-            chosen.append(_chosen(keys, self.shape[3]).to(self._query.device))
+            chosen.append(chosen_keys(keys, self.shape[3]).to(self._query.device))
             return [len(chosen[0])]
 
         def on(part: Part) -> Tensor:
@@ -248,6 +249,11 @@ class RowQuestions:
         return self._zeros(self._lse.shape)
 
     def _check_other(self, other: ShardedAttentionMatrix) -> list[int]:
+        if not isinstance(other, RowQuestions):
+            raise OptionError(
+                f"a sharded matrix is compared with a {type(other).__name__}; expected the sharded matrix of another "
+                "call of clearhead.distributed.attention with the same mask."
+            )
         ours, theirs = self._call, other._call
         same = self.shape == other.shape and self._attention.reach == other._attention.reach
         if not (same and ours.query_pieces == theirs.query_pieces and ours.key_pieces == theirs.key_pieces):
@@ -278,19 +284,6 @@ def _check_window(window: int, offset: int) -> list[int]:
     if window < 0:
         raise OptionError(f"mass_within got window={window}; expected 0 or more.")
     return [window, offset]
-
-
-def _chosen(keys: Sequence[int] | Tensor, size: int) -> Tensor:
-    """Return positions without duplicates, from positions or a boolean tensor."""
-    chosen = torch.as_tensor(keys, device="cpu")
-    if chosen.dtype is torch.bool:
-        if chosen.shape != (size,):
-            raise ShapeError(f"keys is a boolean tensor of shape {tuple(chosen.shape)}, expected ({size},), axis S.")
-        return chosen.nonzero().flatten()
-    chosen = chosen.long().flatten()
-    if chosen.numel() and not (-size <= int(chosen.min()) and int(chosen.max()) < size):
-        raise PlaceError(f"keys={chosen.tolist()[:8]} has a position outside S={size}. Use 0..{size - 1}.")
-    return (chosen % max(size, 1)).unique()
 
 
 def _best(values: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -64,18 +64,19 @@ def count_sent(size: int) -> None:
         measured.sent += size
 
 
-def wait(group: Any, doing: str, device: torch.device, work: Callable[[], Any]) -> None:
+def wait(group: Any, doing: str, device: torch.device | None, work: Callable[[], Any]) -> None:
     """Call a function that waits for other ranks. Whatever ends it early ends the group.
 
     Args:
         doing: what this rank is doing, for the error.
-        device: where the tensors are; waiting for tensors on the CPU can be interrupted by Ctrl-C.
+        device: where the tensors are; waiting for tensors on the CPU can be interrupted by Ctrl-C. None = `work` only
+            starts something.
     Raises:
         RanksError: another rank has ended, or has left the group.
     """
     start = time.perf_counter()
     try:
-        if device.type == "cpu" and threading.current_thread() is threading.main_thread():
+        if device is not None and device.type == "cpu" and threading.current_thread() is threading.main_thread():
             _interruptible(group, work)
         else:
             work()
