@@ -79,9 +79,16 @@ def _check_positions(*arguments: Any) -> None:
     import_module("clearhead.distributed.sharding").check_positions(*arguments)
 
 
+def _refuse_sharded(mesh: Any, query: Any, positions: bool) -> None:
+    names = import_module("clearhead.distributed.comparing")
+    call = names.MODEL if positions else names.ATTENTION
+    import_module("clearhead.distributed.agreement").refuse(mesh, query, call)
+
+
 _hooks.save_record_page = _save_record_page
 _hooks.sharded_attention = _sharded_attention
 _hooks.check_positions = _check_positions
+_hooks.refuse_sharded = _refuse_sharded
 
 __all__ = ["__version__", *_HOME, *_MODULES]
 

@@ -21,3 +21,7 @@ sharded_attention: Callable[..., Any] = _not_set
 
 # `clearhead.distributed.sharding.check_positions`, for the same models: (positions, query, mesh, placement).
 check_positions: Callable[..., None] = _not_set
+
+# Tells the other ranks that this one refuses its part of a call of these models: (mesh, query, whether the call is
+# `check_positions` or `sharded_attention`).
+refuse_sharded: Callable[..., None] = _not_set

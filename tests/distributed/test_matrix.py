@@ -5,7 +5,7 @@ import torch
 
 import clearhead
 from clearhead import distributed
-from clearhead.errors import ClearheadError, OptionError, PlaceError, RanksError, ShapeError
+from clearhead.errors import ClearheadError, DtypeError, OptionError, PlaceError, RanksError, ShapeError
 
 from .cases import CASES, LENGTH, B, E, H, tensors
 from .world import world
@@ -110,6 +110,7 @@ def test_two_sharded_matrices_are_compared(size):
     world(size, comparisons)
 
 
+ONES = torch.ones(1, LENGTH // 2, 2)
 WRONG = [
     ("topk", OptionError, lambda m: m.topk(LENGTH + 1), lambda m: m.topk(2)),
     ("topk", OptionError, lambda m: m.topk(0), lambda m: m.topk(2)),
@@ -120,6 +121,17 @@ WRONG = [
     ("pooled", OptionError, lambda m: m.pooled(2, 2, reduce="max"), lambda m: m.pooled(2, 2)),
     ("mass_on", PlaceError, lambda m: m.mass_on([LENGTH]), lambda m: m.mass_on([0])),
     ("mass_within", OptionError, lambda m: m.mass_within(-1), lambda m: m.mass_within(1)),
+    ("rollout", DtypeError, lambda m: distributed.rollout([m]) @ None, lambda m: distributed.rollout([m]) @ ONES),
+    ("rollout", ShapeError, lambda m: distributed.rollout([m]) @ ONES[0, 0], lambda m: distributed.rollout([m]) @ ONES),
+    ("product", DtypeError, lambda m: m @ [1.0], lambda m: m @ ONES),
+    (
+        "gradient_times",
+        DtypeError,
+        lambda m: m.gradient_times(None),
+        lambda m: m.gradient_times(torch.zeros(B, H, LENGTH // 2, E)),
+    ),
+    ("kl", OptionError, lambda m: m.kl(None), lambda m: m.kl(m)),
+    ("inner", OptionError, lambda m: m.inner(m.entropy), lambda m: m.inner(m)),
 ]
 DIFFERENT = [
     (lambda m: m.entropy(), lambda m: m.maximum()),

@@ -5,7 +5,7 @@ import torch
 
 import clearhead
 from clearhead import distributed
-from clearhead.errors import OptionError
+from clearhead.errors import OptionError, RanksError
 
 from .world import world
 
@@ -38,6 +38,10 @@ def sharded_model(rank, size, name, options, placement):
     assert torch.allclose(grad, expected, atol=1e-4, rtol=1e-4)
     with pytest.raises(OptionError, match="has padding, which is not supported for a sharded sequence"):
         model(own, attention_mask=torch.tensor([[0] + [1] * (own.shape[1] - 1)]), use_cache=False)
+    with pytest.raises(RanksError if rank else OptionError, match="rank 0 refused" if rank else "has padding"):
+        model(own, attention_mask=torch.full(own.shape, rank), position_ids=places, use_cache=False)
+    with pytest.raises(RanksError if rank else OptionError, match="rank 0 refused" if rank else "no rank has"):
+        model(own, position_ids=places, use_cache=False, output_attentions=rank == 0)
     restarting = distributed.shard(torch.arange(24)[None] % 7, -1, placement=placement)
     for wrong in ({}, {"position_ids": restarting}, {"position_ids": places + 1}):
         with pytest.raises(OptionError, match=r"rank \d calls the model with other position_ids than placement="):

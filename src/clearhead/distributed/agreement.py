@@ -13,7 +13,7 @@ from torch import Tensor
 from clearhead.arguments import refuse_unreadable
 from clearhead.distributed import placement
 from clearhead.distributed.call import HEADS, RING
-from clearhead.distributed.comparing import device_of, raise_where_refused
+from clearhead.distributed.comparing import ATTENTION, device_of, raise_where_refused
 from clearhead.distributed.exchange import Ranks
 from clearhead.errors import DeviceError, DtypeError, OptionError, RanksError
 from clearhead.kernels.calls import checks
@@ -124,27 +124,30 @@ def agree(ranks: Ranks, tensors: dict[str, Any], options: dict[str, Any]) -> Giv
     Raises:
         RanksError: another rank refused its call, or made a different one.
     """
-    given = None
+    report = Report()
     try:
         given = _describe(tensors, options)
+        report = _report(given)
     finally:
-        report = Report() if given is None else _report(given)
-        numbers = ranks.gather_numbers("attention", list(report), device_of(tensors["query"]))
+        numbers = ranks.gather_numbers(ATTENTION, list(report), device_of(tensors["query"]))
     reports = tuple(Report(*each) for each in numbers)
     raise_where_refused([report.ok for report in reports])
     _compare(reports)
     return replace(given, reports=reports)
 
 
-def refuse(mesh: Any, query: Any) -> None:
-    """Tell the other ranks that this one refuses its call because of the placement of its DTensors.
+def refuse(mesh: Any, query: Any, call: str = ATTENTION) -> None:
+    """Tell the other ranks that this one refuses its call, before `agree` or `check_positions` would compare it.
 
     Does nothing if the arguments do not determine which ranks share the sequence.
+
+    Args:
+        call: the call that the other ranks make, ATTENTION or MODEL.
     """
     mesh = getattr(query, "device_mesh", None) if mesh is None else mesh
     if getattr(mesh, "ndim", 1) == 1:
         ranks = Ranks.of(mesh)
-        ranks.gather_numbers("attention", list(Report()), device_of(query))
+        ranks.gather_numbers(call, list(Report()), device_of(query))
 
 
 def _compare(reports: tuple[Report, ...]) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,68 +10,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from clearhead.distributed.waiting import check_open, count_sent, end, wait
 from clearhead.errors import OptionError, RanksError
-
-
-@dataclass(slots=True)
-class Timing:
-    """How long this rank waited for others, and how much it sent, since `timing()` was entered.
-
-    Attributes:
-        waiting: seconds in collectives and transfers that were not overlapped with computation.
-        sent: bytes that this rank sent.
-    """
-
-    waiting: float = 0.0
-    sent: int = 0
-
 
 KEYS, VALUES, KEY_GRADIENTS, VALUE_GRADIENTS = range(1, 5)  # message tags, one for each kind of tensor in the ring
 NAME, NUMBERS = 32, 28  # bytes of the name of a call, and integers, that ranks gather to compare their calls
-_TIMINGS: list[Timing] = []
 _NOT_A_RANK = "this process is not one of the ranks of the mesh. Call it only on those ranks."
-
-
-@contextmanager
-def timing() -> Iterator[Timing]:
-    """Measure how long this rank waits for others and how much it sends.
-
-    Example:
-        >>> with timing() as measured:
-        ...     pass
-        >>> measured.sent
-        0
-    """
-    measured = Timing()
-    _TIMINGS.append(measured)
-    try:
-        yield measured
-    finally:
-        _TIMINGS.remove(measured)
-
-
-@contextmanager
-def _waiting(doing: str) -> Iterator[None]:
-    """Count the time as waiting, and convert the error of a broken connection."""
-    start = time.perf_counter()
-    try:
-        yield
-    except (NotImplementedError, torch.OutOfMemoryError):  # RuntimeErrors of this rank
-        raise
-    except RuntimeError as error:
-        raise RanksError(
-            f"another rank did not answer while this one was {doing}: it has ended or raised an error. "
-            f"See the first error among all ranks. The transport reports: {_reason(error)}"
-        ) from error
-    finally:
-        for measured in _TIMINGS:
-            measured.waiting += time.perf_counter() - start
-
-
-def _reason(error: RuntimeError) -> str:
-    """The first sentence of an error of gloo's or NCCL's, without the place in their source before it."""
-    first = str(error).strip().partition("\n")[0]
-    return re.sub(r"^\[\S*:\d+\] *", "", first).partition(". ")[0].rstrip(".") or type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +36,8 @@ class Ranks:
         """Return the ranks of a DeviceMesh of one axis, of a process group, or of all processes.
 
         Raises:
-            RanksError: torch.distributed is not initialised, or this process is not one of the ranks.
+            RanksError: torch.distributed is not initialised, this process is not one of the ranks, or they were left
+                after an error.
             OptionError: mesh is none of these.
         """
         if not (dist.is_available() and dist.is_initialized()):
@@ -121,11 +63,20 @@ class Ranks:
         rank = dist.get_rank(group)
         if rank < 0:
             raise RanksError(_NOT_A_RANK)
+        check_open(group)
         return cls(group, rank, dist.get_world_size(group))
 
     def peer(self, rank: int) -> int:
         """Return the global rank of one of these ranks."""
         return dist.get_global_rank(self.group, rank % self.size)
+
+    def wait(self, doing: str, device: torch.device | None, work: Callable[[], Any]) -> None:
+        """Call a function that waits for these ranks; see `waiting.wait`."""
+        wait(self.group, doing, device, work)
+
+    def end(self, error: BaseException) -> None:
+        """Leave these ranks, so that those that wait for this one raise an error."""
+        end(self.group, error)
 
     def gather_numbers(self, call: str, own: Sequence[int], device: torch.device) -> list[list[int]]:
         """Return the numbers of each rank, after checking that all ranks make the same call.
@@ -139,17 +90,15 @@ class Ranks:
             RanksError: another rank makes another call.
         """
         name = call.encode()[:NAME].ljust(NAME)
-        header = [int.from_bytes(name[start : start + 8], "little", signed=True) for start in range(0, NAME, 8)]
+        header = as_numbers(name)
         mine = torch.tensor([*header, *own, *[0] * (NUMBERS - len(own))], dtype=torch.int64, device=device)
         gathered = [torch.empty_like(mine) for _ in range(self.size)]
-        with _waiting("comparing calls"):
-            dist.all_gather(gathered, mine, group=self.group)
+        self.wait("comparing calls", device, lambda: dist.all_gather(gathered, mine, group=self.group))
         rows = [numbers.tolist() for numbers in gathered]
         for rank, row in enumerate(rows):
             if row[: len(header)] != header:
-                other = b"".join(part.to_bytes(8, "little", signed=True) for part in row[: len(header)])
                 raise RanksError(
-                    f"this rank calls {call}, but rank {rank} calls {other.decode(errors='replace').rstrip()}. "
+                    f"this rank calls {call}, but rank {rank} calls {as_text(row[: len(header)])}. "
                     "Make the same calls in the same order on every rank."
                 )
         return [row[len(header) : len(header) + len(own)] for row in rows]
@@ -157,25 +106,15 @@ class Ranks:
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum over all ranks."""
         total = tensor.contiguous().clone()
-        with _waiting("adding up"):
-            dist.all_reduce(total, group=self.group)
+        self.wait("adding up", total.device, lambda: dist.all_reduce(total, group=self.group))
         return total
-
-    def maximum(self, tensor: Tensor) -> Tensor:
-        """Return the elementwise maximum over all ranks."""
-        largest = tensor.contiguous().clone()
-        with _waiting("comparing"):
-            dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.group)
-        return largest
 
     def gather(self, tensor: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
         """Return the tensor of each rank, of these shapes. Memory: all of them."""
-        with _waiting("gathering"):
-            largest = max(_count(shape) for shape in shapes)
-            padded = tensor.new_zeros(largest)
-            padded[: tensor.numel()] = tensor.reshape(-1)
-            parts = [torch.empty_like(padded) for _ in shapes]
-            dist.all_gather(parts, padded, group=self.group)
+        padded = tensor.new_zeros(max(_count(shape) for shape in shapes))
+        padded[: tensor.numel()] = tensor.reshape(-1)
+        parts = [torch.empty_like(padded) for _ in shapes]
+        self.wait("gathering", padded.device, lambda: dist.all_gather(parts, padded, group=self.group))
         return [part[: _count(shape)].view(*shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def start(self, to: int, give: Tensor | None, source: int, take: Tensor | None, tag: int) -> Transfer:
@@ -187,12 +126,13 @@ class Ranks:
         operations = []
         if give is not None and give.numel():
             operations.append(dist.P2POp(dist.isend, _bytes(give), self.peer(to), self.group, tag))
-            for measured in _TIMINGS:
-                measured.sent += give.numel() * give.element_size()
+            count_sent(give.numel() * give.element_size())
         if take is not None and take.numel():
             operations.append(dist.P2POp(dist.irecv, _bytes(take), self.peer(source), self.group, tag))
-        with _waiting("sending keys and values"):
-            return Transfer(dist.batch_isend_irecv(operations) if operations else [], give)
+        works: list[Any] = []
+        if operations:
+            self.wait("sending keys and values", None, lambda: works.extend(dist.batch_isend_irecv(operations)))
+        return Transfer(self, works, give)
 
     def all_to_all(self, give: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
         """Send one tensor to each rank, and receive one of these shapes from each."""
@@ -200,16 +140,13 @@ class Ranks:
         counts = [_count(shape) for shape in shapes]
         taken = flat.new_empty(sum(counts))
         width = flat.element_size()
-        for measured in _TIMINGS:
-            measured.sent += (flat.numel() - give[self.rank].numel()) * width
-        with _waiting("exchanging heads"):
-            dist.all_to_all_single(
-                _bytes(taken),
-                _bytes(flat),
-                [count * width for count in counts],
-                [tensor.numel() * width for tensor in give],
-                group=self.group,
-            )
+        count_sent((flat.numel() - give[self.rank].numel()) * width)
+        sizes = [count * width for count in counts], [tensor.numel() * width for tensor in give]
+
+        def exchange() -> None:
+            dist.all_to_all_single(_bytes(taken), _bytes(flat), *sizes, group=self.group)
+
+        self.wait("exchanging heads", flat.device, exchange)
         return [part.view(*shape) for part, shape in zip(taken.split(counts), shapes, strict=True)]
 
 
@@ -217,14 +154,15 @@ class Ranks:
 class Transfer:
     """A transfer in progress. `sent` keeps the memory alive until it has been sent."""
 
+    ranks: Ranks
     works: list[Any]
     sent: Tensor | None = field(default=None, repr=False)
 
     def wait(self) -> None:
         """Wait until the transfer is complete."""
-        with _waiting("waiting for keys and values"):
-            for work in self.works:
-                work.wait()
+        if self.works:
+            device = torch.device("cpu") if self.sent is None else self.sent.device
+            self.ranks.wait("waiting for keys and values", device, lambda: [work.wait() for work in self.works])
         self.sent = None
 
 
@@ -248,6 +186,16 @@ def around(ranks: Ranks, own: Tensor, shapes: Sequence[Sequence[int]], tag: int 
         if transfer is not None and arriving is not None:
             transfer.wait()
             holding = arriving
+
+
+def as_numbers(text: bytes) -> list[int]:
+    """Return bytes, eight times as many, as signed integers of 64 bits."""
+    return [int.from_bytes(text[start : start + 8], "little", signed=True) for start in range(0, len(text), 8)]
+
+
+def as_text(numbers: Sequence[int]) -> str:
+    """Return the text of such integers without trailing blanks."""
+    return b"".join(part.to_bytes(8, "little", signed=True) for part in numbers).decode(errors="replace").rstrip(" \0")
 
 
 def _bytes(tensor: Tensor) -> Tensor:

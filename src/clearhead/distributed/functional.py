@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.distributed import agreement, backward, comparing, dtensor, heads, ring
+from clearhead.distributed import agreement, comparing, dtensor, heads, ring
 from clearhead.distributed.agreement import Given
 from clearhead.distributed.call import HEADS, RING, Call
 from clearhead.distributed.exchange import Ranks
@@ -84,7 +84,7 @@ def attention(
     """
     try:
         own, mesh = dtensor.own(mesh, query=query, key=key, value=value, sinks=sinks)
-    except OptionError:
+    except Exception:
         agreement.refuse(mesh, query)
         raise
     ranks = Ranks.of(mesh)
@@ -101,15 +101,14 @@ def attention(
     }
     given = agreement.agree(ranks, own, options)
     call, layout, described = _plan(ranks, given, placement, kernel)
-    chosen = choose(given, algorithm, placement)
+    chosen, number = choose(given, algorithm, placement), given.reports[0].number
     if chosen == HEADS:
         # The rule is evaluated for gathered keys, so its band and slopes stay part of it.
         whole = described if call.rule is None else given.unmasked.change(rule=attn_mask)
         learns = bool(given.reports[0].learns)
-        result = heads.run(call, layout.query, layout.key, layout.value, whole, learns=learns)
+        result = heads.run(call, layout.query, layout.key, layout.value, whole, number, learns=learns)
     else:
-        result = ring.run(call, layout.query, layout.key, layout.value, described)
-    result = backward.joined(ranks, given.reports[0].number, result)
+        result = ring.run(call, layout.query, layout.key, layout.value, described, number)
     answers = [dtensor.like(query, layout.outward(result.out))]
     if return_lse:
         answers.append(layout.outward(result.lse))
@@ -169,15 +168,20 @@ def _plan(ranks: Ranks, given: Given, placement: str, kernel: str | None) -> tup
     )
     attention = given.attention
     length, keys = call.total(call.query_pieces), call.total(call.key_pieces)
-    if given.mask == agreement.RULE:
-        whole = layout.query.new_empty(0).expand(first.batch, first.heads, length, 0)
-        checks.rule(given.attn_mask, whole, layout.key.new_empty(0).expand(1, 1, keys, 0), False)
-    elif given.mask != agreement.NO_MASK:
-        own = comparing.together(ranks, lambda: _own_rows(call, layout, given.attn_mask, length, keys), layout.query)
-        attention = attention.change(**own)
+    if given.mask != agreement.NO_MASK:
+        own = _checked_rule if given.mask == agreement.RULE else _own_rows
+        made = comparing.together(ranks, lambda: own(call, layout, given.attn_mask, length, keys), layout.query)
+        attention = attention.change(**made)
     if attention.dropout_p:
         attention = attention.change(seed=first.seed)
     return call, layout, attention
+
+
+def _checked_rule(call: Call, layout: Layout, mask: Mask, length: int, keys: int) -> dict[str, Tensor]:
+    """Check the sizes of one of clearhead.masks, which adds no field to the attention."""
+    whole = layout.query.new_empty(0).expand(call.batch, layout.query.shape[1], length, 0)
+    checks.rule(mask, whole, layout.key.new_empty(0).expand(1, 1, keys, 0), False)
+    return {}
 
 
 def _own_rows(call: Call, layout: Layout, mask: Tensor, length: int, keys: int) -> dict[str, Tensor]:

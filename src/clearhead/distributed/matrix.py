@@ -12,7 +12,7 @@ from torch import Tensor
 from clearhead.arguments import refuse_unreadable
 from clearhead.distributed import products
 from clearhead.distributed.call import Call
-from clearhead.distributed.comparing import same_question
+from clearhead.distributed.comparing import Steps, same_question
 from clearhead.distributed.exchange import KEYS, around
 from clearhead.distributed.placement import positions
 from clearhead.distributed.row_questions import Part, RowQuestions
@@ -103,7 +103,7 @@ class ShardedAttentionMatrix(RowQuestions):
 
     def _check_part(self, name: str, columns: Tensor, held: int, axis: str) -> list[int]:
         """Check that columns are this rank's part; return other sizes, the dtype, and whether a gradient is needed."""
-        refuse_unreadable(**{name: columns})
+        _check_tensor(name, columns)
         batch, heads = self.shape[:2]
         leading = (1, 1, *columns.shape[:-2])[-2:]
         fits = 2 <= columns.dim() <= 4 and columns.shape[-2] == held
@@ -147,14 +147,20 @@ class ShardedAttentionMatrix(RowQuestions):
 
         Memory: O(L_r · cols) per head.
         """
-        self._agree("pooled", lambda: _check_cells(rows, cols, reduce))
         length, keys = self.shape[2:]
-        across = _averaging(keys, cols).to(self._lse.dtype)
-        table = self._zeros((*self._lse.shape, cols))
-        for part in self._parts():
+
+        def start() -> list[Tensor]:
+            across = _averaging(keys, cols, self._lse)
+            return [across, self._zeros((*self._lse.shape, cols))]
+
+        def add(sums: list[Tensor], part: Part) -> None:
+            across, table = sums
             table[:, :, part.rows] += part.matrix @ across[:, part.positions].mT
-        down = _averaging(length, rows).to(self._lse.dtype)[:, self.rows]
-        return self._call.ranks.sum(down @ table)
+
+        _, table = self._fold("pooled", start, add, lambda: _check_cells(rows, cols, reduce))
+        with Steps(self._call.ranks, "pooled", self.device):
+            down = _averaging(length, rows, self._lse)[:, self.rows]
+            return self._call.ranks.sum(down @ table)
 
     # Parts
 
@@ -163,10 +169,6 @@ class ShardedAttentionMatrix(RowQuestions):
 
     def _keys(self, tag: int = KEYS) -> Iterator[tuple[int, Tensor]]:
         return around(self._call.ranks, self._key.contiguous(), self._call.shapes(self._call.width), tag)
-
-    def _parts(self, tag: int = KEYS) -> Iterator[Part]:
-        for owner, key in self._keys(tag):
-            yield from self._of(owner, key)
 
     def _of(self, owner: int, key: Tensor) -> Iterator[Part]:
         """Yield the parts over an owner's keys. Their lse is that of the whole row, so statistics of parts add up."""
@@ -205,7 +207,14 @@ class ShardedTransposed:
         return self._matrix.transposed_times(columns)
 
 
+def _check_tensor(name: str, columns: Any) -> None:
+    if not isinstance(columns, Tensor):
+        raise DtypeError(f"{name} is a {type(columns).__name__}, expected a torch.Tensor: this rank's own part.")
+    refuse_unreadable(**{name: columns})
+
+
 def _check_width(grad_out: Tensor, width: int) -> list[int]:
+    _check_tensor("grad_out", grad_out)
     if grad_out.dim() == 0 or grad_out.shape[-1] != width:
         raise ShapeError(
             f"grad_out has shape {tuple(grad_out.shape)}, expected (B, H, L_r, {width}), the shape of the output."
@@ -230,12 +239,18 @@ class ShardedRollout:
     def __matmul__(self, columns: Tensor) -> Tensor:
         """Return R @ X for this rank's rows, (B, L_r, W); X is this rank's part, (B, L_r, W)."""
         out, ranks = columns, self._matrices[0]._call.ranks
-        sizes = [len(self._matrices), struct.unpack("<q", struct.pack("<d", self._residual))[0]]
-        same_question(ranks, "rollout", lambda: sizes, self._matrices[0].device)
+        same_question(ranks, "rollout", lambda: self._check(columns), self._matrices[0].device)
         for matrix in self._matrices:
             mixed = (matrix @ out.unsqueeze(1)).mean(1)
             out = self._residual * out + (1 - self._residual) * mixed
         return out
+
+    def _check(self, columns: Tensor) -> list[int]:
+        """Return what ranks compare: how many layers, and the bits of the residual."""
+        _check_tensor("X", columns)
+        if columns.dim() not in (2, 3):
+            raise ShapeError(f"X has shape {tuple(columns.shape)}, expected (B, L_r, W): this rank's own part.")
+        return [len(self._matrices), struct.unpack("<q", struct.pack("<d", self._residual))[0]]
 
 
 def rollout(matrices: Sequence[ShardedAttentionMatrix], *, residual: float = 0.5) -> ShardedRollout:
@@ -260,9 +275,9 @@ def rollout(matrices: Sequence[ShardedAttentionMatrix], *, residual: float = 0.5
     return ShardedRollout(matrices, residual)
 
 
-def _averaging(size: int, cells: int) -> Tensor:
-    """Return (cells, size): each row averages the positions of one cell."""
-    table = torch.zeros(cells, size)
+def _averaging(size: int, cells: int, like: Tensor) -> Tensor:
+    """Return (cells, size), in the dtype and on the device of `like`: each row averages the positions of one cell."""
+    table = like.new_zeros(cells, size)
     for cell, (first, last) in enumerate(edges(size, cells)):
         table[cell, first:last] = 1.0 / (last - first)
     return table

@@ -9,7 +9,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from clearhead.errors import OptionError, ShapeError
+from clearhead.errors import OptionError, PlaceError, ShapeError
 
 CONTIGUOUS, ZIGZAG = "contiguous", "zigzag"
 PLACEMENTS = (CONTIGUOUS, ZIGZAG)
@@ -92,3 +92,16 @@ def split_evenly(length: int, ranks: int) -> list[int]:
     """
     each = -(-length // ranks)
     return [max(0, min(each, length - rank * each)) for rank in range(ranks)]
+
+
+def chosen_keys(keys: Sequence[int] | Tensor, size: int) -> Tensor:
+    """Return positions without duplicates, from positions or a boolean tensor."""
+    chosen = torch.as_tensor(keys, device="cpu")
+    if chosen.dtype is torch.bool:
+        if chosen.shape != (size,):
+            raise ShapeError(f"keys is a boolean tensor of shape {tuple(chosen.shape)}, expected ({size},), axis S.")
+        return chosen.nonzero().flatten()
+    chosen = chosen.long().flatten()
+    if chosen.numel() and not (-size <= int(chosen.min()) and int(chosen.max()) < size):
+        raise PlaceError(f"keys={chosen.tolist()[:8]} has a position outside S={size}. Use 0..{size - 1}.")
+    return (chosen % max(size, 1)).unique()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from clearhead.distributed.comparing import Steps
 from clearhead.distributed.exchange import KEY_GRADIENTS, VALUES, around
 
 if TYPE_CHECKING:
@@ -54,15 +55,18 @@ def _multiplied(matrix: ShardedAttentionMatrix, transposed: bool, columns: Tenso
 def _times(matrix: ShardedAttentionMatrix, columns: Tensor) -> Tensor:
     """Send keys and columns around the ring; each rank adds up its rows."""
     call, batch, heads = matrix._call, *matrix.shape[:2]
-    out = matrix._zeros((batch, heads, matrix._query.shape[2], columns.shape[-1]))
-    own = columns.expand(batch, -1, -1, -1).contiguous()
-    shapes = [
-        (batch, own.shape[1], call.held(call.key_pieces, owner), own.shape[-1]) for owner in range(call.ranks.size)
-    ]
-    values = around(call.ranks, own, shapes, VALUES)
-    for (owner, key), (_, travelling) in zip(matrix._keys(), values, strict=True):
+
+    def add(owner: int, key: Tensor, travelling: Tensor) -> None:
         for part in matrix._of(owner, key):
             out[:, :, part.rows] += part.matrix @ travelling[:, :, part.keys]
+
+    with Steps(call.ranks, "A @ X", matrix.device) as steps:
+        out = matrix._zeros((batch, heads, matrix._query.shape[2], columns.shape[-1]))
+        own = columns.expand(batch, -1, -1, -1).contiguous()
+        held = [call.held(call.key_pieces, owner) for owner in range(call.ranks.size)]
+        values = around(call.ranks, own, [(batch, own.shape[1], each, own.shape[-1]) for each in held], VALUES)
+        for (owner, key), (_, travelling) in zip(matrix._keys(), values, strict=True):
+            steps(add, owner, key, travelling)
     return out.to(torch.promote_types(matrix.dtype, columns.dtype))
 
 
@@ -71,19 +75,24 @@ def _transposed_times(matrix: ShardedAttentionMatrix, columns: Tensor) -> Tensor
     call, ranks, (batch, heads) = matrix._call, matrix._call.ranks, matrix.shape[:2]
     width = columns.shape[-1]
     columns = columns.expand(batch, heads, *columns.shape[-2:])
-    behind = transfer = None
-    for owner, key in matrix._keys():
-        own = matrix._zeros((batch, heads, key.shape[2], width))
+
+    def add(own: Tensor, owner: int, key: Tensor) -> None:
         for part in matrix._of(owner, key):
             own[:, :, part.keys] += part.matrix.mT @ columns[:, :, part.rows]
+
+    with Steps(ranks, "A.mT @ Y", matrix.device) as steps:
+        behind = transfer = None
+        for owner, key in matrix._keys():
+            own = matrix._zeros((batch, heads, key.shape[2], width))
+            steps(add, own, owner, key)
+            if transfer is not None and behind is not None:
+                transfer.wait()
+                own += behind
+            if ranks.size > 1:
+                following = call.held(call.key_pieces, (owner - 1) % ranks.size)
+                behind = own.new_empty(batch, heads, following, width)
+                transfer = ranks.start(ranks.rank + 1, own, ranks.rank - 1, behind, KEY_GRADIENTS)
         if transfer is not None and behind is not None:
             transfer.wait()
-            own += behind
-        if ranks.size > 1:
-            following = call.held(call.key_pieces, (owner - 1) % ranks.size)
-            behind = own.new_empty(batch, heads, following, width)
-            transfer = ranks.start(ranks.rank + 1, own, ranks.rank - 1, behind, KEY_GRADIENTS)
-    if transfer is not None and behind is not None:
-        transfer.wait()
-        own = behind
+            own = behind
     return own

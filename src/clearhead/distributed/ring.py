@@ -7,13 +7,14 @@ Source: Liu, Zaharia and Abbeel 2023 (ring attention); Milakov and Gimelshein 20
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from clearhead.distributed.call import Block, Call
+from clearhead.distributed.comparing import Steps, begin_backward
 from clearhead.distributed.exchange import KEY_GRADIENTS, VALUE_GRADIENTS, VALUES, Transfer, around
 from clearhead.kernels import Gradients, Problem, Result
 from clearhead.kernels.autograd import forward as kernel_forward
@@ -24,19 +25,20 @@ from clearhead.spec import FIELDS, TENSORS, Attention, Axes
 Arriving = list[tuple[Transfer, Tensor]]
 
 
-def run(call: Call, query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> Result:
+def run(call: Call, query: Tensor, key: Tensor, value: Tensor, attention: Attention, number: int) -> Result:
     """Compute this rank's rows, differentiably.
 
     Args:
         query: (B, H, L_r, D), this rank's.
         key, value: (B, H_kv, S_r, D or E), this rank's.
         attention: the attention of this rank's queries over all keys.
+        number: the number of the call, for its backward pass.
     Memory: O(inputs + outputs), and the keys and values of one other rank, or of two if there are three or more.
     """
     attention = attention.join_biases()
     tensors = attention.tensor_list()
     if Problem(query, key, value, attention).learns():
-        out, lse = _Ring.apply(call, attention.without_tensors(), query, key, value, *tensors)
+        out, lse = _Ring.apply(call, number, attention.without_tensors(), query, key, value, *tensors)
     else:
         out, lse = forward(call, query, key, value, attention)
     return Result(out, lse.to(wide(query.dtype)))
@@ -45,13 +47,19 @@ def run(call: Call, query: Tensor, key: Tensor, value: Tensor, attention: Attent
 def forward(call: Call, query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> tuple[Tensor, Tensor]:
     """Compute this rank's output and lse, in the precision that `backward` needs, without a graph."""
     parts = attention.change(sinks=None)
-    total = Merged(query, value.shape[-1])
-    with torch.no_grad():
+
+    def add(owner: int, keys: Tensor, values: Tensor) -> None:
+        """Add the part of one owner's keys."""
+        for block in call.blocks(parts, owner):
+            result = kernel_forward(_problem(query, keys, values, block), call.kernel)
+            total.add(block.rows, result.out, result.lse)
+
+    with torch.no_grad(), Steps(call.ranks, "attention", query.device) as steps:
+        total = Merged(query, value.shape[-1])
         for owner, keys, values in _travelling(call, key, value):
-            for block in call.blocks(parts, owner):
-                result = kernel_forward(_problem(query, keys, values, block), call.kernel)
-                total.add(block.rows, result.out, result.lse)
-        return total.result(attention.sinks)
+            steps(add, owner, keys, values)
+        made = steps(total.result, attention.sinks)
+    return cast(tuple[Tensor, Tensor], made)  # Steps has raised if there is none
 
 
 class Merged:
@@ -93,23 +101,24 @@ def _share(part: Tensor, whole: Tensor) -> Tensor:
 class _Ring(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, call: Call, numbers: Attention, query: Tensor, key: Tensor, value: Tensor, *tensors: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any, call: Call, number: int, numbers: Attention, query: Tensor, key: Tensor, value: Tensor,
+        *tensors: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         out, lse = forward(call, query, key, value, numbers.with_tensors(tensors))
-        ctx.call, ctx.numbers = call, numbers
-        ctx.learning = [name for name, needed in zip(TENSORS, ctx.needs_input_grad[5:], strict=True) if needed]
+        ctx.call, ctx.number, ctx.numbers = call, number, numbers
+        ctx.learning = [name for name, needed in zip(TENSORS, ctx.needs_input_grad[6:], strict=True) if needed]
         ctx.save_for_backward(out, lse, query, key, value, *tensors)
         ctx.set_materialize_grads(False)
         return out, lse
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Any, ...]:
-        out, lse, query, key, value, *tensors = ctx.saved_tensors
-        grad_out = torch.zeros_like(out) if grad_out is None else grad_out
-        return None, None, *backward(
-            ctx.call, (query, key, value), ctx.numbers.with_tensors(tensors), ctx.learning, Result(out, lse),
-            grad_out, grad_lse,
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        given = next(grad for grad in grads if grad is not None)
+        _, saved = begin_backward(ctx.call.ranks, ctx.number, grads, lambda: ctx.saved_tensors, given.device)
+        out, lse, query, key, value, *tensors = saved
+        return None, None, None, *backward(
+            ctx.call, (query, key, value), ctx.numbers.with_tensors(tensors), ctx.learning, Result(out, lse), *grads
         )  # fmt: skip
 
 
@@ -119,7 +128,7 @@ def backward(
     attention: Attention,
     learning: list[str],
     result: Result,
-    grad_out: Tensor,
+    grad_out: Tensor | None,
     grad_lse: Tensor | None,
 ) -> list[Tensor | None]:
     """Return the gradients of query, key, value and of the attention's tensors, in the order of TENSORS.
@@ -128,53 +137,77 @@ def backward(
     rank computes one half of its own keys while the first other keys arrive, and the other half while the gradients
     return. The gradient of an (H,) tensor is this rank's part; its sum over ranks is the whole gradient.
     """
-    query, key, value = inputs
-    ranks, dtype = call.ranks, wide(query.dtype)
-    grad_query = torch.zeros_like(query, dtype=dtype, memory_format=torch.contiguous_format)
-    own = {name: torch.zeros_like(getattr(attention, name), dtype=dtype) for name in learning}
-    parts = attention.change(sinks=None)
+    _, key, value = inputs
+    ranks, parts = call.ranks, attention.change(sinks=None)
+    with Steps(ranks, "backward of attention", key.device) as steps:
+        sums = _Sums(call, inputs, attention, learning, result, grad_out, grad_lse)
+        blocks, mine = steps(list, call.blocks(parts, ranks.rank)) or [], sums.of_keys(ranks.rank)
+        half = (len(blocks) + 1) // 2
+        arriving: Arriving = []  # the gradients that come with the keys of the next step
+        for owner, keys, values in _travelling(call, key, value):
+            if owner == ranks.rank:
+                steps(sums.add, blocks[:half], keys, values, *mine)
+                continue
+            grads = sums.of_keys(owner)
+            steps(sums.add, call.blocks(parts, owner), keys, values, *grads)
+            _add_arrived(grads, arriving)
+            following = (owner - 1) % ranks.size
+            arriving = [
+                (ranks.start(ranks.rank + 1, given, ranks.rank - 1, taken, tag), taken)
+                for given, taken, tag in zip(
+                    grads, sums.of_keys(following), (KEY_GRADIENTS, VALUE_GRADIENTS), strict=True
+                )
+            ]
+        steps(sums.add, blocks[half:], key, value, *mine)
+        _add_arrived(mine, arriving)
+        made = steps(sums.total, *mine)
+    return made or []
 
-    def add(blocks: Iterable[Block], keys: Tensor, values: Tensor, grad_key: Tensor, grad_value: Tensor) -> None:
+
+class _Sums:
+    """Accumulates the gradients of this rank's queries and of the attention's tensors; and of keys, given with them."""
+
+    def __init__(
+        self, call: Call, inputs: tuple[Tensor, Tensor, Tensor], attention: Attention, learning: list[str],
+        result: Result, grad_out: Tensor | None, grad_lse: Tensor | None,
+    ) -> None:  # fmt: skip
+        self._call, self._inputs, self._attention, self._learning = call, inputs, attention, learning
+        self._result, self._grad_lse = result, grad_lse
+        self._grad_out = torch.zeros_like(result.out) if grad_out is None else grad_out
+        self._dtype = wide(inputs[0].dtype)
+        self._query = torch.zeros_like(inputs[0], dtype=self._dtype, memory_format=torch.contiguous_format)
+        self._own = {name: torch.zeros_like(getattr(attention, name), dtype=self._dtype) for name in learning}
+
+    def of_keys(self, owner: int) -> tuple[Tensor, Tensor]:
+        """Return zeros for the gradients of a rank's keys and values."""
+        shapes = [self._call.shapes(width)[owner] for width in (self._call.width, self._call.value_width)]
+        key, value = (self._inputs[1].new_zeros(shape, dtype=self._dtype) for shape in shapes)
+        return key, value
+
+    def add(self, blocks: Iterable[Block], keys: Tensor, values: Tensor, grad_key: Tensor, grad_value: Tensor) -> None:
         """Add the gradients of some blocks."""
         for block in blocks:
-            problem = _learning(_problem(query, keys, values, block), learning)
-            whole = Result(result.out[:, :, block.rows], result.lse[:, :, block.rows])
-            upstream = None if grad_lse is None else grad_lse[:, :, block.rows]
-            grads = _of_some_keys(call, problem, whole, grad_out[:, :, block.rows], upstream)
-            grad_query[:, :, block.rows] += grads.query
+            problem = _learning(_problem(self._inputs[0], keys, values, block), self._learning)
+            whole = Result(self._result.out[:, :, block.rows], self._result.lse[:, :, block.rows])
+            upstream = None if self._grad_lse is None else self._grad_lse[:, :, block.rows]
+            grads = _of_some_keys(self._call, problem, whole, self._grad_out[:, :, block.rows], upstream)
+            self._query[:, :, block.rows] += grads.query
             grad_key[:, :, block.keys] += grads.key
             grad_value[:, :, block.keys] += grads.value
-            for name in learning:
+            for name in self._learning:
                 if name != "sinks":
-                    _target(own[name], name, block).add_(grads.attention[name])
+                    _target(self._own[name], name, block).add_(grads.attention[name])
 
-    def zeros(owner: int) -> tuple[Tensor, Tensor]:
-        """Return zeros for the gradients of a rank's keys and values."""
-        widths = (call.width, call.value_width)
-        return tuple(key.new_zeros(call.shapes(width)[owner], dtype=dtype) for width in widths)  # type: ignore[return-value]
-
-    blocks, mine = list(call.blocks(parts, ranks.rank)), zeros(ranks.rank)
-    half = (len(blocks) + 1) // 2
-    arriving: Arriving = []  # the gradients that come with the keys of the next step
-    for owner, keys, values in _travelling(call, key, value):
-        if owner == ranks.rank:
-            add(blocks[:half], keys, values, *mine)
-            continue
-        grads = zeros(owner)
-        add(call.blocks(parts, owner), keys, values, *grads)
-        _add_arrived(grads, arriving)
-        following = (owner - 1) % ranks.size
-        arriving = [
-            (ranks.start(ranks.rank + 1, given, ranks.rank - 1, taken, tag), taken)
-            for given, taken, tag in zip(grads, zeros(following), (KEY_GRADIENTS, VALUE_GRADIENTS), strict=True)
+    def total(self, grad_key: Tensor, grad_value: Tensor) -> list[Tensor | None]:
+        """Return all gradients in the dtypes of their tensors, after every part was added."""
+        if "sinks" in self._own:
+            sinks = self._attention.tensors()["sinks"]
+            self._own["sinks"] = _sink_gradient(sinks, self._result, self._grad_out, self._grad_lse)
+        sums = zip((self._query, grad_key, grad_value), self._inputs, strict=True)
+        return [
+            *(grad.to(tensor.dtype) for grad, tensor in sums),
+            *(_typed(self._own, self._attention, name) for name in TENSORS),
         ]
-    add(blocks[half:], key, value, *mine)
-    _add_arrived(mine, arriving)
-    if "sinks" in own:
-        own["sinks"] = _sink_gradient(attention.tensors()["sinks"], result, grad_out, grad_lse)
-    grad_key, grad_value = mine
-    first = [grad_query.to(query.dtype), grad_key.to(key.dtype), grad_value.to(value.dtype)]
-    return [*first, *(_typed(own, attention, name) for name in TENSORS)]
 
 
 def _add_arrived(gradients: tuple[Tensor, Tensor], arriving: Arriving) -> None:

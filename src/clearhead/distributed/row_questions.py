@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from clearhead.distributed.call import Call
-from clearhead.distributed.exchange import KEYS, VALUES
-from clearhead.errors import OptionError, PlaceError, ShapeError
+from clearhead.distributed.comparing import Steps
+from clearhead.distributed.exchange import VALUES
+from clearhead.distributed.placement import chosen_keys
+from clearhead.errors import OptionError, ShapeError
 from clearhead.kernels.native.call import wide
 from clearhead.matrix import AttentionMatrix
 from clearhead.matrix.questions import compare
@@ -19,6 +21,8 @@ from clearhead.spec import Attention
 
 if TYPE_CHECKING:
     from clearhead.distributed.matrix import ShardedAttentionMatrix
+
+_Sums = TypeVar("_Sums")
 
 
 class Part(NamedTuple):
@@ -50,6 +54,9 @@ class RowQuestions:
     _key: Tensor
     _lse: Tensor
     shape: Any
+    _agree: Callable[..., None]
+    _keys: Callable[..., Iterator[tuple[int, Tensor]]]
+    _of: Callable[[int, Tensor], Iterator[Part]]
 
     def entropy(self) -> Tensor:
         """Return the entropy of each row, (B, H, L_r), in nats."""
@@ -57,20 +64,21 @@ class RowQuestions:
 
     def maximum(self) -> Tensor:
         """Return the largest weight of each row, (B, H, L_r)."""
-        self._agree("maximum")
-        answer = self._zeros(self._lse.shape)
-        for part in self._parts():
+
+        def add(answer: Tensor, part: Part) -> None:
             answer[:, :, part.rows] = torch.maximum(answer[:, :, part.rows], part.matrix.maximum())
-        return answer
+
+        return self._fold("maximum", self._empty, add)
 
     def effective_keys(self) -> Tensor:
         """Return the effective number of keys of each row, m²/Σⱼa² for weights that sum to m: (B, H, L_r)."""
-        self._agree("effective_keys")
-        mass, squares = self._zeros(self._lse.shape), self._zeros(self._lse.shape)
-        for part in self._parts():
+
+        def add(sums: list[Tensor], part: Part) -> None:
+            mass, squares = sums
             mass[:, :, part.rows] += _mass(part.matrix)
             squares[:, :, part.rows] += part.matrix.inner(part.matrix)
-        return effective(mass, squares)
+
+        return effective(*self._fold("effective_keys", lambda: [self._empty(), self._empty()], add))
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         """Return the k largest weights of each row, (values, keys), each (B, H, L_r, k), largest first.
@@ -80,38 +88,48 @@ class RowQuestions:
         Raises:
             OptionError: k is not within 1..S.
         """
-        self._agree("topk", lambda: _check_k(k, self.shape[3]))
-        best = self._zeros((*self._lse.shape, k)) - 1  # less than any weight
-        where = torch.arange(k, device=best.device).expand(best.shape).clone()
-        for part in self._parts():
+
+        def start() -> list[Tensor]:
+            best = self._zeros((*self._lse.shape, k)) - 1  # less than any weight
+            return [best, torch.arange(k, device=best.device).expand(best.shape).clone()]
+
+        def add(answer: list[Tensor], part: Part) -> None:
+            best, where = answer
             values, keys = part.matrix.topk(min(k, part.matrix.shape[3]))
             both = torch.cat([best[:, :, part.rows], values], -1)
             places = torch.cat([where[:, :, part.rows], keys + part.positions.start], -1)
-            both, places = _best(both, places, k)
-            best[:, :, part.rows], where[:, :, part.rows] = both, places
+            best[:, :, part.rows], where[:, :, part.rows] = _best(both, places, k)
+
+        best, where = self._fold("topk", start, add, lambda: _check_k(k, self.shape[3]))
         return best.clamp_min(0), where
 
     def mean_distance(self, *, offset: int = 0) -> Tensor:
         """Return the mean distance each query looks, Σⱼ aᵢⱼ·|i + offset - j|, (B, H, L_r), in positions."""
-        return self._sum("mean_distance", lambda part: part.matrix.mean_distance(offset=part.offset(offset)), [offset])
+
+        def far(part: Part) -> Tensor:
+            return part.matrix.mean_distance(offset=part.offset(offset))
+
+        return self._sum("mean_distance", far, lambda: [offset])
 
     def distance_spread(self, *, offset: int = 0) -> Tensor:
         """Return the standard deviation of that distance within each row, (B, H, L_r), in positions.
 
         Variances of parts are merged by their means. Source: Chan, Golub & LeVeque 1979.
         """
-        self._agree("distance_spread", lambda: [offset])
-        mass, mean, squares = (self._zeros(self._lse.shape) for _ in range(3))
-        for part in self._parts():
-            rows, place = (slice(None), slice(None), part.rows), part.offset(offset)
-            more = _mass(part.matrix)
-            total = mass[rows] + more
+
+        def add(sums: list[Tensor], part: Part) -> None:
+            mass, mean, squares = (each[:, :, part.rows] for each in sums)
+            place, more = part.offset(offset), _mass(part.matrix)
+            total = mass + more
             share = more / total.masked_fill(total == 0, 1.0)
             distance = part.matrix.mean_distance(offset=place) / more.masked_fill(more == 0, 1.0)
-            away = distance - mean[rows]
-            squares[rows] += more * part.matrix.distance_spread(offset=place) ** 2 + away**2 * mass[rows] * share
-            mean[rows] += away * share
-            mass[rows] = total
+            away = distance - mean
+            squares += more * part.matrix.distance_spread(offset=place) ** 2 + away**2 * mass * share
+            mean += away * share
+            mass.copy_(total)
+
+        made = self._fold("distance_spread", lambda: [self._empty() for _ in range(3)], add, lambda: [offset])
+        mass, _, squares = made
         return (squares / mass.masked_fill(mass == 0, 1.0)).sqrt()
 
     def mass_within(self, window: int, *, offset: int = 0) -> Tensor:
@@ -120,7 +138,7 @@ class RowQuestions:
         def near(part: Part) -> Tensor:
             return part.matrix.mass_within(window, offset=part.offset(offset))
 
-        return self._sum("mass_within", near, [window, offset], lambda: _check_window(window))
+        return self._sum("mass_within", near, lambda: _check_window(window, offset))
 
     def mass_on(self, keys: Sequence[int] | Tensor) -> Tensor:
         """Return the weight of each query on some keys together, (B, H, L_r).
@@ -128,13 +146,17 @@ class RowQuestions:
         Args:
             keys: positions 0..S-1 of the whole sequence, or a boolean tensor (S,).
         """
-        self._agree("mass_on", lambda: [len(_chosen(keys, self.shape[3]))])
-        chosen = _chosen(keys, self.shape[3]).to(self._query.device)
-        answer = self._zeros(self._lse.shape)
-        for part in self._parts():
-            inside = (chosen >= part.positions.start) & (chosen < part.positions.stop)
-            answer[:, :, part.rows] += part.matrix.mass_on(chosen[inside] - part.positions.start)
-        return answer
+        chosen: list[Tensor] = []
+
+        def check() -> list[int]:
+            chosen.append(chosen_keys(keys, self.shape[3]).to(self._query.device))
+            return [len(chosen[0])]
+
+        def on(part: Part) -> Tensor:
+            inside = (chosen[0] >= part.positions.start) & (chosen[0] < part.positions.stop)
+            return part.matrix.mass_on(chosen[0][inside] - part.positions.start)
+
+        return self._sum("mass_on", on, check)
 
     def mass_where(self, where: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
         """Return the weight of each query on the keys that meet a condition, (B, H, L_r).
@@ -144,35 +166,23 @@ class RowQuestions:
                 boolean (r, c).
         """
 
-        errors: list[Exception] = []
-
-        def there(batch: int, rows: Tensor, keys: Tensor) -> Tensor:
-            try:
-                return torch.as_tensor(where(batch, rows, keys)).expand(len(rows), len(keys))
-            except Exception as error:  # noqa: BLE001 (others wait for this rank's keys, so it goes on and raises later)
-                errors.append(error)
-                return torch.zeros(len(rows), len(keys), dtype=torch.bool, device=rows.device)
-
         def of_part(part: Part) -> Tensor:
             first, start = part.first_row, part.positions.start
-            return part.matrix.mass_where(lambda batch, rows, keys: there(batch, rows + first, keys + start))
 
-        def check() -> list[int]:
-            if errors:
-                raise errors[0]
-            return []
+            def there(batch: int, rows: Tensor, keys: Tensor) -> Tensor:
+                return torch.as_tensor(where(batch, rows + first, keys + start)).expand(len(rows), len(keys))
 
-        answer = self._sum("mass_where", of_part)
-        self._agree("mass_where", check)
-        return answer
+            return part.matrix.mass_where(there)
+
+        return self._sum("mass_where", of_part)
 
     def visible(self) -> Tensor:
         """Return how many keys each query may attend to, int64, (B, H, L_r). A bias is not a mask."""
-        self._agree("visible")
-        answer = torch.zeros(self._lse.shape, dtype=torch.int64, device=self._query.device)
-        for part in self._parts():
+
+        def add(answer: Tensor, part: Part) -> None:
             answer[:, :, part.rows] += part.matrix.visible()
-        return answer
+
+        return self._fold("visible", lambda: self._empty().long(), add)
 
     def kl(self, other: ShardedAttentionMatrix) -> Tensor:
         """Return the KL divergence to another matrix, Σⱼ aᵢⱼ·log(aᵢⱼ / bᵢⱼ), (B, H, L_r), in nats; `other` is b.
@@ -189,37 +199,61 @@ class RowQuestions:
 
     # Sums over parts
 
-    def _agree(self, question: str, check: Any = list) -> None:
-        raise NotImplementedError
+    def _fold(
+        self, question: str, start: Callable[[], _Sums], add: Callable[[_Sums, Part], None], check: Any = list
+    ) -> _Sums:
+        """Return sums to which every part was added, after checking that every rank computes them.
 
-    def _parts(self, tag: int = KEYS) -> Iterator[Part]:
-        raise NotImplementedError
+        Args:
+            start: returns the sums before the first part.
+            add: adds one part to them.
+            check: as in `comparing.same_question`.
+        """
 
-    def _sum(
-        self, question: str, ask: Callable[[Part], Tensor], sizes: Sequence[int] = (), check: Any = lambda: None
-    ) -> Tensor:
-        """Return the sum of a statistic over parts, after checking that every rank computes it."""
+        def add_each(owner: int, key: Tensor) -> None:
+            for part in self._of(owner, key):
+                add(cast(_Sums, sums), part)
 
-        def checked() -> Sequence[int]:
-            check()
-            return sizes
+        self._agree(question, check)
+        with Steps(self._call.ranks, question, self._query.device) as steps:
+            sums = steps(start)
+            for owner, key in self._keys():
+                steps(add_each, owner, key)
+        return cast(_Sums, sums)
 
-        self._agree(question, checked)
-        answer = self._zeros(self._lse.shape)
-        for part in self._parts():
+    def _sum(self, question: str, ask: Callable[[Part], Tensor], check: Any = list) -> Tensor:
+        """Return the sum of a statistic over parts."""
+
+        def add(answer: Tensor, part: Part) -> None:
             answer[:, :, part.rows] += ask(part)
-        return answer
+
+        return self._fold(question, self._empty, add, check)
 
     def _sum_of_both(self, question: str, other: ShardedAttentionMatrix, ask: Any) -> Tensor:
         """Return the sum over parts of two matrices, whose keys travel together."""
+
+        def add(owner: int, key: Tensor, other_key: Tensor) -> None:
+            for ours, theirs in zip(self._of(owner, key), other._of(owner, other_key), strict=True):
+                a, b = ours.matrix, theirs.matrix
+                cast(Tensor, answer)[:, :, ours.rows] += ask(a._wide, a._wide_lse, b._wide, b._wide_lse)
+
         self._agree(question, lambda: self._check_other(other))
-        answer = self._zeros(self._lse.shape)
-        for ours, theirs in zip(self._parts(), other._parts(VALUES), strict=True):
-            a, b = ours.matrix, theirs.matrix
-            answer[:, :, ours.rows] += ask(a._wide, a._wide_lse, b._wide, b._wide_lse)
-        return answer
+        with Steps(self._call.ranks, question, self._query.device) as steps:
+            answer = steps(self._empty)
+            for (owner, key), (_, other_key) in zip(self._keys(), other._keys(VALUES), strict=True):
+                steps(add, owner, key, other_key)
+        return cast(Tensor, answer)
+
+    def _empty(self) -> Tensor:
+        """Return zeros, (B, H, L_r)."""
+        return self._zeros(self._lse.shape)
 
     def _check_other(self, other: ShardedAttentionMatrix) -> list[int]:
+        if not isinstance(other, RowQuestions):
+            raise OptionError(
+                f"a sharded matrix is compared with a {type(other).__name__}; expected the sharded matrix of another "
+                "call of clearhead.distributed.attention with the same mask."
+            )
         ours, theirs = self._call, other._call
         same = self.shape == other.shape and self._attention.reach == other._attention.reach
         if not (same and ours.query_pieces == theirs.query_pieces and ours.key_pieces == theirs.key_pieces):
@@ -246,22 +280,10 @@ def _check_k(k: int, keys: int) -> list[int]:
     return [k]
 
 
-def _check_window(window: int) -> None:
+def _check_window(window: int, offset: int) -> list[int]:
     if window < 0:
         raise OptionError(f"mass_within got window={window}; expected 0 or more.")
-
-
-def _chosen(keys: Sequence[int] | Tensor, size: int) -> Tensor:
-    """Return positions without duplicates, from positions or a boolean tensor."""
-    chosen = torch.as_tensor(keys, device="cpu")
-    if chosen.dtype is torch.bool:
-        if chosen.shape != (size,):
-            raise ShapeError(f"keys is a boolean tensor of shape {tuple(chosen.shape)}, expected ({size},), axis S.")
-        return chosen.nonzero().flatten()
-    chosen = chosen.long().flatten()
-    if chosen.numel() and not (-size <= int(chosen.min()) and int(chosen.max()) < size):
-        raise PlaceError(f"keys={chosen.tolist()[:8]} has a position outside S={size}. Use 0..{size - 1}.")
-    return (chosen % max(size, 1)).unique()
+    return [window, offset]
 
 
 def _best(values: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:

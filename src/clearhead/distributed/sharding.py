@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 from zlib import crc32
 
 import torch
 from torch import Tensor
 
 from clearhead.arguments import refuse_unreadable
-from clearhead.distributed.comparing import device_of, raise_where_refused
+from clearhead.distributed.comparing import MODEL, Steps, device_of, raise_where_refused
 from clearhead.distributed.exchange import Ranks
-from clearhead.distributed.placement import CONTIGUOUS, ZIGZAG, check, pieces, positions, split_evenly
+from clearhead.distributed.placement import CONTIGUOUS, ZIGZAG, Piece, check, pieces, positions, split_evenly
 from clearhead.errors import OptionError, RanksError, ShapeError
 
 
@@ -54,10 +55,18 @@ def gather(tensor: Tensor, dim: int = -2, *, mesh: Any = None, placement: str = 
                 f"{own.dtype} with {tuple(own.shape[1:])} besides its sequence axis. Gather the parts of one tensor."
             )
     lengths = [length for _, length, _ in reports]
-    parts = ranks.gather(own, [(length, *own.shape[1:]) for length in lengths])
-    where = torch.cat([positions(part) for part in pieces(placement, lengths)]).to(own.device)
-    whole = torch.cat(parts)
-    return torch.empty_like(whole).index_copy_(0, where, whole).movedim(0, dim)
+    places = pieces(placement, lengths)  # refused on every rank or on none
+    with Steps(ranks, "gather", own.device) as steps:
+        parts = ranks.gather(own, [(length, *own.shape[1:]) for length in lengths])
+        whole = steps(_in_order, parts, places)
+    return cast(Tensor, whole).movedim(0, dim)
+
+
+def _in_order(parts: Sequence[Tensor], places: Sequence[Sequence[Piece]]) -> Tensor:
+    """Return the rows of all ranks in the order of their positions."""
+    whole = torch.cat(list(parts))
+    where = torch.cat([positions(place) for place in places]).to(whole.device)
+    return torch.empty_like(whole).index_copy_(0, where, whole)
 
 
 def check_positions(given: Tensor | None, query: Tensor, mesh: Any, placement: str) -> None:
@@ -71,16 +80,15 @@ def check_positions(given: Tensor | None, query: Tensor, mesh: Any, placement: s
         OptionError: on every rank, if those of one rank are others.
     """
     ranks = Ranks.of(mesh)
-    length = query.shape[2]
-    given = torch.arange(length) if given is None else given
-    half = length // 2 if placement == ZIGZAG else length
-    rows = given.detach().reshape(-1, length).cpu()
-    runs = rows[:, :half], rows[:, half:]
-    steady = all(bool((run.diff(dim=1) == 1).all()) and bool((run == run[:1]).all()) for run in runs)
-    starts = [int(run[0, 0]) if run.numel() else -1 for run in runs]
-    reports = ranks.gather_numbers("a model's forward", [length, steady, *starts], query.device)
-    for rank, own in enumerate(pieces(placement, [length for length, *_ in reports])):
-        length, consecutive, *begins = reports[rank]
+    report = [0] * 5
+    try:
+        report = [1, *_runs(given, query.shape[2], placement)]
+    finally:
+        reports = ranks.gather_numbers(MODEL, report, query.device)
+    raise_where_refused([ok for ok, *_ in reports])
+    for rank, own in enumerate(pieces(placement, [length for _, length, *_ in reports])):
+        _, length, consecutive, *begins = reports[rank]
+        half = length // 2 if placement == ZIGZAG else length
         where = positions(own)
         wanted = [int(where[place]) if place < length else -1 for place in (0, half)]
         if length and not (consecutive and begins == wanted):
@@ -90,6 +98,15 @@ def check_positions(given: Tensor | None, query: Tensor, mesh: Any, placement: s
                 f"Pass position_ids=clearhead.distributed.shard(torch.arange(L)[None], 1, placement={placement!r}), "
                 "of the whole sequence; packed documents are not supported here."
             )
+
+
+def _runs(given: Tensor | None, length: int, placement: str) -> list[int]:
+    """Return how many positions a rank has, whether they are one run or the two of zigzag, and where these begin."""
+    rows = (torch.arange(length)[None] if given is None else given.detach().cpu()).reshape(-1, max(length, 1))
+    half = length // 2 if placement == ZIGZAG else length
+    runs = rows[:, :half], rows[:, half:]
+    steady = all(bool((run.diff(dim=1) == 1).all()) and bool((run == run[:1]).all()) for run in runs)
+    return [length, steady, *(int(run[0, 0]) if run.numel() else -1 for run in runs)]
 
 
 def _lengths(length: int, ranks: Ranks, placement: str) -> list[int]:

@@ -39,8 +39,8 @@ def register_with_transformers(*, distributed: Any = None, placement: str = "con
 
     Args:
         distributed: a DeviceMesh of one axis or a process group over whose ranks the sequence is sharded. Each rank
-            calls the model with its own part of the tokens and with their `position_ids`, without padding and
-            without a KV cache from an earlier call; see clearhead.distributed.shard. None = not sharded.
+            calls the model with its own part of the tokens, at least one, and with their `position_ids`, without
+            padding and without a KV cache from an earlier call; see clearhead.distributed.shard. None = not sharded.
         placement: which positions a rank holds, as in clearhead.distributed.attention.
 
     Raises:
@@ -164,30 +164,18 @@ def sharded_forward(
 ) -> tuple[Tensor, None]:
     """Compute attention for a transformers model whose sequence is sharded over the ranks of a mesh.
 
-    Args, Raises: as `forward`. A mask is refused, because it would cover only this rank's tokens.
+    Args, Raises: as `forward`. A mask is refused, because it would cover only this rank's tokens; the other ranks are
+    told, and raise RanksError.
     """
-    for name, feature in (
-        _NOT_HANDLED | {"attention_mask": "a mask tensor", "position_bias": "a position bias"}
-    ).items():
-        given = {**others, "attention_mask": attention_mask, "position_bias": position_bias}.get(name)
-        if given is not None:
-            raise OptionError(
-                f"attn_implementation={NAME!r} does not support {feature} if the sequence is sharded. "
-                f"Call the model without it."
-            )
-    if output_attentions or _collects_attentions():
-        raise OptionError(
-            "output_attentions=True needs weights of the whole sequence, which no rank has. Call "
-            "clearhead.distributed.attention with return_matrix=True on the layer's query and key."
-        )
+    compares = "position_ids" in others and getattr(module, "layer_idx", None) in (0, None)  # some models keep them
+    given = {**others, "attention_mask": attention_mask, "position_bias": position_bias}
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
-    if causal and query.shape[2] != key.shape[2]:
-        raise OptionError(
-            f"attn_implementation={NAME!r} got {query.shape[2]} queries and {key.shape[2]} keys: a KV cache, which is "
-            "not supported if the sequence is sharded. Generate after clearhead.register_with_transformers(), on one "
-            "process."
-        )
-    if "position_ids" in others and getattr(module, "layer_idx", None) in (0, None):  # some models keep them
+    try:
+        _check_sharded(given, query, key, causal, output_attentions)
+    except OptionError:
+        hooks.refuse_sharded(mesh, query, compares)
+        raise
+    if compares:
         hooks.check_positions(others["position_ids"], query, mesh, placement)
     mask = None
     if sliding_window is not None:
@@ -199,6 +187,42 @@ def sharded_forward(
     return out.transpose(1, 2).contiguous(), None
 
 
+def _check_sharded(given: dict[str, Any], query: Tensor, key: Tensor, causal: bool, output_attentions: bool) -> None:
+    """Refuse what a sharded sequence does not support.
+
+    Raises:
+        OptionError: names the argument.
+    """
+    if isinstance(given["attention_mask"], _Refused):
+        raise given["attention_mask"].error
+    for name, feature in (
+        _NOT_HANDLED | {"attention_mask": "a mask tensor", "position_bias": "a position bias"}
+    ).items():
+        if given.get(name) is not None:
+            raise OptionError(
+                f"attn_implementation={NAME!r} does not support {feature} if the sequence is sharded. "
+                f"Call the model without it."
+            )
+    if output_attentions or _collects_attentions():
+        raise OptionError(
+            "output_attentions=True needs weights of the whole sequence, which no rank has. Call "
+            "clearhead.distributed.attention with return_matrix=True on the layer's query and key."
+        )
+    if causal and query.shape[2] != key.shape[2]:
+        raise OptionError(
+            f"attn_implementation={NAME!r} got {query.shape[2]} queries and {key.shape[2]} keys: a KV cache, which is "
+            "not supported if the sequence is sharded. Generate after clearhead.register_with_transformers(), on one "
+            "process."
+        )
+
+
+class _Refused:
+    """Takes the place of a mask that is refused: `sharded_forward` raises the error, where it can tell other ranks."""
+
+    def __init__(self, message: str) -> None:
+        self.error = OptionError(message)
+
+
 def _refuse_padding(
     *_args: Any,
     attention_mask: Tensor | None = None,
@@ -206,7 +230,7 @@ def _refuse_padding(
     local_size: int | None = None,
     use_vmap: bool = False,
     **_options: Any,
-) -> None:
+) -> _Refused | None:
     """Return no mask for a sharded sequence, because each rank knows only its own tokens; refuse what needs one.
 
     Args:
@@ -216,15 +240,16 @@ def _refuse_padding(
     in_chunks = local_size is not None and local_size == getattr(config, "attention_chunk_size", None)
     if use_vmap or (in_chunks and local_size != getattr(config, "sliding_window", None)):
         reason = "masks by a function of its own" if use_vmap else f"attends in chunks of {local_size} tokens"
-        raise OptionError(
+        return _Refused(
             f"this model {reason}, which attn_implementation={NAME!r} does not support if the sequence is sharded. "
             "Use clearhead.register_with_transformers() on one process."
         )
     if attention_mask is not None and not bool(attention_mask.all()):
-        raise OptionError(
+        return _Refused(
             "attention_mask has padding, which is not supported for a sharded sequence. Pack the batch, or pad at the "
             "end and leave those rows out of the loss."
         )
+    return None
 
 
 def _collects_attentions() -> bool:
