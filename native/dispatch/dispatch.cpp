@@ -76,10 +76,12 @@ void run_decode(const Passes<Number>& passes, const Attention& p, int threads) {
 }
 
 // Queries that would leave a vector of the last tile nearly empty are attended as few queries are, for a fraction of the
-// time; by the same work item, which has their keys in its cache.
+// time; by the same work item, which has their keys in its cache. But an exact lse is for the backward pass, whose logits
+// are sums in the order of tiles.
 int64_t rest_of_tiles(const Attention& p, int lanes) {
   const int64_t vector = lanes / 2, rest = p.length % vector;
-  return rest <= kFewQueries / 2 && p.length > vector ? rest : 0;
+  const bool is_exact = p.lse.data && p.lse_dtype == kFloat64;
+  return !is_exact && rest <= kFewQueries / 2 && p.length > vector ? rest : 0;
 }
 
 int64_t bytes_of(Dtype dtype) { return dtype == kFloat64 ? 8 : dtype == kFloat32 ? 4 : 2; }

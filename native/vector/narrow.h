@@ -7,21 +7,22 @@
 namespace clearhead {
 namespace {
 
-// Numbers that `space` holds for n rows.
-inline size_t narrow_scratch(int64_t n, int64_t width) { return n * round_up(width, LANES) + LANES; }
+// How many numbers of each row may be read, and how many `space` holds for n rows.
+inline int64_t narrow_reach(int64_t width) { return larger(LANES, round_up(width, LANES)); }
+inline size_t narrow_scratch(int64_t n, int64_t width) { return n * narrow_reach(width) + LANES; }
 
-// Rows first .. first + n - 1, and those after them up to a multiple of LANES rows, of which a multiple of LANES numbers may
-// be read: what lies past the last column or row is any number. In place where the tensor goes on for long enough, else in
+// Rows first .. first + n - 1, and those after them up to a multiple of LANES rows, of which narrow_reach() numbers may be
+// read: what lies past the last column or row is any number. In place where the tensor goes on for long enough, else in
 // `space`.
 inline Rows narrow_rows(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
                         int64_t length, int64_t width, Real* space) {
   const Rows rows = rows_as_real(t, dtype, batch, head, first, n, width, space);
   if (rows.data == space) return rows;
-  const int64_t read = round_up(width, LANES), last = (first + round_up(n, LANES) - 1) * t.row + read;
+  const int64_t reach = narrow_reach(width), last = (first + round_up(n, LANES) - 1) * t.row + reach;
   if (last <= (length - 1) * t.row + width) return rows;
   for (int64_t i = 0; i < n; i++)
-    for (int64_t c = 0; c < width; c++) space[i * read + c] = rows.data[i * rows.stride + c];
-  return {space, read};
+    for (int64_t c = 0; c < width; c++) space[i * reach + c] = rows.data[i * rows.stride + c];
+  return {space, reach};
 }
 
 // to[c * stride + i] = rows[i][c] for c < W: only the shuffles that these need remain.

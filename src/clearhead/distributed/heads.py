@@ -93,9 +93,9 @@ def _inputs(call: Call) -> list[list[list[Piece]]]:
 def _of_own_heads(call: Call, whole: list[Tensor], attention: Attention, learns: bool) -> list[Tensor]:
     """Return output and lse, (B, H / ranks, L, E or 1), of this rank's heads."""
     share = whole[0].shape[1]
-    part = attention.change(rule=None).heads(slice(call.ranks.rank * share, (call.ranks.rank + 1) * share))
     query, key, value = whole
     with torch.set_grad_enabled(learns):
+        part = attention.change(rule=None).heads(slice(call.ranks.rank * share, (call.ranks.rank + 1) * share))
         result = fused(Problem(query, key, value, part.change(rule=attention.rule)), call.kernel)
         return [result.out, result.lse[..., None]]
 
