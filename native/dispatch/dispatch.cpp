@@ -77,10 +77,10 @@ void run_decode(const Passes<Number>& passes, const Attention& p, int threads) {
 
 // Queries that would leave a vector of the last tile nearly empty are attended as few queries are, for a fraction of the
 // time; by the same work item, which has their keys in its cache. But an exact lse is for the backward pass, whose logits
-// are sums in the order of tiles.
+// are sums in the order of tiles; float64 may have one in either case.
 int64_t rest_of_tiles(const Attention& p, int lanes) {
   const int64_t vector = lanes / 2, rest = p.length % vector;
-  const bool is_exact = p.lse.data && p.lse_dtype == kFloat64;
+  const bool is_exact = p.dtype == kFloat64 || (p.lse.data && p.lse_dtype == kFloat64);
   return !is_exact && rest <= kFewQueries / 2 && p.length > vector ? rest : 0;
 }
 
