@@ -20,7 +20,7 @@ from torch import Tensor
 import clearhead
 from bench.measure import Way, agree, interleaved
 from bench.sweep import TOLERANCE, TRIES
-from bench.sweep_table import LONG, MORE, NOISE
+from bench.sweep_table import is_slower
 
 BATCHES = (1, 1, 1, 2, 3, 8, 64)
 LENGTHS = (1, 1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 17, 24, 31, 33, 48, 64, 67, 100, 128, 197, 256, 512)
@@ -108,15 +108,14 @@ def _mask(case: Drawn, dtype: torch.dtype) -> Tensor | None:
     return None
 
 
-def measured(ways: dict[str, Way]) -> tuple[float, float, bool]:
-    """Ours and torch's microseconds, and whether ours missed the aim each time."""
+def measured(ways: dict[str, Way]) -> tuple[float, float]:
+    """Ours and torch's microseconds, measured again while ours misses the aim."""
     for tries in range(TRIES + 1):
         taken = interleaved(ways, 0.1 if tries else 0.04)
         ours, torchs = taken["ours"].best * 1e6, taken["torch"].best * 1e6
-        is_slower = torchs / ours < NOISE if torchs >= LONG else ours > torchs + MORE
-        if not is_slower:
+        if not is_slower(ours, torchs):
             break
-    return ours, torchs, is_slower
+    return ours, torchs
 
 
 def main() -> int:
@@ -134,10 +133,10 @@ def main() -> int:
             ways = ways_of(case, options.learns)
             if not options.learns and not agree(ways["ours"](), ways["torch"]()) < TOLERANCE[case.dtype]:
                 raise SystemExit(f"drawn: ours and torch's output differ for {case}.")
-            ours, torchs, is_slower = measured(ways)
+            ours, torchs = measured(ways)
             ratios.append(torchs / ours)
-            slower += is_slower
-            if is_slower:
+            if is_slower(ours, torchs):
+                slower += 1
                 print(f"{torchs:.0f} µs / {ours:.0f} µs = {torchs / ours:.2f}  {case}", flush=True)
     print(f"{slower} of {len(ratios)} calls are slower; the median ratio is {median(ratios):.2f}.")
     return 1 if slower else 0

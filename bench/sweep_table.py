@@ -58,7 +58,12 @@ class CaseResult:
     @property
     def is_slower(self) -> bool:
         """Whether the aim is missed by more than the noise of timing."""
-        return self.ratio < NOISE if self.is_long else self.ours > self.torch + MORE
+        return is_slower(self.ours, self.torch)
+
+
+def is_slower(ours: float, torchs: float) -> bool:
+    """Return whether our microseconds miss the aim, beside torch's, by more than the noise of timing."""
+    return torchs / ours < NOISE if torchs >= LONG else ours > torchs + MORE
 
 
 def table(found: list[CaseResult], planned: int, about: Mapping[str, Any]) -> str:

@@ -99,7 +99,7 @@ inline void mix_all(const Real* x, int64_t rows, const RowsOf<T>& values, int64_
   for (; r < rows; r++) mix_rows<1>(x + r * kDecodeKeys, values, n, alpha + r, out + r * width, width);
 }
 
-// The same from columns of keys.
+// As all_dots(), from columns of keys.
 inline void column_dots(const Attention& p, const Real* query, int64_t batch, int64_t kv_head, int64_t key, int64_t n,
                         Real* x, Real* space) {
   Real* const columns = space + narrow_scratch(kDecodeKeys, p.width);
