@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from clearhead import cli
 from clearhead.errors import ModelError
 from clearhead.survey import Settings, open_corpus, survey
+from clearhead.survey.measuring.ablations import DISTANCE, LOSS
 from clearhead.survey.report import head_grid
 from clearhead.survey.report.listing import listing
 from clearhead.survey.report.page import page
@@ -42,7 +43,7 @@ def made(text: str = "the cat sat & <b>slept</b>", given: str | None = "a/model"
         {"name": "ablation", "about": "what the loss gains", "does": "", "threshold": None, "bounded": False},
     ]  # fmt: skip
     return {
-        "model": {"name": "a <model>", "layers": ["layer.0", "layer.1"], "heads": [2, 1], "max_length": 512, "loss": "nats"},
+        "model": {"name": "a <model>", "layers": ["layer.0", "layer.1"], "heads": [2, 1], "max_length": 512, "loss": LOSS},
         "data": {"kind": "plain text"}, "settings": {}, "versions": {"survey": 1, "torch": "2.13"}, "given": given,
         "counts": {"texts": 97, "tokens": 701, "positions": 800, "batches": 1, "cut": 2, "empty": 1, "ablated": 9},
         "missed": [{"layer": "layer.2", "reason": "it is <odd>", "texts": 97}],
@@ -94,14 +95,30 @@ def test_the_page_stands_alone_and_its_links_lead_somewhere() -> None:
 def test_what_it_says() -> None:
     content = page(made())
     for words in (
-        "What a &lt;model&gt;&#x27;s heads do", "3 heads in 2 layers, over 97 texts of 701 tokens", "2 texts had more than 512 tokens",
+        "What a &lt;model&gt;’s heads do", "3 heads in 2 layers, over 97 texts of 701 tokens", "2 texts had more than 512 tokens",
         "1 row held no text", "it is &lt;odd&gt;", "looks at the token before</a>", "0.74 to 0.76", "25%", "20% to 30%",
-        "0.93 in text 3", "Wilson", "12% of the positions were padding", "nats, over 9 texts",
+        "text 3: 0.93", "Wilson", "12% of the positions were padding", "next-token loss, over 9 texts. Below 0 the model does better",
     ):  # fmt: skip
         assert words in content, words
+    assert "weight on the token before: 0.5 or more</small>" in content
     roles = content.partition("Which heads do what")[2].partition("</section>")[0]
     assert "head-0-0" in roles
     assert "head-0-1" not in roles
+
+
+def test_a_distance_is_not_called_a_loss() -> None:
+    data = made()
+    data["model"]["loss"] = DISTANCE
+    assert "What changes without the head: 1 - cosine of the text&#x27;s mean hidden state" in page(data)
+    assert "loss" not in page(data).partition('id="ablation"')[2].partition("</p>")[0]
+
+
+def test_every_section_is_linked_from_the_top() -> None:
+    content = page(made())
+    sections = re.findall(r'<h2 id="([^"]+)"', content)
+    assert sections == ["previous_token", "ablation", "each-head", "method"]
+    contents = content.partition("<nav")[2].partition("</nav>")[0]
+    assert re.findall(r'href="#([^"]+)"', contents) == sections
 
 
 @pytest.mark.parametrize(("given", "model"), [(None, None), ("induction", ["induction"])])
@@ -130,6 +147,16 @@ def test_the_grid_shows_every_head_and_tells_signs_apart() -> None:
     signed = head_grid.grid(effects, data["rows"][3:])
     assert "var(--d4)" in signed
     assert "<span>-1</span><span>0</span><span>1</span>" in signed
+
+
+@pytest.mark.parametrize(
+    ("largest", "cells"),
+    [(2.7, ["2.7", ".90", "-.34"]), (0.059, [".059", ".020", "-.007"]), (0.0007, [".0007", ".0002", "-.0001"])],
+)
+def test_cells_of_small_means_have_digits(largest: float, cells: list[str]) -> None:
+    """The largest effect of an ablation was .06, and most coloured cells read 0."""
+    rows = [row("ablation", 0, head, mean) for head, mean in enumerate((largest, largest / 3, -largest / 8))]
+    assert re.findall(r"<span>(-?[\d.]+)</span></a>", head_grid.grid(made()["statistics"][1], rows)) == cells
 
 
 def test_a_folder_that_holds_no_survey_is_refused(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ class SurveyFolder:
         data = {"format": FORMAT, "identity": identity, "result": result}
         write_whole(self.path / MANIFEST, json.dumps(data, indent=1, ensure_ascii=False).encode())
 
-    def left(self, parts: list[Part], digest: str) -> list[Part]:
+    def remaining(self, parts: list[Part], digest: str) -> list[Part]:
         """Return the parts that are not written yet. A damaged file counts as not written."""
         return [part for part in parts if not is_part_of(self.part_path(part.number), digest)]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clearhead.survey.asks import BY_NAME, statistics_of
+from clearhead.survey.asks import statistics_of
 from clearhead.survey.folder import SurveyFolder
 from clearhead.survey.intervals import of_mean, of_share
 from clearhead.survey.measuring.moments import Moments
@@ -127,8 +127,3 @@ def read_results(folder: SurveyFolder) -> tuple[list[dict[str, Any]], dict[int, 
         rows += [{"layer": layer} | dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     columns, _ = read_table(folder.path / EXAMPLES)
     return rows, dict(zip(columns["text"], columns["content"], strict=True))
-
-
-def does(name: str) -> str:
-    """Return what a head with a large value of a statistic does; "" if the statistic names no role."""
-    return BY_NAME[name].does

@@ -17,7 +17,8 @@ from clearhead.survey.corpus.parts import Corpus, Part
 from clearhead.survey.folder import SurveyFolder
 from clearhead.survey.measuring.ablations import loss_name
 from clearhead.survey.measuring.batches import longest
-from clearhead.survey.measuring.layout import Layout, digest
+from clearhead.survey.measuring.layout import Layout
+from clearhead.survey.measuring.layout import digest as weights_digest
 from clearhead.survey.running import in_process
 from clearhead.survey.running.job import Files, Job
 from clearhead.survey.settings import FORMAT, Settings
@@ -98,31 +99,33 @@ def survey(
     progress("loading the model", 0, 0)
     loaded = load(model, trust_remote_code=trust_remote_code)
     layout = Layout.of(loaded)
-    model_digest = digest(loaded)
-    whose = identity(loaded, model_digest, layout, corpus, settings)
+    model_digest = weights_digest(loaded)
+    survey_identity = identity(loaded, model_digest, layout, corpus, settings)
     parts = corpus.parts(settings.part_texts, settings.limit)
     with folder.locked():
-        written = folder.begin(whose)
+        digest = folder.begin(survey_identity)
         folder.tidy()
-        job = Job(model, trust_remote_code, model_digest, corpus, settings, layout, written)
-        left = folder.left(parts, written)
+        job = Job(model, trust_remote_code, model_digest, corpus, settings, layout, digest)
+        remaining = folder.remaining(parts, digest)
         workers = workers or max((os.cpu_count() or 1) // settings.threads, 1)
-        runner = _on_ray(job, left, workers, address) if use_ray else in_process.run(job, left, workers, loaded)
-        if left:
-            _compute(folder, job, parts, left, runner, progress)
-        moments, result = results.merge(folder, job, len(parts), lambda done, all: progress("merging", done, all))
+        runner = (
+            _on_ray(job, remaining, workers, address) if use_ray else in_process.run(job, remaining, workers, loaded)
+        )
+        if remaining:
+            _compute(folder, job, parts, remaining, runner, progress)
+        moments, result = results.merge(folder, job, len(parts), lambda done, total: progress("merging", done, total))
         results.write_results(folder, job, moments)
-        folder.write(whose, result | {"given": model})
-    return Survey(folder.path, len(left), len(parts), result["counts"], result["missed"])
+        folder.write(survey_identity, result | {"given": model})
+    return Survey(folder.path, len(remaining), len(parts), result["counts"], result["missed"])
 
 
 def _compute(
-    folder: SurveyFolder, job: Job, parts: list[Part], left: list[Part], runner: Iterator[Files], progress: Tell
+    folder: SurveyFolder, job: Job, parts: list[Part], remaining: list[Part], runner: Iterator[Files], progress: Tell
 ) -> None:
     """Compute the remaining parts and write each as it finishes."""
     total = sum(part.count for part in parts)
-    done = total - sum(part.count for part in left)
-    sizes = {f"parts/{folder.part_path(part.number).name}": part.count for part in left}
+    done = total - sum(part.count for part in remaining)
+    sizes = {f"parts/{folder.part_path(part.number).name}": part.count for part in remaining}
     task = f"surveying {job.total:,} texts"
     progress(task, done, total)
     try:
@@ -131,7 +134,7 @@ def _compute(
             done += sizes[list(files)[-1]]
             progress(task, done, total)
     except KeyboardInterrupt as error:
-        written = len(parts) - len(folder.left(parts, job.digest))
+        written = len(parts) - len(folder.remaining(parts, job.digest))
         raise StoppedSurveyError(written, len(parts)) from error
     finally:
         close = getattr(runner, "close", None)

@@ -14,11 +14,12 @@ from clearhead.survey.measuring.batches import Tokens
 TOGETHER = 12  # heads that share a forward pass
 
 
+LOSS, DISTANCE = "nats of next-token loss", "1 - cosine of the text's mean hidden state with and without the head"
+
+
 def loss_name(loaded: Loaded) -> str:
     """Return the name of the loss, and its unit."""
-    if loaded.writer is not None:
-        return "nats of next-token loss"
-    return "1 - cosine of the text's mean hidden state with and without the head"
+    return DISTANCE if loaded.writer is None else LOSS
 
 
 def effects(loaded: Loaded, row: Tokens, layers: dict[str, int]) -> Tensor | None:

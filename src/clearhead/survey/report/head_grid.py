@@ -22,10 +22,11 @@ def grid(statistic: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     heads = 1 + max(head for _, head in by_place)
     largest = max((abs(row["mean"]) for row in rows if row["mean"] is not None), default=0.0)
     top = 1.0 if statistic["bounded"] else largest or 1.0
+    decimals = 2 if top >= 0.1 else 3 if top >= 0.01 else 4
     across = "".join(f"<th scope=col>{head}</th>" for head in range(heads))
     lines = []
     for layer in layers:
-        cells = "".join(_cell(by_place.get((layer, head)), top) for head in range(heads))
+        cells = "".join(_cell(by_place.get((layer, head)), top, decimals) for head in range(heads))
         lines.append(f"<tr><th scope=row>{layer}</th>{cells}</tr>")
     name = escape(title(statistic["name"]))
     return (
@@ -34,7 +35,7 @@ def grid(statistic: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _cell(row: dict[str, Any] | None, top: float) -> str:
+def _cell(row: dict[str, Any] | None, top: float, decimals: int) -> str:
     if row is None or row["mean"] is None:
         return '<td class="none"></td>'
     mean = row["mean"]
@@ -45,13 +46,13 @@ def _cell(row: dict[str, Any] | None, top: float) -> str:
     dark = " dark" if step > STEPS // 2 else " middle" if step == STEPS // 2 else ""
     return (
         f'<td><a class="cell{dark}" style="background:{colour}" href="#head-{row["layer"]}-{row["head"]}" '
-        f'title="{words}" aria-label="{words}"><span>{_compact(mean)}</span></a></td>'
+        f'title="{words}" aria-label="{words}"><span>{_compact(mean, decimals)}</span></a></td>'
     )
 
 
-def _compact(mean: float) -> str:
+def _compact(mean: float, decimals: int) -> str:
     """Return a mean in few characters, to fit a cell: ".74", "2.7", "-.01"."""
-    text = f"{mean:.2f}" if abs(mean) < 0.995 else f"{mean:.1f}"
+    text = f"{mean:.{decimals}f}" if abs(mean) < 0.995 else f"{mean:.1f}"
     text = text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
     return "0" if text.strip("-.0") == "" else text
 

@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from clearhead.printing import count
+from clearhead.survey.measuring.ablations import LOSS
 from clearhead.survey.report import head_grid
 from clearhead.survey.report.head_grid import Rows
 from clearhead.survey.report.words import interval, number, percent, title
@@ -31,9 +32,9 @@ def page(data: dict[str, Any], *, studio: str = "http://127.0.0.1:8765") -> str:
     rows: Rows = {}
     for row in data["rows"]:
         rows.setdefault(row["statistic"], []).append(row)
-    name = f"What {data['model']['name']}'s heads do"
+    name = f"What {data['model']['name']}’s heads do"
     sections = [_section(statistic, rows[statistic["name"]], data, studio) for statistic in data["statistics"]]
-    content = [_opening(name, data), _roles(data, rows), *sections, _each_head(data), _method(data)]
+    content = [_opening(name, data), _contents(data), _roles(data, rows), *sections, _each_head(data), _method(data)]
     style = files("clearhead.survey.report").joinpath("report.css").read_text(encoding="utf-8")
     return document(name, "\n".join(content), style=style)
 
@@ -59,6 +60,14 @@ def _opening(name: str, data: dict[str, Any]) -> str:
     return f"<header><h1>{escape(name)}</h1><p>{' '.join(sentences)}</p>{missed}</header>"
 
 
+def _contents(data: dict[str, Any]) -> str:
+    """Return links to the sections."""
+    sections = {statistic["name"]: title(statistic["name"]) for statistic in data["statistics"]}
+    sections |= {"each-head": "Each head", "method": "How this was computed"}
+    links = (f'<a href="#{name}">{escape(heading)}</a>' for name, heading in sections.items())
+    return f'<nav aria-label="Sections">{"".join(links)}</nav>'
+
+
 def _roles(data: dict[str, Any], rows: Rows) -> str:
     """Return a table of roles: a row for each role that some head has on average."""
     lines = []
@@ -68,13 +77,14 @@ def _roles(data: dict[str, Any], rows: Rows) -> str:
             heads = ", ".join(_head_link(row) for row in doing[: 3 * STRONGEST])
             more = f" and {len(doing) - 3 * STRONGEST} more" if len(doing) > 3 * STRONGEST else ""
             link = f'<a href="#{statistic["name"]}">{escape(statistic["does"])}</a>'
-            at_least = f"{escape(title(statistic['name']))} at least {number(statistic['threshold'])} on average"
+            at_least = f"{escape(statistic['about'])}: {number(statistic['threshold'])} or more"
             lines.append(f"<tr><th scope=row>{link}<small>{at_least}</small></th><td>{heads}{more}</td></tr>")
     if not lines:
         return ""
     return (
-        f"<section><h2>Which heads do what</h2><p>A head is named by its layer and its number in it, both counted "
-        f'from 0: 2.7 is head 7 of layer 2.</p><table class="roles"><tbody>{"".join(lines)}</tbody></table></section>'
+        "<section><h2>Which heads do what</h2><p>A head is named by its layer and its number in it, both counted "
+        "from 0: 2.7 is head 7 of layer 2. It is listed by its mean over the texts.</p>"
+        f'<table class="roles"><tbody>{"".join(lines)}</tbody></table></section>'
     )
 
 
@@ -98,6 +108,8 @@ def _section(statistic: dict[str, Any], rows: list[dict[str, Any]], data: dict[s
 def _about(statistic: dict[str, Any], data: dict[str, Any]) -> str:
     if statistic["name"] == "ablation":
         measured = f"{data['model']['loss']}, over {count(data['counts']['ablated'], 'text')}"
+        if data["model"]["loss"] != LOSS:
+            return f"What changes without the head: {measured}."
         return f"What the loss gains without the head: {measured}. Below 0 the model does better without it."
     words = statistic["about"][0].upper() + statistic["about"][1:]
     if statistic["threshold"] is None:
@@ -126,7 +138,7 @@ def _example(row: dict[str, Any], text: int, value: float, data: dict[str, Any],
     address = lens_address(content, data["given"], layer=row["layer"], head=row["head"])
     if address is not None:
         shown = f'<a href="{escape(studio.rstrip("/") + address)}">{shown}</a>'
-    return f"<bdi>{shown}</bdi><small>{number(value)} in text {text:,}</small>"
+    return f"<bdi>{shown}</bdi><small>text {text:,}: {number(value)}</small>"
 
 
 def _head_link(row: dict[str, Any]) -> str:
@@ -154,7 +166,7 @@ def _each_head(data: dict[str, Any]) -> str:
             f'<div class="scroll" id="head-{layer}-{head}"><table class="numbers"><thead><tr>{headings}</tr></thead>'
             f"<tbody>{lines}</tbody></table></div></details>"
         )
-    return f'<section class="each"><h2>Each head</h2>{"".join(parts)}</section>'
+    return f'<section class="each"><h2 id="each-head">Each head</h2>{"".join(parts)}</section>'
 
 
 def _numbers(row: dict[str, Any]) -> str:
@@ -183,7 +195,8 @@ def _method(data: dict[str, Any]) -> str:
         else ""
     )
     return (
-        "<section><h2>How this was computed</h2><p>Each number is a mean over the tokens of one text, and then over "
+        '<section><h2 id="method">How this was computed</h2>'
+        "<p>Each number is a mean over the tokens of one text, and then over "
         "texts, each of which counts once. The 95% interval of a mean is Student’s, that of a share Wilson’s. Both "
         "treat the texts as drawn independently. Neighbouring lines of one document are alike, so "
         "the real intervals are wider. An example is a text of at least eight tokens.</p>"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
-from clearhead.survey.corpus.parts import Corpus, Part
+from clearhead.survey.corpus.parts import Corpus
 from clearhead.survey.measuring.layout import Layout
 from clearhead.survey.settings import Settings
 
@@ -40,10 +38,4 @@ class Job:
         return self.corpus.texts if limit is None else min(limit, self.corpus.texts)
 
 
-Files = dict[str, bytes]
-
-
-class Runner(Protocol):
-    """Computes parts and yields the files of each, in any order."""
-
-    def __call__(self, job: Job, parts: list[Part], workers: int, tell: Callable[[int], None]) -> Iterator[Files]: ...
+Files = dict[str, bytes]  # the files of a part by name; a runner yields those of each part, in any order
