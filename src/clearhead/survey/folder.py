@@ -113,7 +113,7 @@ class SurveyFolder:
             before = self.manifest["identity"]
             if differences := list(_differences(before, identity)):
                 raise OptionError(
-                    f"{self.path} holds a survey with other settings: {'; '.join(differences)}. Nothing was changed "
+                    f"{self.path} holds another survey: {'; '.join(differences)}. Nothing was changed "
                     "there. Give the same settings, or another --out."
                 )
         else:
@@ -155,23 +155,30 @@ def digest_of(identity: dict[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any], place: str = "") -> Iterator[str]:
-    """Yield texts that say what differs between two identities; of another model its name alone."""
-    if before.get("digest") != now.get("digest") and "name" in now:
-        names = f" ({before.get('name')}, and now {now['name']})" if before.get("name") != now["name"] else ""
-        yield f"another {place.strip()}{names}"
-        return
-    for name in before | now:
-        was, is_now = before.get(name), now.get(name)
-        if isinstance(was, dict) and isinstance(is_now, dict):
-            yield from _differences(was, is_now, f"{name} ")
-        elif was != is_now:
-            words = f"{place}{name}".replace("_", " ")
-            if name == "digest":
-                yield f"another {place.strip()}"
-            else:
-                yield f"{words} was {_shown(was)} and is {_shown(is_now)}"
+_OPTIONS = {
+    "asks": "--ask",
+    "part_texts": "--part",
+    "batch_tokens": "--batch",
+}  # settings with other names
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Yield what differs between two identities, in words; of another model its name alone."""
+    for group, fields in now.items():
+        previous = before.get(group, {})
+        names = [name for name in previous | fields if previous.get(name) != fields.get(name)]
+        if group == "data" and names:
+            yield "other texts"
+        elif group == "model" and "digest" in names:
+            renamed = f" ({previous['name']}, and now {fields['name']})" if "name" in names else ""
+            yield f"another model{renamed}"
+        else:
+            for name in names:
+                shown = _OPTIONS.get(name, f"--{name}".replace("_", "-")) if group == "settings" else f"{group} {name}"
+                yield f"{shown.replace('_', ' ')} was {_shown(previous.get(name))} and is {_shown(fields.get(name))}"
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "not given"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
