@@ -18,7 +18,7 @@ from clearhead.sandbox.processes import gate
 from clearhead.studio.accounts.users import open_users
 from clearhead.studio.app import serving
 from clearhead.studio.app.application import create
-from clearhead.studio.lens.reading_request import reading_request
+from clearhead.studio.lens.reading_request import ReadingRequest
 from clearhead.studio.lens.readings import Readings
 from clearhead.studio.web.context import LENSES, WRITERS
 from clearhead.studio.web.settings import CORES, Settings
@@ -124,7 +124,7 @@ def test_a_signal_while_a_worker_starts_ends_all_of_them(tmp_path: Path) -> None
 
 def test_what_the_lens_was_asked_is_known_to_the_other_process(tmp_path: Path) -> None:
     here, there = Readings(folder=tmp_path / "lens"), Readings(folder=tmp_path / "lens")
-    wanted = reading_request("It was too tired", "induction", rollout=True)
+    wanted = ReadingRequest("It was too tired", "induction", rollout=True)
     here._share(f"{wanted.key}.json", b"")
     key = here.add_upload(b"a picture")
     assert there._uploaded(key) == b"a picture"

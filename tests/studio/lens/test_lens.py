@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 from clearhead.capture.models.folders import has_demo_model
 from clearhead.studio.app import application
 from clearhead.studio.lens.jobs import Job
-from clearhead.studio.lens.reading_request import reading_request
+from clearhead.studio.lens.reading_request import ReadingRequest
 from clearhead.studio.lens.readings import READINGS
 from clearhead.studio.library.library import Library
 from clearhead.studio.web.settings import Settings
@@ -195,7 +195,7 @@ def test_who_stops_listening_stops_the_reading():
             passed.wait(20)
 
     def make(told):
-        reading = READINGS.read(reading_request("A text that nobody waits for"), lambda *at: (tell(*at), told(*at)))
+        reading = READINGS.read(ReadingRequest("A text that nobody waits for"), lambda *at: (tell(*at), told(*at)))
         return {"layers": len(reading.record)}
 
     threads = ThreadPoolExecutor(1)
@@ -206,7 +206,7 @@ def test_who_stops_listening_stops_the_reading():
     assert work.ended(within=20)
     assert json.loads(work.answer) == {"error": "stopped"}
     assert (
-        len(READINGS.read(reading_request("A text that nobody waits for"), lambda *_: None).record) == 6
+        len(READINGS.read(ReadingRequest("A text that nobody waits for"), lambda *_: None).record) == 6
     )  # no lock, no hook is left
 
 

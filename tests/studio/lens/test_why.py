@@ -9,7 +9,7 @@ import transformers as hf
 
 from clearhead.capture.models.loading import Loaded
 from clearhead.studio.lens import readings
-from clearhead.studio.lens.reading_request import reading_request
+from clearhead.studio.lens.reading_request import ReadingRequest
 from clearhead.studio.lens.readings import Readings
 from clearhead.views.page.questions import answer
 from studio.conftest import Visitor
@@ -24,7 +24,7 @@ def silent(*_: Any) -> None:
 
 
 def test_a_link_of_a_reading_is_split_and_both_sides_sum_to_its_logit(visitor: Visitor) -> None:
-    reading = readings.READINGS.read(reading_request(TEXT), silent)
+    reading = readings.READINGS.read(ReadingRequest(TEXT), silent)
     matrix = list(reading.record.values())[3]
     for query, key in ((2, 5), (6, 0)):
         question = json.dumps({"kind": "why", "layer": 3, "head": 7, "query": query, "key": key})
@@ -62,7 +62,7 @@ def test_a_model_of_another_family_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     other = Loaded(hf.DistilBertModel(config).eval(), tokenizer, "other", 512)
     kept = Readings()
     monkeypatch.setattr(kept, "_loaded", lambda *_: other)
-    reading, _second = kept.with_models(reading_request(TEXT), silent)
+    reading, _second = kept.with_models(ReadingRequest(TEXT), silent)
     with pytest.raises(Exception, match="DistilBertModel is not built as Llama, GPT-2 or BERT"):
         answer(reading, {"kind": "why", "layer": 1, "head": 0, "query": 2, "key": 1})
 
@@ -71,7 +71,7 @@ def test_a_reading_whose_model_was_dropped_is_made_again(monkeypatch: pytest.Mon
     monkeypatch.setattr(readings, "MODELS", 1)
     kept = Readings()
     question = {"kind": "why", "layer": 1, "head": 0, "query": 4, "key": 2}
-    wanted = reading_request(TEXT)
+    wanted = ReadingRequest(TEXT)
     first = kept.read(wanted, silent)
     whole = answer(first, question)
     kept.loaded("induction", silent)

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from clearhead.errors import ClearheadError, OptionError
 from clearhead.studio.lens import model_list
 from clearhead.studio.lens.jobs import Job, error_fields
-from clearhead.studio.lens.reading_request import ReadingRequest, reading_request
+from clearhead.studio.lens.reading_request import ReadingRequest
 from clearhead.studio.lens.readings import Readings, Tell
 from clearhead.studio.lens.without_script import numbers
 from clearhead.studio.text.field_limits import fitting
@@ -46,19 +46,7 @@ def readings_of(request: Request) -> Readings:
 
 
 Kept = Annotated[Readings, Depends(readings_of)]
-
-
-class Wanted(BaseModel):
-    """The body of the script's request for a reading."""
-
-    text: str = ""
-    model: str = ""
-    picture: str = ""
-    rollout: bool = False
-    second: str = ""
-    target: str = ""
-    units: str = "tokens"
-    sound: str = ""
+FromQuery = Annotated[ReadingRequest, Depends()]
 
 
 class Consent(BaseModel):
@@ -93,7 +81,7 @@ def page(
         needs_queue()
         try:
             shown = numbers(
-                *kept.both(reading_request(text, model, second=second, target=target, units=units), _silent),
+                *kept.both(ReadingRequest(text, model, second=second, target=target, units=units).checked(), _silent),
                 layer,
                 head,
             )
@@ -113,13 +101,13 @@ def page(
 
 
 @router.post("/lens/read")
-async def read(request: Request, context: CurrentContext, kept: Kept, wanted: Wanted) -> Response:
+async def read(request: Request, context: CurrentContext, kept: Kept, wanted: ReadingRequest) -> Response:
     """Stream the progress of a reading, line by line; the last line holds `payload` and its `key`, or `error`.
 
     Closing the connection stops the reading.
     """
     try:
-        requested = reading_request(**wanted.model_dump())
+        requested = wanted.checked()
     except ClearheadError as error:
         return JSONResponse(error_fields(error), status_code=422)
 
@@ -140,39 +128,18 @@ async def read(request: Request, context: CurrentContext, kept: Kept, wanted: Wa
 
 @router.get("/lens/data")
 @queued("lens")
-def data(
-    context: CurrentContext,
-    kept: Kept,
-    text: str = "",
-    model: str = "",
-    rollout: bool = False,
-    second: str = "",
-    target: str = "",
-    units: str = "tokens",
-) -> Response:
+def data(context: CurrentContext, kept: Kept, wanted: FromQuery) -> Response:
     """Return the data for `attention.js` in one response; or, with status 422, `{"error": message}`."""
     needs_queue()
     try:
-        requested = reading_request(text, model, rollout=rollout, second=second, target=target, units=units)
-        return JSONResponse(_payload(kept, requested, _silent))
+        return JSONResponse(_payload(kept, wanted.checked(), _silent))
     except ClearheadError as error:
         return JSONResponse(error_fields(error), status_code=422)
 
 
 @router.get("/lens/answer")
 @queued("lens")
-def answers(
-    context: CurrentContext,
-    kept: Kept,
-    question: str,
-    key: str = "",
-    text: str = "",
-    model: str = "",
-    rollout: bool = False,
-    second: str = "",
-    target: str = "",
-    units: str = "tokens",
-) -> Response:
+def answers(context: CurrentContext, kept: Kept, wanted: FromQuery, question: str, key: str = "") -> Response:
     """Answer a question (a tile, links, …) about the reading with this key or of this text; else status 422."""
     from clearhead.views.page.questions import answer
 
@@ -181,10 +148,7 @@ def answers(
         about = json.loads(fitting("question", question))
         if not isinstance(about, dict):
             raise OptionError(_("a question is a JSON object. Reload the page."))
-        if key:
-            requested = kept.request(key)
-        else:
-            requested = reading_request(text, model, rollout=rollout, second=second, target=target, units=units)
+        requested = kept.request(key) if key else wanted.checked()
         read = kept.with_models if about.get("kind") == "why" else kept.both
         first, other = read(requested, _silent)
         return JSONResponse(answer(first, about, other))
