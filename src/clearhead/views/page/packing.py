@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+DTYPES = {"u8": "<u1", "u16": "<u2", "u32": "<u4"}  # numbers.js has the same names
+
 
 def pack(values: NDArray[Any], kind: str, top: float) -> dict[str, Any]:
     """Quantise values in [0, top] to unsigned integers.
@@ -14,7 +16,7 @@ def pack(values: NDArray[Any], kind: str, top: float) -> dict[str, Any]:
     >>> pack(np.array([[0.0, 0.5, 1.0]]), "u8", 1.0)
     {'type': 'u8', 'shape': [1, 3], 'scale': 0.00392156862745098, 'data': 'AID/'}
     """
-    dtype = {"u8": "<u1", "u16": "<u2", "u32": "<u4"}[kind]
+    dtype = DTYPES[kind]
     steps = np.iinfo(dtype).max
     scale = top / steps if top > 0 else 1.0
     whole = np.rint(np.clip(values / scale, 0, steps)).astype(dtype)
@@ -27,15 +29,14 @@ def unpacked(packed: dict[str, Any]) -> NDArray[np.float32]:
     >>> unpacked(pack(np.array([[0.0, 1.0]]), "u8", 1.0)).tolist()
     [[0.0, 1.0]]
     """
-    dtype = {"u8": "<u1", "u16": "<u2", "u32": "<u4"}[packed["type"]]
-    whole = np.frombuffer(base64.b64decode(packed["data"]), dtype=dtype).reshape(packed["shape"])
+    whole = np.frombuffer(base64.b64decode(packed["data"]), DTYPES[packed["type"]]).reshape(packed["shape"])
     return (whole * packed["scale"]).astype(np.float32)
 
 
 def pack_indices(values: NDArray[Any], size: int) -> dict[str, Any]:
     """Pack positions below `size`, exactly."""
-    kind, dtype = ("u16", "<u2") if size <= 1 << 16 else ("u32", "<u4")
-    return {"type": kind, "shape": list(values.shape), "scale": 1, "data": _base64(values.astype(dtype))}
+    kind = "u16" if size <= 1 << 16 else "u32"
+    return {"type": kind, "shape": list(values.shape), "scale": 1, "data": _base64(values.astype(DTYPES[kind]))}
 
 
 def pack_bits(values: NDArray[np.bool_]) -> dict[str, Any]:
