@@ -1,4 +1,4 @@
-"""Parse sizes in bytes, such as "500MB"."""
+"""Read and write sizes in bytes, such as "500MB"."""
 
 import math
 from contextlib import suppress
@@ -38,3 +38,16 @@ def size(given: object, name: str) -> int | None:
             f"{name} is {given!r}, expected a size of at least one byte. Give a number and a unit, as in 500MB."
         )
     return int(count)
+
+
+def size_text(count: float) -> str:
+    """Return a number of bytes for people, in binary units.
+
+    >>> size_text(1), size_text(999), size_text(3 * 2**29), size_text(2**47), size_text(2**64)
+    ('1 byte', '999 bytes', '1.5 GiB', '128 TiB', '16777216 TiB')
+    """
+    for unit in ("byte" if count == 1 else "bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.4g} {unit}"
+        count /= 1024
+    return f"{count:.4g} TiB" if count < 1024 else f"{count:.0f} TiB"

@@ -6,12 +6,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from clearhead.printing import count
+from clearhead.sizes import size_text
 
 if TYPE_CHECKING:
     from clearhead.capture.record import Record
 
 MOST = 12  # lines of modules
-UNITS = ("B", "kB", "MB", "GB")
 
 
 def summary(record: Record) -> str:
@@ -19,7 +19,7 @@ def summary(record: Record) -> str:
     calls = {name: len(record._steps[name]) for name in record}
     total = sum(calls.values())
     counts = f"{count(len(calls), 'module')}, {count(total, 'call')}"
-    head = f"Record({counts}, {_size(_bytes(record))}, {len(record.missed)} missed)"
+    head = f"Record({counts}, {size_text(_bytes(record))}, {len(record.missed)} missed)"
     lines = []
     rows = [(name, record[name].shape, calls[name]) for name in record]
     for (shape, times), same in groupby(rows, key=lambda row: row[1:]):
@@ -45,16 +45,3 @@ def _bytes(record: Record) -> int:
                     storage = tensor.untyped_storage()
                     held[storage.data_ptr()] = storage.nbytes()
     return sum(held.values())
-
-
-def _size(count: float) -> str:
-    """Return a number of bytes in readable form.
-
-    >>> _size(999), _size(123_456), _size(7_300_000_000)
-    ('999 B', '123 kB', '7.3 GB')
-    """
-    for unit in UNITS:
-        if count < 1000 or unit == UNITS[-1]:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    raise AssertionError

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from clearhead import files, printing
+from clearhead.sizes import size_text
 
 Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")]
 
@@ -17,7 +18,7 @@ def write(path: Path, content: str) -> None:
         path.write_text(content, encoding="utf-8")
     except (OSError, ValueError) as error:
         raise files.unwritable(path, error) from error
-    printing.report(f"wrote {path} ({len(content.encode()) / 1e6:.1f} MB)")
+    printing.report(f"wrote {path} ({size_text(len(content.encode()))})")
 
 
 def draw(path: Path, reading: Any, place: tuple[int, int] | None) -> None:

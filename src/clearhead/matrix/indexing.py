@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clearhead.errors import PlaceError, TooLargeError
 from clearhead.matrix.logits import BLOCK, NEG_INF, Logits, finite, weigh
+from clearhead.sizes import size_text
 
 LIMIT = 2**28  # bytes up to which a dense result needs no explicit permission: 256 MiB
 
@@ -97,7 +98,8 @@ def guard(shape: tuple[int, ...], dtype: torch.dtype, limit: int | None, subject
     size = torch.Size(shape).numel() * dtype.itemsize
     if limit is not None and size > limit:
         raise TooLargeError(
-            f"{subject} takes {_bytes(size)} (shape {tuple(shape)}, {dtype}); the limit is {_bytes(limit)}. {remedy}."
+            f"{subject} takes {size_text(size)} (shape {tuple(shape)}, {dtype}); the limit is "
+            f"{size_text(limit)}. {remedy}."
         )
 
 
@@ -240,15 +242,3 @@ def _pointwise(logits: Logits, lse: Tensor, parts: tuple[Any, ...], shape: torch
     for batch, head, row, col in zip(*(place.split(step) for place in places), strict=True):
         entries.append(torch.exp(logits.at(batch, head, row, col) - finite(lse[batch, head, row])))
     return torch.cat(entries).reshape(shape)
-
-
-def _bytes(size: float) -> str:
-    """
-    >>> _bytes(3 * 2**29)
-    '1.5 GiB'
-    """
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.4g} {unit}"
-        size /= 1024
-    return f"{size:.4g} GiB"
