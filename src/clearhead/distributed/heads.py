@@ -17,7 +17,7 @@ from clearhead.distributed.comparing import Steps, begin_backward
 from clearhead.distributed.exchange import Ranks
 from clearhead.distributed.placement import Piece, positions
 from clearhead.kernels import Problem, Result
-from clearhead.kernels.native.call import wide
+from clearhead.kernels.precision import wide
 from clearhead.multihead.fused import fused
 from clearhead.spec import Attention
 

@@ -18,7 +18,7 @@ from clearhead.distributed.placement import positions
 from clearhead.distributed.row_questions import Part, RowQuestions
 from clearhead.errors import DtypeError, OptionError, ShapeError
 from clearhead.kernels.calls import checks
-from clearhead.kernels.native.call import wide
+from clearhead.kernels.precision import wide
 from clearhead.matrix import AttentionMatrix
 from clearhead.matrix.questions.pooling import edges
 from clearhead.spec import Attention, repeat_heads

@@ -18,8 +18,8 @@ from clearhead.distributed.comparing import Steps, begin_backward
 from clearhead.distributed.exchange import KEY_GRADIENTS, VALUE_GRADIENTS, VALUES, Transfer, around
 from clearhead.kernels import Gradients, Problem, Result
 from clearhead.kernels.autograd import forward as kernel_forward
-from clearhead.kernels.native.call import lse_dtype, wide
 from clearhead.kernels.plan import choose
+from clearhead.kernels.precision import lse_dtype, wide
 from clearhead.spec import FIELDS, TENSORS, Attention, Axes
 
 Arriving = list[tuple[Transfer, Tensor]]

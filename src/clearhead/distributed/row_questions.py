@@ -13,7 +13,7 @@ from clearhead.distributed.comparing import Steps
 from clearhead.distributed.exchange import VALUES
 from clearhead.distributed.placement import chosen_keys
 from clearhead.errors import OptionError, ShapeError
-from clearhead.kernels.native.call import wide
+from clearhead.kernels.precision import wide
 from clearhead.matrix import AttentionMatrix
 from clearhead.matrix.questions import compare
 from clearhead.matrix.questions.rows import effective

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import KernelError
-from clearhead.kernels.native.call import wide
 from clearhead.kernels.plan import choose
+from clearhead.kernels.precision import wide
 from clearhead.kernels.problem import Problem, Result, carries_tangent, has_own_memory, validate
 from clearhead.kernels.registry import KERNELS, with_gradients
 from clearhead.spec import TENSORS, Attention

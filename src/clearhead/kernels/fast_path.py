@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from clearhead.kernels.autograd import backward
 from clearhead.kernels.native import cpu_targets
-from clearhead.kernels.native.call import PIECES, lse_dtype, whole_rows, wide
+from clearhead.kernels.native.call import PIECES
 from clearhead.kernels.native.cpu_targets import index_of
 from clearhead.kernels.native.library import library, reads_tensors
 from clearhead.kernels.plan import (
@@ -25,7 +25,8 @@ from clearhead.kernels.plan import (
     match,
     takes_fused,
 )
-from clearhead.kernels.problem import carries_tangent, has_own_memory
+from clearhead.kernels.precision import lse_dtype, wide
+from clearhead.kernels.problem import carries_tangent, contiguous_rows, has_own_memory
 from clearhead.spec import Attention
 
 # The operator behind F.scaled_dot_product_attention, which gives the lse and makes no L×S tensor. torch.ops takes 4 µs
@@ -147,7 +148,7 @@ class _Attention(torch.autograd.Function):
             grads = query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
             library.fast_backward(
                 index_of(query.dtype), torch.get_num_threads(), query, key, value, mask, grouped, is_causal, scale,
-                whole_rows(out), lse, whole_rows(grad_out), *grads,
+                contiguous_rows(out), lse, contiguous_rows(grad_out), *grads,
             )  # fmt: skip
             return *grads, None, None, None, None
         # A graph of this pass is wanted, or its derivative along a tangent: it refuses to be differentiated.

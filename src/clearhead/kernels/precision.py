@@ -1,4 +1,4 @@
-"""torch.autocast: cast the arguments of attention as it does, or disable it inside a function."""
+"""The dtypes of sums and of the lse; torch.autocast: cast the arguments of attention as it does, or disable it."""
 
 import functools
 from collections.abc import Callable
@@ -8,6 +8,20 @@ import torch
 from torch import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of sums, and of numbers per head, for tensors of `dtype`: never narrower than float32."""
+    return torch.float64 if dtype is torch.float64 else torch.float32
+
+
+def lse_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of the lse between forward and backward.
+
+    float64 for float32: recomputed from a float32 lse, float32 weights have an error of 1e-5 if logits are in the
+    hundreds.
+    """
+    return torch.float64 if dtype is torch.float32 else wide(dtype)
 
 
 def autocast(*tensors: Any) -> tuple[Any, ...]:

@@ -60,6 +60,10 @@ class Problem:
         """How many query heads share one key head; 1 if there are no heads."""
         return _group(self)
 
+    def per_query_head(self, grouped: Tensor) -> Tensor:
+        """Return keys or values (B, H_kv, S, X) with each head repeated for its query heads, (B, H, S, X)."""
+        return grouped if self.group == 1 else grouped.repeat_interleave(self.group, 1)
+
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(B, H, L, S)."""
@@ -172,6 +176,15 @@ def memory_reason(*tensors: Tensor | None) -> str | None:
     if is_negated(*tensors):
         return "a tensor's memory holds the negative of its numbers; call .resolve_neg() on it"
     return None
+
+
+def contiguous_rows(tensor: Tensor) -> Tensor:
+    """Return a tensor whose memory holds its numbers, with contiguous rows, as kernels read `out` and `grad_out`.
+
+    The gradient of `out.sum()` has strides of 0, and a hook on saved tensors may change strides.
+    """
+    tensor = tensor.resolve_neg()
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 def validate(problem: Problem) -> None:

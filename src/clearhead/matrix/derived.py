@@ -14,7 +14,7 @@ from clearhead.matrix.inputs import Inputs, RowValues, weight_per_head
 from clearhead.matrix.logits import Logits
 from clearhead.matrix.mean import HeadMean
 from clearhead.matrix.questions.asking import Asked
-from clearhead.spec import divide_heads
+from clearhead.spec import divide_heads, repeat_heads
 
 if TYPE_CHECKING:
     from clearhead.matrix.matrix import AttentionMatrix
@@ -109,6 +109,5 @@ def _with_row_norms(wide: Logits, own: RowValues, norms: Tensor, out_weight: Ten
     least = torch.finfo(norms.dtype).tiny
     ratio = _norms(own.value.to(norms.dtype), out_weight, heads).clamp_min(least).log() - norms.clamp_min(least).log()
     component = own.rows[:, None, :, None].to(norms.dtype).expand(batch, heads, rows, 1) / wide.attention.scale
-    group = heads // wide.key.shape[1]
-    key = wide.key.repeat_interleave(group, 1)
+    key = repeat_heads(wide.key, heads)
     return Logits(torch.cat([wide.query, component], -1), torch.cat([key, ratio[..., None]], -1), wide.attention)

@@ -27,9 +27,7 @@ def dense(problem: Problem, average: bool = False) -> tuple[Tensor, Tensor]:
         answer = kernels.with_weights(problem, average=average)
         if answer is not None:
             return answer
-    key, value = problem.key, problem.value
-    if problem.group > 1:
-        key, value = (x.repeat_interleave(problem.group, 1) for x in (key, value))
+    key, value = map(problem.per_query_head, (problem.key, problem.value))
     weights = softmax(logits(problem, key), masked=_may_be_empty(problem)).to(value.dtype)
     if problem.attention.dropout_p > 0:
         weights = F.dropout(weights, problem.attention.dropout_p)

@@ -162,7 +162,7 @@ def _sampled(problem: kernels.Problem, result: kernels.Result) -> Tensor:
 
 def _gumbel(problem: kernels.Problem, temperature: float) -> tuple[Tensor, Tensor]:
     """Return output and index of a sample by the Gumbel-max trick, hard in forward and soft in backward."""
-    key, value = (_heads(x, problem) for x in (problem.key, problem.value))
+    key, value = map(problem.per_query_head, (problem.key, problem.value))
     logits = dense_weights.logits(problem, key)
     if logits.shape[-1] == 0:
         return logits @ value, torch.full(logits.shape[:3], -1, device=logits.device)
@@ -176,7 +176,7 @@ def _gumbel(problem: kernels.Problem, temperature: float) -> tuple[Tensor, Tenso
 
 def _gather(problem: kernels.Problem, index: Tensor) -> Tensor:
     """Return the chosen values, (B, H, L, E); zeros where nothing was chosen."""
-    value = _heads(problem.value, problem)
+    value = problem.per_query_head(problem.value)
     if value.shape[2] == 0:
         return value.sum(2, keepdim=True).expand(*index.shape, value.shape[3])
     at = index.clamp(min=0)[..., None].expand(*index.shape, value.shape[3])
@@ -185,7 +185,7 @@ def _gather(problem: kernels.Problem, index: Tensor) -> Tensor:
 
 def _log_prob(problem: kernels.Problem, index: Tensor, lse: Tensor) -> Tensor:
     """Return the logit of the chosen key minus lse, (B, H, L), differentiable through both."""
-    key = _heads(problem.key, problem)
+    key = problem.per_query_head(problem.key)
     if key.shape[2] == 0:
         return lse.masked_fill(lse == lse, 0.0)
     at = index.clamp(min=0)[..., None]
@@ -195,8 +195,3 @@ def _log_prob(problem: kernels.Problem, index: Tensor, lse: Tensor) -> Tensor:
     logit = spec.logits_at(problem.attention, scaled, batch, head, row, at[..., 0], problem.shape)
     unchosen = index < 0
     return torch.where(unchosen, 0.0, logit - lse.masked_fill(unchosen, 0.0))
-
-
-def _heads(tensor: Tensor, problem: kernels.Problem) -> Tensor:
-    """Repeat key or value heads to as many heads as the query."""
-    return tensor.repeat_interleave(problem.group, 1)

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels.fast_path import native_forward
-from clearhead.kernels.native.call import DTYPES, whole_rows, wide
+from clearhead.kernels.native.call import DTYPES
 from clearhead.kernels.native.cpu_targets import index_of, is_forced
 from clearhead.kernels.native.library import library
 from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, match, needs_gradients
 from clearhead.kernels.portable.blockwise import EMPTY
 from clearhead.kernels.portable.torch_sdpa import is_torchs_own
+from clearhead.kernels.precision import wide
+from clearhead.kernels.problem import contiguous_rows
 from clearhead.kernels.projection import project
 
 FORWARD = "_scaled_dot_product_flash_attention_for_cpu"
@@ -140,7 +142,7 @@ class Overrides:
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Return the gradients of query, key and value."""
         # A hook on saved tensors may change their strides; torch's kernel requires contiguous rows.
-        query, key, value, out = (whole_rows(tensor) for tensor in (query, key, value, out))
+        query, key, value, out = (contiguous_rows(tensor) for tensor in (query, key, value, out))
         if (
             not self.is_on
             or dropout_p != 0
@@ -158,7 +160,7 @@ class Overrides:
         grads = [torch.empty_permuted(t.shape, (0, 2, 1, 3), dtype=t.dtype) for t in (query, key, value)]
         library.fast_backward(
             index_of(query.dtype), torch.get_num_threads(), query, key, value, attn_mask, True, is_causal,
-            query.shape[-1] ** -0.5 if scale is None else scale, out, logsumexp, whole_rows(grad_out), *grads,
+            query.shape[-1] ** -0.5 if scale is None else scale, out, logsumexp, contiguous_rows(grad_out), *grads,
         )  # fmt: skip
         return grads[0], grads[1], grads[2]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from clearhead.capture.call import Call
 from clearhead.capture.mask_tables import collapsed, smallest_mask
-from clearhead.spec import Attention
+from clearhead.spec import Attention, repeat_heads
 
 # A logit this far below its row's largest has weight 0 in any dtype: e^-1000 underflows even in float64.
 UNSEEN = 1000.0
@@ -38,7 +38,7 @@ class LogitsFit:
             query, key = _as_real(query.conj()), _as_real(key)
         dtype, kept = query.dtype, key
         logits, query, key = (t.detach().float() if t.dtype.itemsize < 4 else t.detach() for t in (logits, query, key))
-        key = key.repeat_interleave(query.shape[1] // key.shape[1], 1) if key.shape[1] < query.shape[1] else key
+        key = repeat_heads(key, query.shape[1]) if key.shape[1] < query.shape[1] else key
         allow = allowed(logits)
         close = CLOSE if dtype.itemsize >= 4 else 1000 * CLOSE
         scales = self._scales_of(module, logits, query, key, allow)

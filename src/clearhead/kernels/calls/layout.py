@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from clearhead.kernels.calls import checks
-from clearhead.spec import divide_heads
+from clearhead.spec import repeat_heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,5 +89,5 @@ def _share_heads(query: Tensor, key: Tensor, value: Tensor, heads: int) -> tuple
     if query.shape[1] != heads:
         query = query.expand(-1, heads, -1, -1)
     if key.shape[1] != value.shape[1]:
-        key, value = (x.repeat_interleave(divide_heads(heads, x.shape[1]), 1) for x in (key, value))
+        key, value = repeat_heads(key, heads), repeat_heads(value, heads)
     return query, key, value

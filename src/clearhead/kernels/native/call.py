@@ -5,18 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.kernels.problem import Gradients, Problem
+from clearhead.kernels.precision import wide
+from clearhead.kernels.problem import Gradients, Problem, contiguous_rows
 from clearhead.spec import FIELDS, Axes, four_axes
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
-_PAIRS = (Axes.PAIRS, Axes.KEYS)
-
-
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of sums, and of numbers per head, for tensors of `dtype`: never narrower than float32."""
-    return torch.float64 if dtype is torch.float64 else torch.float32
-
-
 # torch.get_float32_matmul_precision() -> how many bfloat16 numbers represent a float32 in tile registers.
 PIECES = {"highest": 0, "high": 2, "medium": 1}
 
@@ -34,15 +27,6 @@ def float32_pieces(dtype: torch.dtype) -> int:
         return 0
 
 
-def lse_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of the lse between forward and backward.
-
-    float64 for float32: recomputed from a float32 lse, float32 weights have an error of 1e-5 if logits are in the
-    hundreds.
-    """
-    return torch.float64 if dtype is torch.float32 else wide(dtype)
-
-
 def four(tensor: Tensor) -> tuple[int, ...]:
     """Return address and strides of a tensor with four axes."""
     return (tensor.data_ptr(), *tensor.stride())
@@ -51,15 +35,6 @@ def four(tensor: Tensor) -> tuple[int, ...]:
 def address(tensor: Tensor) -> int:
     """Return the address of a tensor; 0 for an empty one, which has no address inside a torch.func transform."""
     return tensor.data_ptr() if tensor.numel() else 0
-
-
-def whole_rows(tensor: Tensor) -> Tensor:
-    """Return a tensor whose memory holds its numbers, with contiguous rows: the library reads `out` and `grad_out` so.
-
-    The gradient of `out.sum()` has strides of 0, and a hook on saved tensors may change strides.
-    """
-    tensor = tensor.resolve_neg()
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 class Call:
@@ -114,7 +89,7 @@ class CallGradients:
         self.buffers = library.Gradients()
         self._grads = [torch.empty_like(t).contiguous() for t in (problem.query, problem.key, problem.value)]
         self.buffers.grad_query, self.buffers.grad_key, self.buffers.grad_value = map(four, self._grads)
-        self._grad_out = whole_rows(grad_out)  # owned until the library returns
+        self._grad_out = contiguous_rows(grad_out)  # owned until the library returns
         self.buffers.grad_out = four(self._grad_out)
         if grad_lse is not None:
             self._grad_lse = grad_lse.to(wide(problem.query.dtype)).resolve_neg()

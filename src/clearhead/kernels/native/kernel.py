@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels.capability import Capability
-from clearhead.kernels.native.call import DTYPES, Call, CallGradients, address, four, lse_dtype, whole_rows
+from clearhead.kernels.native.call import DTYPES, Call, CallGradients, address, four
 from clearhead.kernels.native.cpu_targets import current, index_of, targets
 from clearhead.kernels.native.library import library, missing
-from clearhead.kernels.problem import Gradients, Problem, Result, memory_reason
+from clearhead.kernels.precision import lse_dtype
+from clearhead.kernels.problem import Gradients, Problem, Result, contiguous_rows, memory_reason
 
 if TYPE_CHECKING:
     from clearhead.kernels.second_pass import Statistics, Wanted
@@ -76,7 +77,7 @@ class Native:
         return result
 
     def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
-        out = whole_rows(result.out)  # owned until the library returns
+        out = contiguous_rows(result.out)  # owned until the library returns
         call = Call(library, problem, out, result.lse)
         gradients = CallGradients(library, problem, grad_out, grad_lse)
         library.backward(*_target(problem.query.dtype), call.attention, gradients.buffers)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from clearhead.kernels.native.call import wide
 from clearhead.kernels.portable.blockwise import EMPTY
+from clearhead.kernels.precision import wide
 from clearhead.kernels.problem import Problem
 from clearhead.spec import four_axes
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels.capability import Capability
-from clearhead.kernels.native.call import whole_rows, wide
 from clearhead.kernels.native.library import cpu_supports
 from clearhead.kernels.portable import blockwise, torch_cuda
 from clearhead.kernels.portable.operator_masks import added_mask, empty_rows
-from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent
+from clearhead.kernels.precision import wide
+from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent, contiguous_rows
 from clearhead.spec import EVERYWHERE
 
 _flash = torch._scaled_dot_product_flash_attention_for_cpu
@@ -98,7 +98,7 @@ class TorchSdpa:
         mask = added_mask(problem)
         empty = empty_rows(problem)
         # The operator reads contiguous rows of the output; a hook on saved tensors may change its strides (torch 2.13).
-        out, lse = whole_rows(result.out), result.lse.to(wide(problem.query.dtype))
+        out, lse = contiguous_rows(result.out), result.lse.to(wide(problem.query.dtype))
         if empty is not None:
             grad_out, lse = grad_out.masked_fill(empty[..., None], 0), lse.masked_fill(empty, 0)
         with torchs_own():

@@ -1,6 +1,17 @@
-"""Tile sizes of each Triton kernel: one table, from which Triton's autotuner selects the fastest once."""
+"""How the Triton kernels run: in the interpreter or compiled, and with which tiles. Does not import Triton."""
 
+import os
+from functools import cache
 from typing import NamedTuple
+
+
+@cache
+def is_interpreted() -> bool:
+    """Return whether the kernels run on the CPU in Triton's interpreter: for tests, and thousands of times slower.
+
+    Triton reads the variable when a kernel is defined, so a change of it later has no effect.
+    """
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
 
 
 class Blocks(NamedTuple):
@@ -20,8 +31,9 @@ class Blocks(NamedTuple):
 
 FORWARD, BACKWARD, SECOND_PASS = "forward", "backward", "second pass"
 
-# By pass and by the largest row of a query or value in bytes, which determines the shared memory of a tile. Each fits
-# in the 164 KiB of sm_80; tests/kernels/triton_builds.py compiles every one.
+# The tiles of which Triton's autotuner selects the fastest once: by pass, and by the largest row of a query or value in
+# bytes, which determines the shared memory of a tile. Each fits in the 164 KiB of sm_80;
+# tests/kernels/triton_builds.py compiles every one.
 TABLE: dict[tuple[str, int], tuple[Blocks, ...]] = {
     (FORWARD, 128): (Blocks(128, 64, 4, 3), Blocks(64, 64, 4, 3), Blocks(16, 64, 4, 2)),
     (FORWARD, 256): (Blocks(128, 64, 8, 2), Blocks(64, 32, 4, 2), Blocks(16, 64, 4, 2)),

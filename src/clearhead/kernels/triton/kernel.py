@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -14,19 +13,13 @@ from torch import Tensor
 from clearhead.kernels.capability import Capability
 from clearhead.kernels.portable import torch_cuda
 from clearhead.kernels.problem import Gradients, Problem, Result, memory_reason
-from clearhead.kernels.triton.blocks import MOST_BYTES
+from clearhead.kernels.triton.blocks import MOST_BYTES, is_interpreted
 
 if TYPE_CHECKING:
     from clearhead.kernels.second_pass import Statistics, Wanted
     from clearhead.kernels.triton.statistics import Part
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-@cache
-def is_interpreted() -> bool:
-    """Return whether the kernels run on the CPU in Triton's interpreter: for tests, and thousands of times slower."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 class Triton:

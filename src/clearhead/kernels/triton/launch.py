@@ -10,19 +10,14 @@ import torch
 import triton
 from torch import Tensor
 
-from clearhead.kernels.native.call import lse_dtype
+from clearhead.kernels.precision import lse_dtype
 from clearhead.kernels.problem import Gradients, Problem, Result
 from clearhead.kernels.triton import backward as backward_pass
 from clearhead.kernels.triton import forward as forward_pass
 from clearhead.kernels.triton import statistics as second_pass
-from clearhead.kernels.triton.blocks import BACKWARD, FORWARD, INTERPRETED, SECOND_PASS, candidates
+from clearhead.kernels.triton.blocks import BACKWARD, FORWARD, INTERPRETED, SECOND_PASS, candidates, is_interpreted
 from clearhead.kernels.triton.tile import Sizes, Strided, Terms
 from clearhead.spec import Attention, dropout, four_axes
-
-
-def is_interpreted() -> bool:
-    """Return whether Triton's interpreter runs the kernels on the CPU (TRITON_INTERPRET=1 when Triton was imported)."""
-    return not isinstance(forward_pass.forward, triton.JITFunction)
 
 
 def forward(problem: Problem, numbers: forward_pass.RowStatistics) -> Result:

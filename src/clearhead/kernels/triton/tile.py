@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
+from clearhead.kernels.triton.blocks import is_interpreted
+
 
 def device(function: Callable[..., Any]) -> Any:
     """Decorate a function that kernels call. In Triton's interpreter, whose calls take 1 ms (3.8), it stays Python."""
-    return function if triton.knobs.runtime.interpret else triton.jit(function)
+    return function if is_interpreted() else triton.jit(function)
 
 
 class Strided(NamedTuple):

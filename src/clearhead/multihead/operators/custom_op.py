@@ -14,8 +14,8 @@ from torch.utils.flop_counter import register_flop_formula
 from clearhead import kernels
 from clearhead.errors import KernelError
 from clearhead.kernels.autograd import forward
-from clearhead.kernels.native.call import lse_dtype, wide
 from clearhead.kernels.plan import choose
+from clearhead.kernels.precision import lse_dtype, wide
 from clearhead.spec import ARGUMENTS, FIELDS, LEARNABLE, Attention
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch._decomp import register_decomposition
 
 from clearhead.kernels import Problem, Result
-from clearhead.kernels.native.call import wide
 from clearhead.kernels.portable.blockwise import EMPTY
+from clearhead.kernels.precision import wide
 from clearhead.multihead.operators import custom_op, double_backward
 from clearhead.spec.band import outside
 
@@ -24,7 +24,7 @@ def run(problem: Problem) -> Result:
 
     Memory: O(B·H·L·S).
     """
-    key, value = (_repeated(x, problem.group) for x in (problem.key, problem.value))
+    key, value = map(problem.per_query_head, (problem.key, problem.value))
     dtype = wide(problem.query.dtype)
     attention = problem.attention
     widened = dataclasses.replace(problem, query=problem.query.to(dtype), attention=attention.cast(dtype))
@@ -76,8 +76,3 @@ def _within_band(problem: Problem, mask: Tensor | None) -> Tensor | None:
     if mask is None:
         return inside
     return mask & inside if mask.dtype is torch.bool else mask.masked_fill(~inside, -torch.inf)
-
-
-def _repeated(x: Tensor, group: int) -> Tensor:
-    """Repeat the heads of (B, H_kv, S, D) to (B, H, S, D)."""
-    return x if group == 1 else x.unsqueeze(2).expand(-1, -1, group, -1, -1).flatten(1, 2)

@@ -22,9 +22,7 @@ def run(problem: Problem) -> Result:
     """
     length = problem.query.shape[2]
     wide = torch.promote_types(problem.query.dtype, torch.float32)
-    key, value = (x.to(wide) for x in (problem.key, problem.value))
-    if problem.group > 1:
-        key, value = (x.repeat_interleave(problem.group, 1) for x in (key, value))
+    key, value = (problem.per_query_head(x.to(wide)) for x in (problem.key, problem.value))
     batch, heads, keys, _ = key.shape
     step = max(1, BLOCK // max(1, batch * heads * keys))
     blocks = [range(start, min(start + step, length)) for start in range(0, max(1, length), step)]
