@@ -13,7 +13,7 @@ from clearhead.survey.measuring import batches, observing, weights
 from clearhead.survey.measuring.batches import Tokens
 from clearhead.survey.measuring.statistics import Positions, measure
 from clearhead.survey.measuring.token_kinds import NUMBER, PUNCTUATION, WORD, KindTable
-from survey.made import TEXTS, induction
+from survey.made import CLOSE, TEXTS, induction
 
 NAMES = [statistic.name for statistic in STATISTICS if statistic.name != "ablation"]
 LENGTHS = (2, 7, 11, 13, 1)
@@ -159,12 +159,8 @@ def test_scores_are_those_of_capture_text_by_text() -> None:
             for row in capture.scores(capture.read(loaded, TEXTS[text])):
                 for name in SCORES:
                     ours, theirs = float(made[row.layer][name][place, row.head]), getattr(row, name)
-                    assert ours == pytest.approx(theirs, abs=2e-5, nan_ok=True), (
-                        TEXTS[text],
-                        row.layer,
-                        row.head,
-                        name,
-                    )
+                    where = TEXTS[text], row.layer, row.head, name
+                    assert ours == pytest.approx(theirs, abs=CLOSE, nan_ok=True), where
 
 
 def test_a_tie_goes_to_the_first_key_as_in_topk() -> None:

@@ -15,7 +15,7 @@ from clearhead.capture import Loaded
 from clearhead.survey.corpus.parts import Part
 from clearhead.survey.measuring.worker import StoppedError, Worker, own_copy
 from clearhead.survey.part_files import contents
-from clearhead.survey.running.job import RETRIES, Files, Job
+from clearhead.survey.running.job import Files, Job
 
 
 def run(job: Job, parts: list[Part], workers: int, loaded: Loaded) -> Iterator[Files]:
@@ -41,7 +41,7 @@ def run(job: Job, parts: list[Part], workers: int, loaded: Loaded) -> Iterator[F
     def compute(part: Part) -> Files:
         worker = free.get()
         try:
-            return contents(worker.measure(part, read_again(job, part)), job.layout, job.digest)
+            return contents(worker.measure(part, job.read(part)), job.layout, job.digest)
         finally:
             free.put(worker)
 
@@ -57,18 +57,6 @@ def run(job: Job, parts: list[Part], workers: int, loaded: Loaded) -> Iterator[F
                     yield future.result()
         finally:  # after Ctrl-C or an error, the other threads end after their current batch
             stop.set()
-
-
-def read_again(job: Job, part: Part) -> list[str | None]:
-    """Read the texts of a part; try again after an OSError, such as that of a network drive."""
-    for attempt in range(RETRIES + 1):
-        try:
-            return job.corpus.read(part)
-        except Exception as error:
-            if attempt == RETRIES or not isinstance(error.__cause__ or error, OSError):
-                raise
-            threading.Event().wait(0.2 * 2**attempt)
-    raise AssertionError
 
 
 @contextmanager

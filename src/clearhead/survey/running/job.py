@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
-from clearhead.survey.corpus.parts import Corpus
+from clearhead.survey.corpus.parts import Corpus, Part
 from clearhead.survey.measuring.layout import Layout
 from clearhead.survey.settings import Settings
 
@@ -36,6 +37,17 @@ class Job:
         """The number of texts in the survey."""
         limit = self.settings.limit
         return self.corpus.texts if limit is None else min(limit, self.corpus.texts)
+
+    def read(self, part: Part) -> list[str | None]:
+        """Return the texts of a part; tries again after an OSError, such as that of a network drive."""
+        for attempt in range(RETRIES):
+            try:
+                return self.corpus.read(part)
+            except Exception as error:
+                if not isinstance(error.__cause__ or error, OSError):
+                    raise
+                time.sleep(0.2 * 2**attempt)
+        return self.corpus.read(part)
 
 
 Files = dict[str, bytes]  # the files of a part by name; a runner yields those of each part, in any order

@@ -54,13 +54,11 @@ class PartActor:
     def _compute(self, part: Part) -> dict[str, list[Any]]:
         """Return the files of a part by name, or the error as its class and message."""
         from clearhead.survey.part_files import contents
-        from clearhead.survey.running.in_process import read_again
 
         error = self._error
         if error is None:
             try:
-                texts = read_again(self._job, part)
-                files = contents(self._worker.measure(part, texts), self._job.layout, self._job.digest)
+                files = contents(self._worker.measure(part, self._job.read(part)), self._job.layout, self._job.digest)
                 return {"names": list(files), "files": list(files.values()), "error": ["", ""]}
             except ClearheadError as raised:
                 error = raised
