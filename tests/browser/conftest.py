@@ -1,20 +1,16 @@
 """A real Chromium before a running studio. No request may leave the machine: every other address is an error."""
 
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
-from starlette.applications import Starlette
 
 from chromium import browser
 from clearhead.studio.app.application import create
-from clearhead.studio.app.serving import take_port
 from clearhead.studio.library.library import Library
 from clearhead.studio.web.settings import Settings
+from serving import serve_app
 from studio import sample
 
 expect.set_options(timeout=60_000)  # a busy machine is slow, not wrong
@@ -31,19 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def serve(data: Path, library: Library, settings: Settings | None = None) -> Iterator[str]:
     """Serve a fresh studio over this library, and yield its address."""
     yield from serve_app(create(settings or Settings(data=data), library))
-
-
-def serve_app(app: Starlette) -> Iterator[str]:
-    """Serve this studio, and yield its address."""
-    with take_port("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture

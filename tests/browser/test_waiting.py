@@ -9,11 +9,11 @@ import pytest
 from fastapi import FastAPI
 from playwright.sync_api import Page, expect
 
-from browser.conftest import serve_app
 from browser.test_page_figures import FIGURE
 from clearhead.studio.app.application import create
 from clearhead.studio.library.library import Library
 from clearhead.studio.web.settings import Settings
+from serving import serve_app
 from studio import sample
 
 READ = "/topics/attention/one-head/read"

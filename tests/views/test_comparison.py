@@ -57,7 +57,9 @@ def test_a_model_is_like_itself():
     given = reading(11, layers=2, heads=3)
     found = comparison.compare(given, given)
     assert [likeness for likeness, *_ in found.same_place()] == pytest.approx([1.0] * 6)
-    assert all(head == other for _, head, other in found.best())
+    best = found.best()
+    assert len(best) == 6
+    assert all(head == other for _, head, other in best)
     assert "1.000" in printed(terminal_comparison.overview(found))
     assert np.abs(comparison.between(found, 1, 2, 99)).max() == 0
 

@@ -127,4 +127,5 @@ def test_a_term_of_its_own_is_noticed():
     with torch.no_grad(), observe(model) as record:
         model(**inputs())
     assert len(record) == 0
+    assert record.missed
     assert all("a term Clearhead does not know" in item.reason for item in record.missed)

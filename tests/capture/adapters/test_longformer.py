@@ -81,6 +81,7 @@ def test_a_term_of_its_own_is_noticed():
     with torch.no_grad(), observe(model) as record:
         model(ids())
     assert len(record) == 0
+    assert record.missed
     assert all("a term Clearhead does not know" in item.reason for item in record.missed)
 
 

@@ -13,7 +13,6 @@ from PIL import Image
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 pytest.importorskip("fastapi", reason="the studio's dependencies are not installed")
-import uvicorn
 from fastapi.testclient import TestClient
 
 from clearhead.capture.models.folders import has_demo_model
@@ -23,6 +22,7 @@ from clearhead.studio.lens.reading_request import ReadingRequest
 from clearhead.studio.lens.readings import READINGS
 from clearhead.studio.library.library import Library
 from clearhead.studio.web.settings import Settings
+from serving import serve_app
 from views.page.test_payload import unpack
 
 SENTENCE = "The animal didn't cross the street because it was too tired"
@@ -205,9 +205,8 @@ def test_who_stops_listening_stops_the_reading():
     passed.set()
     assert work.ended(within=20)
     assert json.loads(work.answer) == {"error": "stopped"}
-    assert (
-        len(READINGS.read(ReadingRequest("A text that nobody waits for"), lambda *_: None).record) == 6
-    )  # no lock, no hook is left
+    again = READINGS.read(ReadingRequest("A text that nobody waits for"), lambda *_: None)
+    assert len(again.record) == 6  # no lock, no hook is left
 
 
 def test_a_fault_in_the_work_is_in_the_servers_log(caplog):
@@ -273,12 +272,8 @@ def test_an_uploaded_picture_is_read_and_forgotten_pictures_are_reported(client,
     assert "Choose it again" in posted(client, "/lens/read", picture="gone", model=str(vit))[-1]["error"]
     assert "reads pictures" in posted(client, "/lens/read", text="a word", model=str(vit))[-1]["error"]
     assert "empty" in posted(client, "/lens/picture", content=b"")["error"]
-    assert (
-        "cannot be read as a picture"
-        in posted(client, "/lens/read", picture=posted(client, "/lens/picture", content=b"no")["key"], model=str(vit))[
-            -1
-        ]["error"]
-    )
+    key = posted(client, "/lens/picture", content=b"no")["key"]
+    assert "cannot be read as a picture" in posted(client, "/lens/read", picture=key, model=str(vit))[-1]["error"]
 
 
 def test_a_model_without_attention_is_refused(client, tmp_path):
@@ -300,14 +295,7 @@ def test_without_javascript_the_numbers_are_there(client):
 
 @pytest.fixture(scope="module")
 def address(studio):
-    server = uvicorn.Server(uvicorn.Config(studio, port=0, log_level="error", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        thread.join(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    yield from serve_app(studio)
 
 
 @needs_demo
