@@ -18,16 +18,11 @@ import torch
 from clearhead import capture
 from clearhead.errors import ModelError, OptionError
 from clearhead.survey import Settings, StoppedSurveyError, open_corpus, survey, surveying
-from clearhead.survey.corpus.parts import Corpus
 from clearhead.survey.folder import SurveyFolder
 from clearhead.survey.intervals import student
-from clearhead.survey.measuring import layout
 from clearhead.survey.measuring.worker import Worker
 from clearhead.survey.report.listing import listing
 from clearhead.survey.report.page import page
-from clearhead.survey.running import job
-from clearhead.survey.running.job import Job
-from clearhead.survey.running.on_ray import PartActor, _check_listening
 from survey.made import CLOSE, TEXTS, contents, induction, write_lines
 
 pytest.importorskip("pyarrow", reason="a survey is written by pyarrow: pip install 'clearhead[survey]'")
@@ -319,27 +314,6 @@ def test_a_corpus_of_empty_texts_gives_a_survey_without_rows(tmp_path: Path) -> 
     assert {row["texts"] for row in listing(tmp_path / "out")["rows"]} == {0}
 
 
-def test_a_drive_that_is_away_for_a_moment_is_tried_again(surveyed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, failures, waits = Corpus.read, [], []
-    most = 2
-
-    def shaky(self: Corpus, part: Any) -> list[str | None]:
-        if len(failures) < most:
-            failures.append(part)
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return read(self, part)
-
-    monkeypatch.setattr(job.time, "sleep", waits.append)
-    monkeypatch.setattr(Corpus, "read", shaky)
-    assert contents(run(surveyed, "shaky")) == contents(surveyed / "whole")
-    assert (len(failures), waits) == (2, [0.2, 0.4])
-    failures.clear()
-    most = 99
-    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-        run(surveyed, "away")
-    assert [part.number for part in failures].count(0) == 1 + job.RETRIES
-
-
 def test_a_folder_without_a_model_and_no_workers_are_refused(surveyed: Path, tmp_path: Path) -> None:
     corpus = open_corpus(surveyed / "texts.txt")
     with pytest.raises(ModelError, match=r"has no config.json"):
@@ -375,29 +349,3 @@ def test_ray_is_taken_if_it_is_there(monkeypatch: pytest.MonkeyPatch, surveyed: 
         taken.clear()
         run(surveyed, "whole", ray=ray)
         assert taken == wanted
-
-
-def test_an_error_of_an_actor_is_returned(surveyed: Path, tmp_path: Path) -> None:
-    """The exception that Ray raises for an error of another process has lost its class and message."""
-    loaded = induction()
-    (tmp_path / "texts.txt").write_text((surveyed / "texts.txt").read_text(encoding="utf-8"), encoding="utf-8")
-    corpus = open_corpus(tmp_path / "texts.txt")
-    (tmp_path / "texts.txt").write_text("one line\n")
-    batch = {name: np.array([value]) for name, value in (("number", 0), ("first", 0), ("count", 7))}
-    given = Job("induction", False, layout.digest(loaded), corpus, ALL, layout.Layout.of(loaded), "0")
-    kind, sentence = PartActor(given)(batch)["error"][0]
-    assert (kind, "has changed while it was read" in sentence) == ("ModelError", True)
-    kind, sentence = PartActor(replace(given, model_digest="0"))(batch)["error"][0]
-    assert (kind, sentence.startswith("induction is another model on this machine")) == ("ModelError", True)
-    good = PartActor(replace(given, corpus=open_corpus(surveyed / "texts.txt")))(batch)
-    assert good["error"] == [["", ""]]
-    assert good["names"][0][-1] == "parts/000000.parquet"
-
-
-def test_a_cluster_where_nothing_listens_is_named_at_once() -> None:
-    for address in ("127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:99999"):
-        with pytest.raises(
-            OptionError, match=r"Ray cannot be reached or started .* or survey in this process: --no-ray"
-        ):
-            _check_listening(address)
-    _check_listening("auto")

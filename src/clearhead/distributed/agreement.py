@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from clearhead.arguments import refuse_unreadable
 from clearhead.distributed import placement
 from clearhead.distributed.call import HEADS, RING
 from clearhead.distributed.comparing import ATTENTION, device_of, raise_where_refused
-from clearhead.distributed.exchange import Ranks
+from clearhead.distributed.exchange import Ranks, bits_of
 from clearhead.errors import DeviceError, DtypeError, OptionError, RanksError
 from clearhead.kernels.calls import checks
 from clearhead.kernels.calls.layout import Layout
@@ -83,7 +82,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class AgreedCall:
     """A call on which all ranks agree.
 
     Attributes:
@@ -116,7 +115,7 @@ class Given:
         return [report.keys for report in self.reports]
 
 
-def agree(ranks: Ranks, tensors: dict[str, Any], options: dict[str, Any]) -> Given:
+def agree(ranks: Ranks, tensors: dict[str, Any], options: dict[str, Any]) -> AgreedCall:
     """Return this rank's call, after checking that every rank made the same one.
 
     A rank whose own call is wrong tells the others before it raises, so that none waits.
@@ -163,7 +162,7 @@ def _compare(reports: tuple[Report, ...]) -> None:
         )
 
 
-def _describe(tensors: dict[str, Any], options: dict[str, Any]) -> Given:
+def _describe(tensors: dict[str, Any], options: dict[str, Any]) -> AgreedCall:
     """Validate this rank's call and describe it."""
     query, key, value, sinks = (tensors[name] for name in ("query", "key", "value", "sinks"))
     attn_mask = options["attn_mask"]
@@ -196,10 +195,10 @@ def _describe(tensors: dict[str, Any], options: dict[str, Any]) -> Given:
     )
     if options["kernel"] is not None:
         choose(problem, options["kernel"])
-    return _with_mask(Given(layout, problem.attention, problem.attention, None, None, attn_mask, NO_MASK, options))
+    return _with_mask(AgreedCall(layout, problem.attention, problem.attention, None, None, attn_mask, NO_MASK, options))
 
 
-def _with_mask(given: Given) -> Given:
+def _with_mask(given: AgreedCall) -> AgreedCall:
     """Add the mask to the description of a call."""
     attn_mask = given.attn_mask
     if attn_mask is None:
@@ -223,7 +222,7 @@ def _with_mask(given: Given) -> Given:
     return replace(given, attention=attention, rule=rule, added=added, mask=RULE)
 
 
-def _report(given: Given) -> Report:
+def _report(given: AgreedCall) -> Report:
     layout, attention = given.layout, given.attention
     (batch, heads, length, width), (_, kv_heads, keys, _) = layout.query.shape, layout.key.shape
     tensors = (layout.query, layout.key, layout.value)
@@ -245,9 +244,9 @@ def _report(given: Given) -> Report:
         mask_checksum=content.checksum(given.attn_mask) if given.mask == RULE else 0,
         by_rows=int(given.mask == TENSOR and _has_rows(given.attn_mask, length)),
         learns=int(learns),
-        dropout_p=_bits(attention.dropout_p),
-        scale=_bits(attention.scale),
-        softcap=_bits(attention.softcap or 0.0),
+        dropout_p=bits_of(attention.dropout_p),
+        scale=bits_of(attention.scale),
+        softcap=bits_of(attention.softcap or 0.0),
         sinks=int(attention.sinks is not None),
         placement=placement.PLACEMENTS.index(given.options["placement"]),
         algorithm=ALGORITHMS.index(given.options["algorithm"]),
@@ -270,8 +269,3 @@ def _refuse_transforms(query: Tensor) -> None:
             "distributed.attention is called inside a transform of torch.func, such as vmap or grad, which cannot "
             "exchange tensors between ranks. Call it outside, and use backward() or torch.autograd.grad."
         )
-
-
-def _bits(number: float) -> int:
-    """Return the bits of a float as an integer."""
-    return int(struct.unpack("<q", struct.pack("<d", float(number)))[0])

@@ -39,8 +39,8 @@ def own(mesh: Any, **tensors: Any) -> tuple[dict[str, Any], Any]:
             f"query is sharded over its sequence on the ranks {_ranks_of(along)}, and mesh has {_ranks_of(mesh)}. "
             "Leave mesh out: a DTensor brings its own."
         )
-    own = {name: tensors[name].to_local() for name in ("query", "key", "value")}
-    return own | {"sinks": _own_sinks(tensors["sinks"], query, axis)}, along
+    local = {name: tensors[name].to_local() for name in ("query", "key", "value")}
+    return local | {"sinks": _own_sinks(tensors["sinks"], query, axis)}, along
 
 
 def _sequence_axis(query: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -191,6 +192,15 @@ def around(ranks: Ranks, own: Tensor, shapes: Sequence[Sequence[int]], tag: int 
 def as_numbers(text: bytes) -> list[int]:
     """Return bytes, eight times as many, as signed integers of 64 bits."""
     return [int.from_bytes(text[start : start + 8], "little", signed=True) for start in range(0, len(text), 8)]
+
+
+def bits_of(number: float) -> int:
+    """Return the bits of a float as a signed integer of 64 bits.
+
+    >>> bits_of(0.0), bits_of(-0.0) == bits_of(0.0)
+    (0, False)
+    """
+    return int(struct.unpack("<q", struct.pack("<d", float(number)))[0])
 
 
 def as_text(numbers: Sequence[int]) -> str:

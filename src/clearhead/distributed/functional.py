@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clearhead.distributed import agreement, comparing, dtensor, heads, ring
-from clearhead.distributed.agreement import Given
+from clearhead.distributed.agreement import AgreedCall
 from clearhead.distributed.call import HEADS, RING, Call
 from clearhead.distributed.exchange import Ranks
 from clearhead.distributed.matrix import ShardedAttentionMatrix
@@ -118,7 +118,7 @@ def attention(
     return answers[0] if len(answers) == 1 else tuple(answers)
 
 
-def choose(given: Given, algorithm: str | None, placement: str) -> str:
+def choose(given: AgreedCall, algorithm: str | None, placement: str) -> str:
     """Return the given algorithm, or the one that sends less and balances the work.
 
     Raises:
@@ -137,7 +137,7 @@ def choose(given: Given, algorithm: str | None, placement: str) -> str:
     return HEADS if unbalanced or queries + keys < ranks * keys else RING
 
 
-def _refuses_heads(given: Given, ranks: int) -> str | None:
+def _refuses_heads(given: AgreedCall, ranks: int) -> str | None:
     first = given.reports[0]
     if first.heads % ranks or first.kv_heads % ranks:
         return f"{ranks} ranks do not divide {first.heads} query heads and {first.kv_heads} key heads"
@@ -152,7 +152,7 @@ def _refuses_heads(given: Given, ranks: int) -> str | None:
     return None
 
 
-def _plan(ranks: Ranks, given: Given, placement: str, kernel: str | None) -> tuple[Call, Layout, Attention]:
+def _plan(ranks: Ranks, given: AgreedCall, placement: str, kernel: str | None) -> tuple[Call, Layout, Attention]:
     layout, first = given.layout, given.reports[0]
     call = Call(
         ranks,

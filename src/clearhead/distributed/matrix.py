@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from clearhead.arguments import refuse_unreadable
 from clearhead.distributed import products
 from clearhead.distributed.call import Call
 from clearhead.distributed.comparing import Steps, same_question
-from clearhead.distributed.exchange import KEYS, around
+from clearhead.distributed.exchange import KEYS, around, bits_of
 from clearhead.distributed.placement import positions
 from clearhead.distributed.row_questions import Part, RowQuestions
 from clearhead.errors import DtypeError, OptionError, ShapeError
@@ -224,9 +223,14 @@ def _check_width(grad_out: Tensor, width: int) -> list[int]:
 
 def _check_cells(rows: int, cols: int, reduce: str) -> list[int]:
     if reduce != "mean":
-        raise OptionError(f"reduce is {reduce!r}; across ranks only 'mean' is supported.")
+        raise OptionError(
+            f"reduce is {reduce!r}; across ranks only 'mean' is supported. Use it, or gather query and key with "
+            "clearhead.distributed.gather and pool a clearhead.AttentionMatrix."
+        )
     if rows < 1 or cols < 1:
-        raise OptionError(f"pooled got rows={rows}, cols={cols}; expected at least one cell in each direction.")
+        raise OptionError(
+            f"pooled got rows={rows}, cols={cols}; expected 1 or more of each. Give how many cells the map has."
+        )
     return [rows, cols]
 
 
@@ -250,7 +254,7 @@ class ShardedRollout:
         _check_tensor("X", columns)
         if columns.dim() not in (2, 3):
             raise ShapeError(f"X has shape {tuple(columns.shape)}, expected (B, L_r, W): this rank's own part.")
-        return [len(self._matrices), struct.unpack("<q", struct.pack("<d", self._residual))[0]]
+        return [len(self._matrices), bits_of(self._residual)]
 
 
 def rollout(matrices: Sequence[ShardedAttentionMatrix], *, residual: float = 0.5) -> ShardedRollout:
