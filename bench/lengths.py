@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from torch import Tensor
 from clearhead import kernels
 from clearhead.kernels import Problem
 
+from . import memory
 from .kernels import eager
 from .report import machine
 
@@ -75,8 +76,8 @@ def table(points: list[Point]) -> str:
 def _cells(point: Point | None) -> str:
     if point is None:
         return " too large | – |"
-    memory = "not measured" if point.memory is None else f"{point.memory / 1e6:.1f}"
-    return f" {point.seconds * 1e3:.3g} | {memory} |"
+    size = "not measured" if point.memory is None else f"{point.memory / 1e6:.1f}"
+    return f" {point.seconds * 1e3:.3g} | {size} |"
 
 
 def picture(points: list[Point], out: Path) -> bool:
@@ -131,45 +132,22 @@ def _measured(way: str, length: int) -> Point:
     query, key, value = (torch.randn(1, 1, length, WIDTH, generator=make) for _ in range(3))
     function = WAYS[way]
     function(*(x[:, :, :64] for x in (query, key, value)))  # so that one-time loading is not measured
-    seconds, memory = [], []
+    seconds, sizes = [], []
     for _ in range(1 if length > 16384 else 5):
         gc.collect()
-        before = _reset_high_water()
+        before = memory.reset_peak()
         start = time.perf_counter()
         out = function(query, key, value)
         seconds.append(time.perf_counter() - start)
         if before is not None:
-            memory.append(max(0, _high_water() - before - out.nbytes))
+            sizes.append(max(0, memory.peak() - before - out.nbytes))
         del out
-    return Point(way, length, min(seconds), max(memory) if memory else None)
+    return Point(way, length, min(seconds), max(sizes, default=None))
 
 
 def _eager_fits(length: int) -> bool:
-    free = next(_status(Path("/proc/meminfo"), "MemAvailable"), 4 << 30)
+    free = memory.listed(Path("/proc/meminfo"), "MemAvailable") or 4 << 30
     return 3 * 4 * length * length < EAGER_SHARE * free
-
-
-def _reset_high_water() -> int | None:
-    """Reset the process's peak memory; return its memory now, or None if the system does not report it."""
-    if sys.platform != "linux":
-        return None
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return None
-    return _high_water()
-
-
-def _high_water() -> int:
-    return next(_status(Path("/proc/self/status"), "VmHWM"))
-
-
-def _status(path: Path, name: str) -> Iterator[int]:
-    """The bytes in the named line of a file of the system."""
-    if path.exists():
-        for line in path.read_text().splitlines():
-            if line.startswith(name + ":"):
-                yield int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

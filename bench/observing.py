@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -19,6 +18,8 @@ import torch
 from torch import nn
 
 from clearhead import capture
+
+from . import memory
 
 CASES = ("minilm", "llama-2048", "llama-8192")
 EAGER_UP_TO = 2048  # tokens: eager weights of 8 layers × 8 heads at 8,192 tokens would take 17 GB
@@ -109,11 +110,10 @@ def high_water(case: str, way: str) -> float:
     model, inputs = model_and_inputs(case)
     with torch.inference_mode():
         plain(model, inputs)  # so that one-time setup of the libraries is not measured
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the memory held now
+        memory.reset_peak()
         kept = WAYS[way](model, inputs)
     del kept
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return float(status.split("VmHWM:")[1].split()[0]) / 1e3
+    return memory.peak() / 1e6
 
 
 def main(cases: tuple[str, ...] = CASES) -> int:

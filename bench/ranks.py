@@ -19,6 +19,8 @@ import torch.distributed as dist
 import clearhead
 from clearhead import distributed
 
+from . import memory
+
 HEADS, WIDTH = 8, 64
 
 
@@ -55,17 +57,11 @@ def of_rank(rank: int, ranks: int, length: int, causal: bool, backward: bool) ->
 def memory_of_rank(rank: int, ranks: int, length: int) -> dict[str, float]:
     """The MiB that causal attention of two heads adds to a rank, including its inputs."""
     each = length // ranks
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _memory("VmRSS")
+    memory.reset_peak()
+    before = memory.peak()
     own = [torch.randn(1, 2, each, WIDTH) for _ in range(3)]
     distributed.attention(*own, is_causal=True, placement="zigzag", algorithm="ring")
-    return {"MiB": _memory("VmHWM") - before}
-
-
-def _memory(name: str) -> float:
-    """A line of /proc/self/status, in MiB: VmRSS, or VmHWM, its peak since `clear_refs` was last written."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
+    return {"MiB": (memory.peak() - before) / 2**20}
 
 
 def together(ranks: int, function: Any, *arguments: Any) -> list[dict[str, float]]:
