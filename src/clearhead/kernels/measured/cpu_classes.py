@@ -100,8 +100,8 @@ _ZEN4: Costs = {
 # processes of its own, in turn, the fastest of 2 or 3 starts, for torch's kernel may be 1.3 times as slow in one as in
 # the next (bench/LOG.md). Only tasks of which some go to torch, and those that a Zen 3 has costs for. Quiet calls of
 # target avx512, which computes bfloat16 by conversion, are within 10 % of them: bench/results/sweep-avx512-on-zen4.md.
-# No Intel without AMX was measured, nor a Zen 5 below 128 tokens. Calls and heads of one and few queries are those of up
-# to 16 keys, the work that of up to 1,031 keys.
+# No Intel without AMX was measured, nor a Zen 5 below 128 tokens. Calls and heads of one and few queries are those of
+# up to 16 keys, the work that of up to 1,031 keys.
 _AVX512: Costs = {
     ("one query, gradients", _F32): (Cost(69.7, 1.07, 700), Cost(46, 1.1, 860)),
     ("one query, gradients", _BF16): (Cost(69.5, 0.9, 530), Cost(50, 1.1, 4280)),
@@ -115,8 +115,8 @@ _AVX512: Costs = {
 }
 
 # Gradients of a few tokens take torch's function, because ours runs Python in its backward pass. Two cores of a Zen 4
-# held to AVX2, 2026-11-30, at real-time priority beside other work: calls and heads are those of up to 16 keys, the work
-# that of up to 362. A Zen 3 takes twice as long for a call, ours 27 to 33 µs longer than torch's (bench/LOG.md); its
+# held to AVX2, 2026-11-30, at real-time priority beside other work: calls and heads are those of up to 16 keys, the
+# work that of up to 362. A Zen 3 takes twice as long for a call, ours 27 to 33 µs longer than torch's (bench/LOG.md); its
 # kernels have changed since, so that its own figures do not count any more.
 _AVX2: Costs = {
     ("one query, gradients", _F32): (Cost(72.8, 1.15, 800), Cost(47, 1.3, 875)),
