@@ -116,8 +116,8 @@ _AVX512: Costs = {
 
 # Gradients of a few tokens take torch's function, because ours runs Python in its backward pass. Two cores of a Zen 4
 # held to AVX2, 2026-11-30, at real-time priority beside other work: calls and heads are those of up to 16 keys, the
-# work that of up to 362. A Zen 3 takes twice as long for a call, ours 27 to 33 µs longer than torch's (bench/LOG.md); its
-# kernels have changed since, so that its own figures do not count any more.
+# work that of up to 362. A Zen 3 takes twice as long for a call, ours 27 to 33 µs longer than torch's (bench/LOG.md);
+# its kernels have changed since, so that its own figures do not count any more.
 _AVX2: Costs = {
     ("one query, gradients", _F32): (Cost(72.8, 1.15, 800), Cost(47, 1.3, 875)),
     ("one query, gradients", _BF16): (Cost(70.5, 1.2, 400), Cost(51, 2.5, 2560)),
