@@ -12,8 +12,6 @@ from clearhead.capture import Loaded, ablate
 from clearhead.survey.measuring.batches import Tokens
 
 TOGETHER = 12  # heads that share a forward pass
-
-
 LOSS, DISTANCE = "nats of next-token loss", "1 - cosine of the text's mean hidden state with and without the head"
 
 
