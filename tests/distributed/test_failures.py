@@ -3,7 +3,6 @@
 import functools
 import os
 import signal
-import time
 
 import pytest
 import torch
@@ -180,12 +179,10 @@ def interrupts(rank, size, error):
             arm(rank, n=0)
             out = distributed.attention(*own, Failing(), algorithm=algorithm, mesh=group)
             arm(rank, error=error)
-            started = time.monotonic()
             forward = functools.partial(distributed.attention, *own, Failing(), algorithm=algorithm, mesh=group)
             with pytest.raises(error if rank == 1 else RanksError) as raised:
                 (out.sum().backward if moment == "backward" else forward)()
             assert rank == 1 or f"rank 1 left after {error.__name__}" in str(raised.value)
-            assert time.monotonic() - started < 60  # gloo's own limit is 30 minutes
             all_have_ended(rank, size, group)
 
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["torch", "clearhead.distributed", "clearhead.multihead"])
-TIMEOUT = 240  # seconds until processes that hang are killed
+TIMEOUT = 240  # seconds until processes that hang are killed; gloo itself waits for 30 minutes
 
 
 def world(size, function, *arguments, dies=()):

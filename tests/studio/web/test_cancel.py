@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -18,12 +17,10 @@ ENDLESS = "while True: pass"
 def test_an_event_stops_the_programs_started_within() -> None:
     event = threading.Event()
     threading.Timer(0.2, event.set).start()
-    begun = time.monotonic()
     with sandbox.cancelled_by(event), pytest.raises(sandbox.Cancelled):
         sandbox.run(ENDLESS, limits=sandbox.Limits(seconds=60))
     with sandbox.cancelled_by(event), pytest.raises(sandbox.Cancelled):
         sandbox.judge(ENDLESS, "assert True", limits=sandbox.Limits(seconds=60))
-    assert time.monotonic() - begun < 50
     assert sandbox.run("print(1)").ok  # outside of it nothing is stopped
 
 

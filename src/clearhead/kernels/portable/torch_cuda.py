@@ -65,9 +65,7 @@ def is_exact(problem: Problem) -> bool:
     return not carries_tangent(query, key, value, bias)
 
 
-def takes(
-    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None, grouped: bool
-) -> bool:  # fmt: skip
+def takes(query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None, grouped: bool) -> bool:
     """Return whether `F.scaled_dot_product_attention` computes a call without a mask exactly, by a fused operator.
 
     False for anything but plain (B, H, L, D) tensors that fit each other: `attention` validates those calls.

@@ -73,9 +73,8 @@ def _grad_sinks(sinks: Tensor, lse: Tensor, shifts: Tensor) -> Tensor:
     return -(share * shifts).sum((0, 2)).to(sinks.dtype)
 
 
-def _grad_bias(
-    call: "Call", problem: Problem, own: Tensor, lse: Strided, upstream: Strided, shifts: Tensor
-) -> Tensor:  # fmt: skip
+def _grad_bias(call: "Call", problem: Problem, own: Tensor, lse: Strided, upstream: Strided, shifts: Tensor) -> Tensor:
+    """Return the gradient of a bias, in its own shape and dtype: summed over the axes along which it broadcasts."""
     bias = four_axes(own)
     batch, heads = problem.shape[:2]
     grad = torch.empty(bias.shape, dtype=torch.float32, device=bias.device)
@@ -93,9 +92,7 @@ def _grad_bias(
     return grad.view(own.shape).to(own.dtype)
 
 
-def row_statistics(
-    problem: Problem, lse: Tensor, outputs: second_pass.RowOutputs, part: second_pass.Part
-) -> None:  # fmt: skip
+def row_statistics(problem: Problem, lse: Tensor, outputs: second_pass.RowOutputs, part: second_pass.Part) -> None:
     """Write the wanted statistics of the part's rows."""
     call, rows = Call(problem), part.last_row - part.first_row
     call.launch(
@@ -143,9 +140,7 @@ class Call:
         self.width, self.value_width = padded(width), padded(value.shape[-1])
         self._device, self._bytes = query.device, max(self.width, self.value_width) * query.element_size()
         low, high = attention.reach
-        self.sizes = Sizes(
-            heads, kv_heads, length, keys, low, high, attention.first_query, attention.first_key
-        )  # fmt: skip
+        self.sizes = Sizes(heads, kv_heads, length, keys, low, high, attention.first_query, attention.first_key)
         self.terms = _terms(problem)
 
     def launch(self, kind: str, kernel: Any, programs: Callable[[Any], int], *arguments: Any, **constants: Any) -> None:

@@ -101,9 +101,7 @@ def row_statistics(
         best = tl.where((first > 0) | (last <= first), listed, -1)
     for start in range(first, last, KEYS):
         columns = start + tl.arange(0, KEYS)
-        weights, logs = tile_weights(
-            query, key, lse, terms, sizes, batch, head, rows, columns, WIDTH, PRECISION
-        )  # fmt: skip
+        weights, logs = tile_weights(query, key, lse, terms, sizes, batch, head, rows, columns, WIDTH, PRECISION)
         mass += tl.sum(weights, 1)
         if outputs.entropy is not None:
             logs_sum += tl.sum(weights * tl.where(weights > 0, logs, 0.0), 1)
@@ -197,9 +195,7 @@ def map_cells(
         band_first, band_last = key_range(sizes, row, ROWS, 1)
         for start in range(tl.maximum(first_key, band_first), tl.minimum(last_key, band_last), KEYS):
             columns = start + tl.arange(0, KEYS)
-            weights, _ = tile_weights(
-                query, key, lse, terms, sizes, batch, head, rows, columns, WIDTH, PRECISION
-            )  # fmt: skip
+            weights, _ = tile_weights(query, key, lse, terms, sizes, batch, head, rows, columns, WIDTH, PRECISION)
             inside = (rows < last_row)[:, None] & (columns < last_key)[None, :]
             weights = tl.where(inside, weights, 0.0)
             if BY_MAXIMUM:
