@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 
 from clearhead import cli
 from clearhead.errors import ModelError
-from clearhead.survey import Settings, open_corpus, survey
+from clearhead.survey import STATISTICS, Settings, open_corpus, survey
 from clearhead.survey.measuring.ablations import DISTANCE, LOSS
 from clearhead.survey.report import head_grid
 from clearhead.survey.report.listing import listing
 from clearhead.survey.report.page import page
+from clearhead.survey.report.words import TITLES, title
 from survey.made import TEXTS, induction, write_lines
 
 
@@ -104,6 +105,12 @@ def test_what_it_says() -> None:
     roles = content.partition("Which heads do what")[2].partition("</section>")[0]
     assert "head-0-0" in roles
     assert "head-0-1" not in roles
+
+
+def test_a_title_belongs_to_a_statistic_and_no_two_are_alike() -> None:
+    names = [statistic.name for statistic in STATISTICS]
+    assert TITLES.keys() <= set(names)
+    assert len({title(name) for name in names}) == len(names)
 
 
 def test_a_distance_is_not_called_a_loss() -> None:

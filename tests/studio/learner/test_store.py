@@ -200,7 +200,7 @@ def test_a_url_of_another_kind_is_refused(tmp_path: Path, url: str) -> None:
 
 
 def test_a_server_that_is_not_there_is_reported_without_the_password(tmp_path: Path) -> None:
-    pytest.importorskip("psycopg")
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'clearhead[postgresql]'")
     with pytest.raises(StoreError, match="see that the server runs") as refused:
         Database(tmp_path, f"postgresql://ada:secret@/none?host={tmp_path}")
     assert "secret" not in str(refused.value).split("cannot be used")[0]

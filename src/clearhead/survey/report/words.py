@@ -8,13 +8,26 @@ from collections.abc import Callable
 NOTHING = "–"
 
 
-def title(name: str) -> str:
-    """Return a statistic's name as a heading.
+# Headings of statistics whose names are not words for a reader.
+TITLES = {
+    "maximum": "Largest weight",
+    "on_special": "On special tokens",
+    "on_number": "On numbers",
+    "on_word": "On words",
+    "on_self": "On its own token",
+    "on_next": "On the token after",
+    "on_near": "On near tokens",
+    "on_far": "On far tokens",
+}
 
-    >>> title("previous_token")
-    'Previous token'
+
+def title(name: str) -> str:
+    """Return the heading of a statistic.
+
+    >>> title("previous_token"), title("on_far")
+    ('Previous token', 'On far tokens')
     """
-    return name.replace("_", " ").capitalize()
+    return TITLES.get(name) or name.replace("_", " ").capitalize()
 
 
 def number(value: float | None) -> str:
