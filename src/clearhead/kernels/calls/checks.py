@@ -203,6 +203,18 @@ def starts_with_0_or_1(tensor: Tensor) -> bool:
     return tensor[(0,) * tensor.dim()].item() in (0, 1) if answer < 0 else bool(answer)
 
 
+def flag(value: Any, name: str) -> bool:
+    """Return a truth value, given as a bool, as 0 or 1, or as a tensor or NumPy's number without axes."""
+    if isinstance(value, bool | torch.SymBool):
+        return value
+    number = value.item() if getattr(value, "ndim", None) == 0 else value
+    if isinstance(number, int | float) and number in (0, 1):
+        return bool(number)
+    is_mask = hasattr(value, "shape") or isinstance(value, Mask)
+    shown, hint = (f"a {type(value).__name__}", " Pass a mask as attn_mask.") if is_mask else (repr(value), "")
+    raise DtypeError(f"{name} is {shown}, expected True or False.{hint}")
+
+
 def dropout(dropout_p: float) -> None:
     """Check that dropout_p is a probability."""
     if isinstance(dropout_p, bool) or not isinstance(dropout_p, int | float) or not 0 <= dropout_p <= 1:
