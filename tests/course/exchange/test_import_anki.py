@@ -183,6 +183,23 @@ def test_separators(tmp_path: Path, name: str, separator: str) -> None:
     assert (found, losses) == ([("one, two", "three")], [])
 
 
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ('front,"a, b"\n', ("front", "a, b")),
+        ('front;"a; b, c"\n', ("front", "a; b, c")),
+        ("what, then; why\tback\n", ("what, then; why", "back")),
+        ('"a; b",back\r\n', ("a; b", "back")),
+        ("#separator:comma\na;b,c\n", ("a;b", "c")),
+    ],
+)
+def test_a_csv_of_another_program(tmp_path: Path, text: str, fields: tuple[str, str]) -> None:
+    place = tmp_path / "notes.csv"
+    place.write_text(text, encoding="utf-8", newline="")
+    (one,) = read(place)
+    assert (one.stem, one.back) == fields
+
+
 def test_columns_that_are_no_fields(tmp_path: Path) -> None:
     head = "#separator:tab\n#html:true\n#tags column:1\n#guid column:3\n#deck:Kites\n#notetype:Basic\n#columns:Tags\tFront\tGuid\tBack\n"
     place = tmp_path / "notes.txt"
@@ -234,6 +251,21 @@ def test_lines_inside_quotes(tmp_path: Path) -> None:
 def test_fields(tmp_path: Path, field: str, html: str, markdown: str) -> None:
     found, losses = notes(tmp_path, f"#html:{html}\nQ\t{field}\n")
     assert (found, losses) == ([("Q", markdown)], [])
+
+
+@pytest.mark.parametrize(
+    ("field", "markdown"),
+    [
+        ("if a<b and c>d?", "if a<b and c>d?"),
+        ("x<s or y>t, i<p and q>0", "x<s or y>t, i<p and q>0"),
+        ('<b class="x">a</b> <ol reversed><li>one</li></ol>', "**a**\n\n1. one"),
+    ],
+)
+def test_a_comparison_is_not_a_tag(tmp_path: Path, field: str, markdown: str) -> None:
+    place = tmp_path / "notes.txt"
+    place.write_text(f"#html:true\n{field}\tback\n", encoding="utf-8")
+    (one,) = read(place)
+    assert one.stem == markdown
 
 
 def test_links_that_run_programs_are_listed(tmp_path: Path) -> None:

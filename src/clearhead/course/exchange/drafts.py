@@ -28,12 +28,12 @@ HOLDS = {
     ".toml": "[[questions]] of mdbook-quiz",
     ".txt": _NOTES,
     ".tsv": _NOTES,
-    ".csv": _NOTES,
+    ".csv": "a table that `clearhead export` wrote, or two fields a line, with a comma, semicolon or tab between",
 }
 
 
 def read(place: Path, report: Report | None = None) -> list[Draft]:
-    """Read a file by its suffix, one of HOLDS. A .csv is Anki's text or a table that `export` wrote.
+    """Read a file by its suffix, one of HOLDS. A .csv is a table that `export` wrote, or notes.
 
     Args:
         report: collects what is not carried over.
