@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -206,7 +206,7 @@ def starts_with_0_or_1(tensor: Tensor) -> bool:
 def flag(value: Any, name: str) -> bool:
     """Return a truth value, given as a bool, as 0 or 1, or as a tensor or NumPy's number without axes."""
     if isinstance(value, bool | torch.SymBool):
-        return value
+        return cast(bool, value)
     number = value.item() if getattr(value, "ndim", None) == 0 else value
     if isinstance(number, int | float) and number in (0, 1):
         return bool(number)

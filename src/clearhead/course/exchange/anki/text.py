@@ -116,8 +116,10 @@ def _header(rows: Sequence[str], file: str) -> tuple[_Header, int]:
 
 def _usual_separator(body: str, file: str) -> str:
     """Return what separates fields where no header says: a tab; in a .csv without tabs a semicolon or comma."""
-    found = [mark for mark in "\t;," if mark in _QUOTED.sub("", body)] if file.lower().endswith(".csv") else []
-    return found[0] if found else "\t"
+    if not file.lower().endswith(".csv"):
+        return "\t"
+    unquoted = _QUOTED.sub("", body)
+    return next((mark for mark in "\t;," if mark in unquoted), "\t")
 
 
 def _separator(value: str, file: str, line: int) -> str:
