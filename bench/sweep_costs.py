@@ -1,7 +1,7 @@
 """Fit the costs of a class of CPUs to a sweep (kernels/measured/cpu_classes.py): `python -m bench.sweep_costs FILE`."""
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from clearhead.kernels.tuning import fit
 
 from .sweep_table import Case, CaseResult
 
-QUERIES = {"none": None, "one query": 1, "13 queries": 13}  # the masks that show the cost of products
+QUERIES = {"none": None, "one query": 1, "5 queries": 5, "13 queries": 13}  # the masks that show the cost of products
 ENOUGH = 4  # measurements: fewer do not determine the three parts of a cost
 LARGEST = 1 << 24  # limit on B·H·L·S: larger cases do not fit the caches, and the two costs are not close there
 
@@ -42,14 +42,15 @@ def line(key: tuple[str, torch.dtype], pair: tuple[Cost, Cost]) -> str:
     return f'("{key[0]}", torch.{str(key[1])[6:]}): ({", ".join(each)}),'
 
 
-def main() -> int:
-    data = json.loads(Path(sys.argv[1]).read_text())
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path, help="what `bench.sweep --out` wrote")
+    data = json.loads(parser.parse_args().file.read_text())
     found = [CaseResult(Case(**each.pop("case")), **each) for each in data["found"]]
     fitted = costs(found, data["machine"]["threads"])
     for key in sorted(fitted, key=lambda key: (TASKS.index(key[0]), str(key[1]))):
         print(line(key, fitted[key]))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -15,7 +15,7 @@ class Case:
     """One call.
 
     Attributes:
-        length: of queries and keys; "one query" and "13 queries" have that many queries.
+        length: of queries and keys; "one query", "5 queries" and "13 queries" have that many queries.
         mask: its kind, as in `sweep.MASKS`.
         dtype: its name in torch.
         learns: whether the gradients of query, key and value are computed too.

@@ -59,7 +59,7 @@ struct Attention {
 
 // Gradients. The gradient of a bias has the sinks' dtype, or is null if the bias needs none; it is added to the tensor's
 // contents. Its strides are 0 where the bias broadcasts. But if rows share the bias (row = 0), every batch entry and head
-// has its own row, which is overwritten.
+// has its own row, of zeros.
 #define CLEARHEAD_GRADIENTS(X)                                                                                    \
   X(Tensor, grad_out, {}) /* last axis contiguous */                                                              \
   X(Tensor, grad_lse, {}) /* of the sinks' dtype, or null */                                                      \
@@ -120,7 +120,7 @@ struct Passes {
                   const Number* tiled, Number* scratch);
   // For few queries. decode() attends keys first .. last - 1 of one key head, for every query row that shares it, and
   // stores a partial result of decode_partial() numbers. decode_merge() merges the parts of a head, which lie `each` numbers
-  // apart, into output and lse; its `space` has value_width numbers.
+  // apart, into output and lse; its `space` is as large as a scratch.
   size_t (*decode_partial)(const Attention&);
   size_t (*decode_scratch)(const Attention&);
   void (*decode)(const Attention&, int64_t batch, int64_t kv_head, int64_t first, int64_t last, Number* partial,
@@ -128,7 +128,7 @@ struct Passes {
   void (*decode_merge)(const Attention&, int64_t batch, int64_t kv_head, int64_t parts, const Number* partials,
                        int64_t each, Number* space);
   // Gradients of queries first .. last - 1 of all heads that share one key head. Stores the gradient of the queries;
-  // adds that of keys and values to `sums`, key_sums() numbers.
+  // adds that of keys and values to `sums`, key_sums() numbers; for few queries there are none, and it is stored too.
   void (*backward)(const Attention&, const Gradients&, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
                    Number* sums, Number* scratch);
   size_t (*backward_scratch)(const Attention&);

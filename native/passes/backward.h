@@ -13,17 +13,8 @@ inline void pack_rows(const Tensor& t, Dtype dtype, int64_t batch, int64_t head,
   load_rows(t, dtype, batch, head, first, n, width, to, padded(width));
 }
 
-inline Real dot(const Real* a, const Real* b, int64_t n) {
-  Vec sum = {};
-  int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) sum += load(a + i) * load(b + i);
-  Real total = total_of(sum);
-  for (; i < n; i++) total += a[i] * b[i];
-  return total;
-}
-
-// The lse and δ of a block's queries; rowsum(i) is row i's dO · O. With few queries δ starts as -d lse, because the sum
-// is added later. A lane past the end or an empty row gets lse +inf: its weights are 0.
+// The lse and δ of a block's queries; rowsum(i) is row i's dO · O. A lane past the end or an empty row gets lse +inf: its
+// weights are 0.
 template <class RowSum>
 inline void start_sums(const Attention& p, const Gradients& g, const BackwardScratch& s, int64_t batch, int64_t head,
                        int64_t first, int64_t n, const RowSum& rowsum) {
@@ -34,7 +25,7 @@ inline void start_sums(const Attention& p, const Gradients& g, const BackwardScr
     s.lse_rest[i] = s.delta[i] = 0;
     if (here == -kInfinity) continue;
     set_lse(s, i, here * kLog2EWide);
-    if (!few_queries(p)) s.delta[i] = rowsum(i);
+    s.delta[i] = rowsum(i);
     if (grad_lse)
       s.delta[i] -= grad_lse[batch * g.grad_lse.batch + head * g.grad_lse.head + (first + i) * g.grad_lse.row];
   }
@@ -249,7 +240,7 @@ inline void finish_block(const Attention& p, const Gradients& g, const BackwardS
   for (int64_t i = 0; i < n; i++) rows[i] = -s.distance_sums[i];
 }
 
-// Call act(place, mask state, scratch, keys) for every block of keys of which these queries may attend any.
+// Call act(place, mask state, keys) for every block of keys of which these queries may attend any.
 template <class Act>
 inline void for_each_block(const Attention& p, const BackwardScratch& s, int64_t batch, int64_t head, int64_t row,
                            int64_t rows, const Act& act) {
@@ -258,29 +249,18 @@ inline void for_each_block(const Attention& p, const BackwardScratch& s, int64_t
     Place at = {batch, head, row, rows, key, smaller(kBackKeys, all.last - key)};
     const State mask = trim(p, &at, 1);
     if (mask == kEmpty) continue;
-    act(at, mask, few_queries(p) ? from_key(p, s, at.key) : s,
+    act(at, mask,
         rows_as_real(p.key, p.dtype, batch, head / (p.heads / p.kv_heads), at.key, at.keys, p.width, s.key_space));
   }
 }
 
-// Compute P and dP of all keys, the lse and δ.
-template <class Blocks>
-inline void weights_of_few(const Attention& p, const BackwardScratch& s, int64_t head, const Multiplier& m,
-                           const Blocks& blocks) {
-  FewSums few(m.slope);
-  blocks([&](const Place& at, State mask, const BackwardScratch& here, Rows keys) {
-    products_of_block(p, here, m, at, mask, keys);
-    add_logits(here.weights, m.slope, at.keys, few);
-  });
-  finish_sums(p, s, head, few);
-  blocks([&](const Place& at, State, const BackwardScratch& here, Rows) {
-    weights_from_logits(here, m.slope, at.keys);
-    add_to_delta(here, at.keys);
-  });
+size_t backward_scratch(const Attention& p) {
+  return few_queries(p) ? size_of_scratch(p, carve_few) : size_of_scratch(p, carve);
 }
 
 void backward(const Attention& p, const Gradients& g, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
               Real* sums, Real* scratch) {
+  if (few_queries(p)) return FewBackward(p, g, batch, kv_head, scratch).run();
   size_t total;
   BackwardScratch s = carve(p, scratch, &total);
   const int64_t group = p.heads / p.kv_heads;
@@ -290,14 +270,10 @@ void backward(const Attention& p, const Gradients& g, int64_t batch, int64_t kv_
       const int64_t rows = smaller(kRows, last - row);
       s.lanes = lanes_of(rows);
       start_block(p, g, s, batch, head, row, rows, m);
-      const auto blocks = [&](const auto& act) { for_each_block(p, s, batch, head, row, rows, act); };
-      if (few_queries(p)) weights_of_few(p, s, head, m, blocks);
-      blocks([&](const Place& at, State mask, const BackwardScratch& here, Rows keys) {
-        if (!few_queries(p)) {
-          products_of_block(p, here, m, at, mask, keys);
-          weights_from_logits(here, m.slope, at.keys);
-        }
-        gradients_of_block(p, g, here, at, keys, sums);
+      for_each_block(p, s, batch, head, row, rows, [&](const Place& at, State mask, Rows keys) {
+        products_of_block(p, s, m, at, mask, keys);
+        weights_from_logits(s, m.slope, at.keys);
+        gradients_of_block(p, g, s, at, keys, sums);
       });
       finish_block(p, g, s, batch, head, row, rows);
     }
@@ -305,6 +281,7 @@ void backward(const Attention& p, const Gradients& g, int64_t batch, int64_t kv_
 }
 
 void store_key_sums(const Attention& p, const Gradients& g, int64_t batch, int64_t kv_head, const Real* sums) {
+  if (few_queries(p)) return;  // backward() has stored them
   const int64_t width = padded(p.width), value_width = padded(p.value_width);
   const int64_t group = p.heads / p.kv_heads;
   for (int64_t head = 0; bias_of_keys(g) && head < group; head++) {

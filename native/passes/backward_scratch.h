@@ -6,7 +6,6 @@
 namespace clearhead {
 namespace {
 
-static_assert(kFewQueries <= kTile, "few queries are one tile");
 constexpr int64_t kRows = 64;  // queries in one block at most; a multiple of kTile for every target
 constexpr int64_t kBackKeys = 64 / ROWS * ROWS;
 static_assert(kRows % kTile == 0, "a block of queries is whole tiles");
@@ -15,6 +14,9 @@ inline int64_t padded(int64_t width) { return round_up(width, kTile); }
 
 // The lanes that a block's queries use: whole tiles.
 inline int64_t lanes_of(int64_t rows) { return round_up(rows, kTile); }
+
+// Whether the forward pass used decode.h; then backward_few.h follows.
+inline bool few_queries(const Attention& p) { return p.length <= kFewQueries; }
 
 // Whether the bias has one number per key, shared by all queries. Its gradient is then a sum over queries, as those of
 // keys and values are.
@@ -32,13 +34,11 @@ inline int64_t key_rows(const Attention& p) {
 inline int64_t numbers_of_keys(const Attention& p) { return key_rows(p) * (padded(p.width) + padded(p.value_width)); }
 
 inline size_t key_sums(const Attention& p, const Gradients& g) {
+  if (few_queries(p)) return 0;
   return numbers_of_keys(p) + (bias_of_keys(g) ? p.heads / p.kv_heads * p.keys : 0);
 }
 
 constexpr int64_t kWholeKeys = (kBackKeys + LANES - 1) / LANES * LANES;  // a block of keys in whole squares
-
-// Whether the forward pass used decode.h, which sums a logit in another order than the products below.
-inline bool few_queries(const Attention& p) { return p.length <= kFewQueries; }
 
 // There is space for kRows queries; a last block with fewer packs its numbers more closely.
 struct BackwardScratch {
@@ -47,7 +47,7 @@ struct BackwardScratch {
   Real *grad_query;                                         // [width][lanes]
   Real *lse, *lse_rest;                                     // [lanes], in units of log2: the sum of both is the lse
   Real *delta, *distance_sums;                                   // [lanes]; distance_sums: sums of dS * distance
-  Real *weights, *slopes, *cap_slopes;                      // [kBackKeys][lanes], or of all keys for few queries: P, dS
+  Real *weights, *slopes, *cap_slopes;                      // [kBackKeys][lanes]: P, dS
   Real* space;                                              // [kBackKeys][lanes]
   Real *key_space, *value_space, *row_space;
 };
@@ -65,7 +65,7 @@ inline BackwardScratch carve(const Attention& p, Real* at, size_t* total) {
   s.lse_rest = take(kRows);
   s.delta = take(kRows);
   s.distance_sums = take(kRows);
-  const int64_t cells = few_queries(p) ? (p.keys + LANES) * kTile : kWholeKeys * kRows;
+  const int64_t cells = kWholeKeys * kRows;
   s.weights = take(cells);
   s.slopes = take(cells);
   s.cap_slopes = take(p.softcap != 0 ? cells : 0);
@@ -77,15 +77,9 @@ inline BackwardScratch carve(const Attention& p, Real* at, size_t* total) {
   return s;
 }
 
-// The same scratch from this key on, where it holds all keys.
-inline BackwardScratch from_key(const Attention& p, BackwardScratch s, int64_t key) {
-  s.weights += key * s.lanes;
-  s.slopes += key * s.lanes;
-  if (p.softcap != 0) s.cap_slopes += key * s.lanes;
-  return s;
-}
-
-inline size_t backward_scratch(const Attention& p) {
+// How many numbers a scratch takes that `carve` lays out.
+template <class Carve>
+inline size_t size_of_scratch(const Attention& p, const Carve& carve) {
   size_t total;
   Real nothing;
   carve(p, &nothing, &total);

@@ -7,14 +7,16 @@ namespace {
 
 constexpr int64_t kDecodeKeys = 128;
 
-// Apply cap, bias, mask and band to one row, key by key. Decoding waits for the memory of keys and values, not for this.
-inline void change_row(const Attention& p, const Multiplier& m, int64_t batch, int64_t head, int64_t row, int64_t key,
-                       int64_t n, Real* x) {
+inline void scale_and_cap_row(const Attention& p, const Multiplier& m, int64_t n, Real* x) {
   const Real cap = Real(p.softcap);
   if (cap != 0)
     for (int64_t j = 0; j < n; j++) x[j] = cap * kLog2E * tanh(x[j] * (m.on_logits / kLog2E / cap));
   else if (has_change(p))
     for (int64_t j = 0; j < n; j++) x[j] *= m.on_logits;
+}
+
+// Apply bias, mask and band to one row, key by key. Decoding waits for the memory of keys and values, not for this.
+inline void add_and_mask_row(const Attention& p, int64_t batch, int64_t head, int64_t row, int64_t key, int64_t n, Real* x) {
   if (p.bias.data) {
     const int64_t at = batch * p.bias.batch + head * p.bias.head + row * p.bias.row + key * p.bias.column;
     Real bias[kDecodeKeys];
@@ -39,6 +41,12 @@ inline void change_row(const Attention& p, const Multiplier& m, int64_t batch, i
     const int64_t distance = key + j - row;
     if (distance < reach_low(p) || distance > reach_high(p)) x[j] = -kInfinity;
   }
+}
+
+inline void change_row(const Attention& p, const Multiplier& m, int64_t batch, int64_t head, int64_t row, int64_t key,
+                       int64_t n, Real* x) {
+  scale_and_cap_row(p, m, n, x);
+  add_and_mask_row(p, batch, head, row, key, n, x);
 }
 
 inline void drop_row(const Attention& p, int64_t batch, int64_t head, int64_t row, int64_t key, int64_t n, Real* x) {

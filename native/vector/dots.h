@@ -17,6 +17,15 @@ inline __attribute__((always_inline)) void totals(Vec (&v)[LANES]) {
   if constexpr (H > 1) totals<H / 2>(v);
 }
 
+inline Real dot(const Real* a, const Real* b, int64_t n) {
+  Vec sum = {};
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) sum += load(a + i) * load(b + i);
+  Real total = total_of(sum);
+  for (; i < n; i++) total += a[i] * b[i];
+  return total;
+}
+
 // Load kTile columns as two vectors, in the order that loads fastest: for bfloat16 the even columns, then the odd ones.
 inline void load_two(const Real* from, Vec (&x)[2]) {
   x[0] = load(from);
@@ -210,9 +219,13 @@ inline void with_rows(const Tensor& t, Dtype dtype, int64_t batch, int64_t head,
   if (are_of<Real>(t, dtype)) return use(rows_of<Real>(t, dtype, batch, head, first, n, width, space));
   if constexpr (kReal == kFloat32)
     if (are_of<uint16_t>(t, dtype)) return use(rows_of<uint16_t>(t, dtype, batch, head, first, n, width, space));
-  const int64_t wide = round_up(width, kTile);
+  const int64_t wide = round_up(width, kTile), whole = whole_columns(width), gap = wide - width;
+  load_rows(t, dtype, batch, head, first, n, whole, space, wide);
   for (int64_t i = 0; i < n; i++)
-    load_with_gap(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, space + i * wide);
+    for (int64_t c = 0; c < gap; c++) space[i * wide + whole + c] = 0;
+  Tensor rest = t;
+  rest.data = const_cast<void*>(element(t.data, dtype, whole * t.column));
+  load_rows(rest, dtype, batch, head, first, n, width - whole, space + whole + gap, wide);
   use(RowsOf<Real>(space, wide, wide));
 }
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from clearhead import AttentionMatrix, observe
+from clearhead import AttentionMatrix, accelerate, observe
 from clearhead.capture import Loaded
-from clearhead.errors import CaptureError
+from clearhead.errors import CaptureError, KernelError
 from clearhead.survey import Settings, open_corpus
 from clearhead.survey.corpus.parts import Corpus, Part
 from clearhead.survey.measuring import batches, worker
@@ -112,6 +112,38 @@ def test_numbers_of_a_layer_that_then_runs_again_do_not_count(monkeypatch: pytes
         assert np.isnan(table[:, layout.span(0)]).all()
     assert not np.isnan(measured.values["entropy"][:, layout.span(1)]).any()
     assert set(measured.moments["entropy"].count[layout.span(0)]) == {0}
+
+
+def test_the_models_own_attention_runs_on_our_kernels_where_these_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = deep(2, "Bert")
+    layout = Layout.of(loaded)
+
+    def measured() -> tuple[worker.Measured, int]:
+        """The measurements, and how many calls ran on our kernels."""
+        counts = []
+
+        def counting(*args: Any, **options: Any) -> dict[str, str | None]:
+            reasons = each_layer(*args, **options)
+            with accelerate() as acceleration:  # as part of an outer block, it goes on counting
+                counts.append(acceleration.counts["forward"])
+            return reasons
+
+        with monkeypatch.context() as patch:
+            patch.setattr(worker, "each_layer", counting)
+            own = worker.Worker(loaded, Settings(keep_texts=True), layout, 3).measure(Part(0, 0, 3), TEXTS[:3])
+        return own, max(counts)
+
+    def unavailable() -> None:
+        raise KernelError("the library was not built.")
+
+    ours, count = measured()
+    assert count == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "accelerate", unavailable)
+        torchs, count = measured()
+    assert count == 0
+    for name, table in ours.values.items():
+        np.testing.assert_allclose(table, torchs.values[name], rtol=0, atol=64 * np.finfo(np.float32).eps)
 
 
 def test_the_next_part_is_computed_while_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

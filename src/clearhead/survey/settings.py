@@ -8,7 +8,7 @@ from typing import Any
 from clearhead.errors import OptionError
 from clearhead.survey.asks import DEFAULT
 
-FORMAT = 7  # version of the folder; increase it with any change of a survey's numbers
+FORMAT = 8  # version of the folder; increase it with any change of a survey's numbers
 
 
 @dataclass(frozen=True, slots=True)

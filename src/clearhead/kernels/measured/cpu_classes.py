@@ -100,31 +100,33 @@ _ZEN4: Costs = {
 # processes of its own, in turn, the fastest of 2 or 3 starts, for torch's kernel may be 1.3 times as slow in one as in
 # the next (bench/LOG.md). Only tasks of which some go to torch, and those that a Zen 3 has costs for. Quiet calls of
 # target avx512, which computes bfloat16 by conversion, are within 10 % of them: bench/results/sweep-avx512-on-zen4.md.
-# No Intel without AMX was measured, nor a Zen 5 below 128 tokens.
+# No Intel without AMX was measured, nor a Zen 5 below 128 tokens. Calls and heads of one and few queries are those of
+# up to 16 keys, the work that of up to 1,031 keys.
 _AVX512: Costs = {
-    ("one query, gradients", _F32): (Cost(74.8, 2.49, 2440), Cost(45.7, 0.552, 882)),
-    ("one query, gradients", _BF16): (Cost(74.2, 2.74, 2580), Cost(55.4, 1.96, 2650)),
-    ("one query, gradients", _F16): (Cost(74.3, 2.63, 3070), Cost(57, 5.12, 4460)),
-    ("one query, gradients", _F64): (Cost(73, 2.58, 3400), Cost(62.4, 0.732, 2090)),
-    ("few queries, gradients", _F32): (Cost(73.4, 3.35, 265), Cost(54.3, 2.01, 178)),
-    ("few queries, gradients", _BF16): (Cost(74.3, 3.23, 291), Cost(60.3, 4.65, 801)),
-    ("few queries, gradients", _F16): (Cost(69.7, 4.82, 351), Cost(51.5, 7.32, 1250)),
-    ("few queries, gradients", _F64): (Cost(69.4, 4.43, 300), Cost(50, 3.5, 520)),  # 8 and 48 heads of 2 to 8 tokens
+    ("one query, gradients", _F32): (Cost(69.7, 1.07, 700), Cost(46, 1.1, 860)),
+    ("one query, gradients", _BF16): (Cost(69.5, 0.9, 530), Cost(50, 1.1, 4280)),
+    ("one query, gradients", _F16): (Cost(72.7, 1.6, 1320), Cost(56.8, 6.24, 5325)),
+    ("one query, gradients", _F64): (Cost(70.5, 0.9, 1340), Cost(47, 0.9, 1500)),
+    ("few queries, gradients", _F32): (Cost(72.5, 2.4, 220), Cost(55, 2, 335)),
+    ("few queries, gradients", _BF16): (Cost(71.2, 1.53, 190), Cost(56, 4.45, 700)),
+    ("few queries, gradients", _F16): (Cost(75.8, 2.33, 360), Cost(57, 8.67, 1700)),
+    ("few queries, gradients", _F64): (Cost(75, 2.1, 450), Cost(58, 1.8, 680)),
     ("short, gradients", _F32): (Cost(82.9, 3.37, 145), Cost(56.8, 4.42, 106)),
 }
 
-# Two cores of a Zen 3: gradients of a few tokens take torch's function, because ours runs Python in its backward pass.
-# The calls' costs are medians of the slower rows of the sweep, the work that of 128 tokens (bench/LOG.md); float64 does
-# half. Two are of a Zen 4 held to AVX2, 2026-11-30, because the older ones gave calls to torch that ours does faster:
-# one query of float16, 48 heads, 109 to 134 µs (torch 177 to 200); 5 queries of float64, 48 heads, 153 to 157 µs (torch
-# 165 to 169).
+# Gradients of a few tokens take torch's function, because ours runs Python in its backward pass. Two cores of a Zen 4
+# held to AVX2, 2026-11-30, at real-time priority beside other work: calls and heads are those of up to 16 keys, the
+# work that of up to 362. A Zen 3 takes twice as long for a call, ours 27 to 33 µs longer than torch's (bench/LOG.md);
+# its kernels have changed since, so that its own figures do not count any more.
 _AVX2: Costs = {
-    ("one query, gradients", _F32): (Cost(155, 0, 129), Cost(128, 0, 199)),
-    ("few queries, gradients", _F32): (Cost(183, 0, 129), Cost(150, 0, 199)),
-    ("one query, gradients", _F64): (Cost(172, 0, 258), Cost(145, 0, 398)),
-    ("few queries, gradients", _F64): (Cost(69.1, 1.93, 449), Cost(54.4, 1.47, 873)),
-    ("one query, gradients", _BF16): (Cost(140, 0, 129), Cost(112, 0, 199)),
-    ("one query, gradients", _F16): (Cost(71.4, 1.57, 129), Cost(44.2, 5.55, 199)),
+    ("one query, gradients", _F32): (Cost(72.8, 1.15, 800), Cost(47, 1.3, 875)),
+    ("one query, gradients", _BF16): (Cost(70.5, 1.2, 400), Cost(51, 2.5, 2560)),
+    ("one query, gradients", _F16): (Cost(73, 1.1, 2580), Cost(57, 5.7, 5000)),
+    ("one query, gradients", _F64): (Cost(69, 1.6, 1690), Cost(47, 1.6, 1770)),
+    ("few queries, gradients", _F32): (Cost(77, 2, 250), Cost(58, 2, 370)),
+    ("few queries, gradients", _BF16): (Cost(71, 2.9, 142), Cost(58, 7.5, 637)),
+    ("few queries, gradients", _F16): (Cost(73.5, 3.3, 577), Cost(57, 9, 1670)),
+    ("few queries, gradients", _F64): (Cost(71.5, 3.3, 550), Cost(60, 2.9, 812)),
 }
 
 CLASSES = (

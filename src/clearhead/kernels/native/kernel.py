@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from clearhead.kernels.second_pass import Statistics, Wanted
 
 
-_FEW_QUERIES = 8  # kFewQueries of native/passes/backward_scratch.h
+_FEW_QUERIES = 8  # kFewQueries of native/arguments.h
 
 
 def peak(steps: int = 1 << 20) -> float:

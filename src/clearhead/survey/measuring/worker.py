@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from clearhead.capture import Loaded
+from clearhead.errors import KernelError
 from clearhead.matrix import AttentionMatrix
+from clearhead.multihead import accelerate
 from clearhead.survey.asks import statistics_of
 from clearhead.survey.corpus.parts import Part
 from clearhead.survey.measuring.ablations import effects
@@ -77,6 +80,10 @@ class Worker:
 
     def measure(self, part: Part, texts: Sequence[str | None]) -> Measured:
         """Measure the texts of a part. Empty ones (None or blank) are counted and left out."""
+        with _accelerated():
+            return self._measured(part, texts)
+
+    def _measured(self, part: Part, texts: Sequence[str | None]) -> Measured:
         places = [place for place, text in enumerate(texts) if text is not None and text.strip()]
         rows = tokenize(self._loaded, [texts[place] or "" for place in places], self._length)
         rows = [replace(row, text=places[row.text]) for row in rows]
@@ -138,6 +145,14 @@ class Worker:
                 missed[name, reason] = missed.get((name, reason), 0) + len(batch.texts)
                 for table in values.values():
                     table[batch.texts, span] = np.nan
+
+
+def _accelerated() -> AbstractContextManager[object]:
+    """Run the model's own attention on our kernels; on torch's where ours cannot run, which takes longer."""
+    try:
+        return accelerate()
+    except KernelError:
+        return nullcontext()
 
 
 def own_copy(loaded: Loaded) -> Loaded:

@@ -1,0 +1,91 @@
+"""Gradients of a few queries on many keys: every input that has one, every layout, on every CPU target."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from clearhead import kernels
+from clearhead.kernels import Problem
+
+from .targets import TARGETS, needs_native
+from .test_contract import exact, gradients, runner
+from .test_few_queries import BOUNDS, LAYOUTS, WIDTHS, laid_out
+
+pytestmark = needs_native
+
+LENGTHS = (1, 2, 3, 5, 7, 8)
+KEYS = (1, 7, 31, 127, 128, 131, 293)
+BIASES = ("none", "every pair", "heads share it", "one number a query", "keys alone")
+
+
+def bias_of(kind: str, heads: int, length: int, keys: int, make: torch.Generator) -> Tensor | None:
+    shapes = {
+        "every pair": (2, heads, length, keys),
+        "heads share it": (1, 1, length, keys),
+        "one number a query": (1, heads, length, 1),
+        "keys alone": (2, 1, 1, keys),
+    }
+    return torch.randn(shapes[kind], generator=make) if kind in shapes else None
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+@given(data=st.data())
+@settings(max_examples=25, derandomize=True)
+def test_any_gradients_of_few_queries(target: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    def one_of(*options: Any) -> Any:
+        return data.draw(st.sampled_from(options))
+
+    make = torch.Generator().manual_seed(one_of(*range(100)))
+    group, length, keys = one_of(1, 1, 2, 5), one_of(*LENGTHS), one_of(*KEYS)
+    heads, width, value_width = one_of(1, 2, 3) * group, one_of(*WIDTHS), one_of(*WIDTHS)
+    query, key, value = (
+        laid_out(torch.randn(2, h, n, columns, generator=make).to(dtype), one_of(*LAYOUTS))
+        for h, n, columns in (
+            (heads, length, width),
+            (heads // group, keys, width),
+            (heads // group, keys, value_width),
+        )
+    )
+    wide = torch.float64 if dtype is torch.float64 else torch.float32
+    bias = bias_of(one_of(*BIASES), heads, length, keys, make)
+    per_head = {name: torch.rand(heads, generator=make).to(wide) for name in ("alibi", "sinks", "head_scale")}
+    problem = Problem(query, key, value, 0.3).change(
+        bias=None if bias is None else bias.to(dtype),
+        allow=one_of(None, torch.rand(length, keys, generator=make) < 0.7),
+        softcap=one_of(None, None, 3.0),
+        band_low=one_of(None, -2),
+        band_high=one_of(None, 0, 100),
+        **{name: numbers for name, numbers in per_head.items() if one_of(False, False, True)},
+    )
+    if one_of(False, False, True):
+        problem = problem.change(dropout_p=0.3, seed=7)
+    through = one_of("out", "lse", "both")
+    with kernels.target(target):
+        got = gradients(runner("native"), problem, through)
+    for name, truth in gradients(exact, problem, through).items():
+        bound = BOUNDS[dtype] * 4
+        most = max(1.0, float(truth.abs().max()) if truth.numel() else 0.0)
+        torch.testing.assert_close(got[name].double(), truth.double(), atol=bound * most, rtol=bound, msg=name)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_keys_and_values_that_are_left_out_at_the_end_may_be_nan(target: str, is_transposed: bool) -> None:
+    make = torch.Generator().manual_seed(0)
+    query, key, value = torch.randn(2, 3, 5, 11, generator=make), *torch.randn(2, 2, 3, 293, 11, generator=make)
+    allow = torch.arange(293) < 261
+
+    def got() -> dict[str, Tensor]:
+        tensors = (laid_out(x, "columns apart") for x in (key, value)) if is_transposed else (key, value)
+        with kernels.target(target):
+            return gradients(runner("native"), Problem(query, *tensors, 0.3, allow=allow), "both")
+
+    clean = got()
+    key[:, :, 261:] = value[:, :, 261:] = torch.nan
+    for name, grad in got().items():
+        assert torch.equal(grad, clean[name])
