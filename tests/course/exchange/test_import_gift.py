@@ -170,6 +170,14 @@ XML = """<?xml version="1.0" encoding="UTF-8"?>
 """
 
 
+def test_a_file_of_nothing_but_other_kinds_says_which(tmp_path: Path) -> None:
+    question = "<question type='cloze'><name><text>Sky</text></name><questiontext><text>{1:SA:=blue}</text></questiontext></question>"
+    with pytest.raises(PackError, match=r"Not carried over:\n.*cloze"):
+        drafts(tmp_path, f"<quiz>{question}</quiz>", "bank.xml")
+    with pytest.raises(PackError, match="a line with one field only: 'front'"):
+        drafts(tmp_path, "front\n", "notes.txt")
+
+
 def test_moodle_xml_of_others(tmp_path: Path) -> None:
     (one, two, true, number, pairs), losses = drafts(tmp_path, XML, "bank.xml")
     assert (one.title, one.stem, one.why, one.hints) == (

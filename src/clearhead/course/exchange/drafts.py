@@ -18,6 +18,7 @@ from clearhead.course.exchange.moodle.read import read_moodle
 from clearhead.course.exchange.report import Report
 from clearhead.errors import PackError
 
+_SHOWN = 5  # losses that the error for a file without a question lists
 _NOTES = "notes as Anki exports them as text: two fields a line, with a tab or what a line #separator: names between"
 # File suffix -> what is read from such a file.
 HOLDS = {
@@ -45,7 +46,11 @@ def read(place: Path, report: Report | None = None) -> list[Draft]:
     ending = place.suffix.lower()
     if ending not in HOLDS:
         raise PackError(f"cannot import {place.suffix or place.name!r}; expected one of {', '.join(HOLDS)}")
-    drafts = _read(place, ending, Report() if report is None else report)
+    report = Report() if report is None else report
+    drafts = _read(place, ending, report)
+    if not drafts and report.losses:
+        lost = "\n".join(f"  {loss}" for loss in report.losses[:_SHOWN])
+        raise PackError(f"holds nothing that a draft can hold. Not carried over:\n{lost}", file=place.name)
     if not drafts:
         raise PackError(f"holds no question; a {ending} file holds {HOLDS[ending]}", file=place.name)
     return drafts
