@@ -119,6 +119,9 @@ def test_fields_that_no_card_shows(tmp_path: Path) -> None:
         (1, "g", 5, "", "a\x1fb\x1f\x1fid-1\x1f" + "x" * 300),
         (2, "h", 5, "", "c\x1fd\x1fhere\x1f\x1f"),
         (3, "i", 5, "", "\x1fe\x1f\x1f\x1f"),
+        (4, "j", 5, "", "k\x1fl\x1f\x1f\x1f\x1fmore"),
+        (5, "m", 5, "", b"blob\xff"),
+        (6, "n", 5, "", None),
     ]
     connection.executemany("INSERT INTO notes VALUES (?, ?, ?, ?, ?)", rows)
     connection.commit()
@@ -127,11 +130,14 @@ def test_fields_that_no_card_shows(tmp_path: Path) -> None:
         package.write(tmp_path / "c.db", "collection.anki21")
     report = Report()
     found = read(tmp_path / "a.apkg", report)
-    assert [(one.stem, one.back) for one in found] == [("a no hint", "b"), ("c (here)", "d")]
+    assert [(one.stem, one.back) for one in found] == [("a no hint", "b"), ("c (here)", "d"), ("k no hint", "l")]
     assert dict(found[0].origin)["Id"] == "id-1"
     assert [str(loss) for loss in report.losses] == [
         "a.apkg, note 1: field Long, which no card shows",
         "a.apkg, note 3: a note whose cards ask nothing",
+        "a.apkg, note 4: fields after the 5 that its note type 'Mine' has",
+        "a.apkg, note 5: fields that are not text",
+        "a.apkg, note 6: fields that are not text",
     ]
 
 
@@ -190,6 +196,7 @@ def test_separators(tmp_path: Path, name: str, separator: str) -> None:
         ('front;"a; b, c"\n', ("front", "a; b, c")),
         ("what, then; why\tback\n", ("what, then; why", "back")),
         ('"a; b",back\r\n', ("a; b", "back")),
+        ("Question;Answer\nwhat;that\n", ("what", "that")),
         ("#separator:comma\na;b,c\n", ("a;b", "c")),
     ],
 )

@@ -21,6 +21,7 @@ _TAGS = "|".join(
     sorted(BLOCKS | {"b", "i", "u", "br", "span", "a", "img", "code", "em", "strong", "sub", "sup", "font"})
 )
 _HTML = re.compile(rf"</?(?:{_TAGS})\b[^<>\n]*>|&(?:#\d+|#x[0-9a-f]+|nbsp|lt|gt|amp|quot);", re.IGNORECASE)
+_HEADINGS = frozenset(("question", "answer", "front", "back", "term", "definition", "tags"))
 _QUOTED = re.compile(r'"[^"]*"')
 
 
@@ -49,6 +50,8 @@ def read_notes(text: str, file: str, report: Report) -> list[Draft]:
     drafts: list[Draft] = []
     budget = Budget()
     for line, record in _records(body, separator, first, file):
+        if not header.separator and {cell.strip().lower() for cell in record} <= _HEADINGS and file.endswith(".csv"):
+            continue  # the names of a spreadsheet's columns
         origin = {
             **header.origin,
             **{header.columns[at]: cell for at, cell in enumerate(record) if at in header.columns},
