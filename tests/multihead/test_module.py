@@ -106,6 +106,31 @@ def test_output_weights_and_gradients_are_torchs(options, mask):
         same(results[0], results[1])
 
 
+ONE_KEY = {
+    "float": {"attn_mask": torch.randn(L, 1, generator=torch.Generator().manual_seed(3))},
+    "bool": {"attn_mask": torch.arange(L)[:, None] == 2},
+    "float 3-D": {"attn_mask": torch.randn(B * H, L, 1, generator=torch.Generator().manual_seed(4))},
+    "padding": {"key_padding_mask": torch.tensor([[True], [False]])},
+    "float padding": {"key_padding_mask": torch.tensor([[1.5], [-2.0]])},
+}
+
+
+@pytest.mark.parametrize("mask", ONE_KEY)
+@pytest.mark.parametrize("extra", [{"add_zero_attn": True}, {"add_bias_kv": True}, FORMS[2]], ids=str)
+def test_a_mask_of_one_key_does_not_hold_for_the_extra_keys(extra, mask):
+    """A mask of one key looked like one that broadcasts over all keys."""
+    ours, stock = pair(**extra, batch_first=True)
+    query, key, value = inputs(batch_first=True)
+    for need_weights in (False, True):
+        results = [
+            layer(
+                query, key[:, :1], value[:, :1], need_weights=need_weights, average_attn_weights=False, **ONE_KEY[mask]
+            )
+            for layer in (ours, stock)
+        ]
+        same(results[0], results[1])
+
+
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_unbatched(batch_first):
     ours, stock = pair(batch_first=batch_first)

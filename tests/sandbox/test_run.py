@@ -36,6 +36,12 @@ def test_a_syntax_error_names_its_line() -> None:
     assert (raised.type, raised.line) == ("SyntaxError", 8)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_program() -> None:
+    raised = sandbox.run([Chunk("\ufeffx = 1\nx / 0\n", "a.md", 7)]).raised
+    assert raised is not None
+    assert (raised.type, raised.line) == ("ZeroDivisionError", 8)
+
+
 def test_exit_statuses() -> None:
     assert sandbox.run("import sys; sys.exit(0)").ok
     assert sandbox.run("import sys; sys.exit(3)").exit_code == 1

@@ -38,6 +38,11 @@ def test_no_line_is_wider_than_the_terminal():
                 assert max(len(line) for line in text.splitlines()) <= width
 
 
+@pytest.mark.parametrize("width", [1, 2, 5, 7, 11])
+def test_a_terminal_too_narrow_for_a_map_is_drawn_in(width):
+    assert "layersdown,headsacross" in "".join(printed(reading(7), width).split())
+
+
 def test_nothing_but_plain_text_in_a_pipe():
     assert "\x1b" not in printed(reading(7))
 

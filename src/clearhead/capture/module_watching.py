@@ -16,7 +16,14 @@ from clearhead.capture.adapters import bigbird, longformer, prophetnet
 from clearhead.capture.adapters.function_mode import AttentionFunctionMode, Editor
 from clearhead.capture.adapters.torch_compile import EagerMode, is_compiled
 from clearhead.capture.adapters.transformers_interface import uses_interface
-from clearhead.capture.attention_modules import innermost, is_named_attention, modules_by_name, parent_names
+from clearhead.capture.attention_modules import (
+    innermost,
+    is_named_attention,
+    is_scripted,
+    modules_by_name,
+    parent_names,
+    scripted_attention,
+)
 from clearhead.capture.call import Call
 from clearhead.capture.head_outputs.replaced_outputs import before_edits, note_edit
 from clearhead.capture.position_tracking import PositionTracker
@@ -32,9 +39,17 @@ class ModuleWatcher:
 
     Args:
         model: the model; its modules get hooks in `watching`.
+
+    Raises:
+        OptionError: the model is compiled by TorchScript.
     """
 
     def __init__(self, model: nn.Module) -> None:
+        if is_scripted(model):
+            raise OptionError(
+                "model is compiled by TorchScript, which runs without Python, so nothing in it can be observed. "
+                "Pass the module that was given to torch.jit.script or torch.jit.trace."
+            )
         self._model = model
         modules = self._modules = modules_by_name(model)
         self._names = {id(module): name for name, module in modules.items()}
@@ -128,6 +143,8 @@ class ModuleWatcher:
             for name, module in self._modules.items():
                 if id(module) in self._attention or type(module).__name__ in ADAPTERS:
                     self._expect(name, module)
+                for attribute, kind in scripted_attention(module):
+                    self._expect_scripted(name, module, attribute, kind)
             yield
 
     def _watch_more(self, stack: ExitStack) -> None:
@@ -149,10 +166,20 @@ class ModuleWatcher:
             handle = self._unreported[id(module)] = module.register_forward_hook(self._module_ran)
             self._hooks.callback(handle.remove)
 
+    def _expect_scripted(self, name: str, parent: nn.Module, attribute: str, kind: str) -> None:
+        """Add a hook that reports an attention compiled by TorchScript when the module around it has run."""
+        inside = f"{name}.{attribute}" if name else attribute
+
+        def ran(*_: Any) -> None:
+            if threading.get_ident() == self._thread and self._is_requested(inside):
+                self.miss(inside, f"{kind} is compiled by TorchScript, which runs without Python")
+
+        self._hooks.callback(parent.register_forward_hook(ran).remove)
+
     def _adopt(self, parent: nn.Module) -> None:
         """Add hooks to modules created while the model runs: BigBird replaces its attention for a short text."""
         for attribute, child in parent.named_children():
-            if id(child) in self._names:
+            if id(child) in self._names or is_scripted(child):
                 continue
             place = self._names[id(parent)]
             for name, module in child.named_modules(prefix=f"{place}.{attribute}" if place else attribute):

@@ -13,7 +13,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from clearhead.capture.adapters import bigbird, longformer, prophetnet
-from clearhead.capture.attention_modules import SOURCES, attends_itself
+from clearhead.capture.attention_modules import SOURCES, attends_itself, is_scripted
 from clearhead.capture.positions import Axis, Positions, Sequence
 
 _CACHES = ("past_key_values", "past_key_value", "layer_past", "cache", "kv_cache", "past")
@@ -223,7 +223,7 @@ def _sides(modules: Iterable[nn.Module]) -> tuple[list[nn.Module], set[int], set
     roots, encoder, decoder = list[nn.Module](), set[int](), set[int]()
     for module in modules:
         read, written = module._modules.get("encoder"), module._modules.get("decoder")
-        if read is None or written is None:
+        if read is None or written is None or is_scripted(read):
             continue
         config = getattr(module, "config", None)
         if getattr(config, "is_encoder_decoder", True):  # Funnel's decoder reads what its encoder read
@@ -249,7 +249,7 @@ def _holders(model: nn.Module) -> list[nn.Module]:
         if takes:
             chosen[id(module)] = module
         for child in module.children():
-            if not ((covered or takes) and isinstance(child, nn.ModuleList)):
+            if not (is_scripted(child) or ((covered or takes) and isinstance(child, nn.ModuleList))):
                 walk(child, covered or takes)
 
     walk(model, False)

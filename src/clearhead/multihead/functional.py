@@ -79,6 +79,7 @@ def attention(
         attn_mask, is_causal = None, True
     # kernels.calls.prepare.is_simple, inlined: a Python call costs 3 % of a small attention.
     simple = type(dropout_p) in (int, float) and dropout_p == 0 and softcap is None and sinks is None and kernel is None
+    simple = simple and (is_causal is False or is_causal is True)
     if simple and not return_matrix and (type(attn_mask) is Tensor or not isinstance(attn_mask, Mask)):
         attend = kernels.attend_with_lse if return_lse else kernels.attend
         out = attend(query, key, value, is_causal, scale, attn_mask, enable_gqa)
@@ -94,6 +95,7 @@ def attention(
         return _handle(attention, call, options)
     dropout_p, scale, softcap = map(checks.number, (dropout_p, scale, softcap))
     checks.tensors(query, key, value)
+    is_causal = checks.flag(is_causal, "is_causal")
     if query.is_nested or key.is_nested or value.is_nested:
         options |= {"attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal, "scale": scale}
         return attention_nested(query, key, value, attention, options)

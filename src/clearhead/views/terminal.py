@@ -163,7 +163,7 @@ def _grid(reading: "Reading", width: int) -> list[Text]:
     heads = max((matrix.shape[1] for matrix in matrices), default=0)
     if not heads:
         return []
-    room = width - 4
+    room = max(width - 4, LEAST_CELL + 1)
     across = max(1, min(heads, room // (LEAST_CELL + 1)))
     cell = min(MOST_CELL, room // across - 1)
     small = [tiles(matrix, ceil(cell / 2), cell) for matrix in matrices]

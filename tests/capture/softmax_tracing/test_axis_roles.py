@@ -4,6 +4,7 @@ from itertools import permutations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clearhead.capture import observe
@@ -314,3 +315,48 @@ def test_merged_heads_of_unknown_origin_are_named():
     assert len(record) == 0
     with pytest.raises(KeyError, match="axes of sizes 6 beside its queries and keys, and nothing tells"):
         record[""]
+
+
+class ShiftedWindow(nn.Module):
+    """One window over a padded picture that is rolled, so that padding comes first: Swin on a small picture."""
+
+    def __init__(self, pad) -> None:
+        super().__init__()
+        self.project, self.pad = nn.Linear(6, 18), pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = torch.roll(self.pad(x), (-3, -3), (1, 2)).flatten(1, 2)
+        q, k, v = self.project(windows).view(len(x), -1, 3, 3, 2).permute(2, 0, 3, 1, 4)
+        logits = (q @ k.mT).view(len(x), 1, 3, 25, 25) + torch.zeros(1, 1, 1, 25, 25)
+        self.used = torch.softmax(logits.view(-1, 3, 25, 25), -1)
+        return (self.used @ v).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize(
+    "pad",
+    [
+        lambda x: F.pad(x, (0, 0, 0, 2, 0, 2)),
+        lambda x: F.pad(x, (0, 0, 0, 2, 0, 2), "constant", 3.0),
+        lambda x: F.pad(x, (0, 0, 0, 2, 0, 2), value=1.0),
+        lambda x: F.pad(x.permute(0, 3, 1, 2), (0, 2, 0, 2), mode="replicate").permute(0, 2, 3, 1),
+    ],
+)
+def test_padding_belongs_to_no_entry_of_the_batch(pad):
+    """Padding of two entries of a batch looked like one position, and the batch like heads."""
+    layer = nn.Sequential(nn.Conv2d(2, 6, 1), nn.Flatten(2))
+    picture = torch.randn(2, 2, 3, 3, generator=torch.Generator().manual_seed(3))
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches, self.window = layer, ShiftedWindow(pad)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.window(self.patches(x).transpose(1, 2).unflatten(1, (3, 3)))
+
+    model = Model()
+    with observe(model) as record:
+        model(picture)
+    found = record["window"].to_dense()
+    assert found.shape == (2, 3, 25, 25)
+    torch.testing.assert_close(found, model.window.used, rtol=0, atol=2e-6)

@@ -235,6 +235,41 @@ def test_a_layer_that_is_called_attention_was_not_missed():
     assert record.missed == []
 
 
+class AttentionConvProjection(nn.Module):
+    """CvT's: a convolution along the tokens and a norm, by an attention's name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm = nn.Conv1d(E, E, 3, padding=1, groups=E), nn.BatchNorm1d(E)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.convolution(x.transpose(1, 2))).transpose(1, 2)
+
+
+class ConvolutionalAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key = AttentionConvProjection(), AttentionConvProjection()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(self.query(x) @ self.key(x).transpose(1, 2), -1) @ x
+
+
+def test_a_convolution_inside_an_attention_was_not_missed():
+    model = nn.Sequential(ConvolutionalAttention()).eval()
+    with observe(model) as record:
+        model(X)
+    assert list(record) == ["0"]
+    assert record.missed == []
+
+
+def test_a_convolution_that_is_the_whole_attention_is_named():
+    model = nn.Sequential(MultiHeadAttention(), AttentionConvProjection()).eval()
+    with observe(model) as record:
+        model(X)
+    assert [item.name for item in record.missed] == ["1"]
+
+
 class ScriptedAttention(nn.Module):
     """A function mode does not see what it computes."""
 

@@ -263,7 +263,7 @@ def test_anki_text(tmp_path: Path) -> None:
         ("a.gift", b"\nWhat? }\n", "a.gift:2: a } that no { opens"),
         ("a.gift", b"What? {=a -> b =c}\n", "the pair 'c' has no ->"),
         ("a.toml", b"questions = 3", "is not a list"),
-        ("a.csv", b"question,answer\n", "holds no question; a .csv file holds notes as Anki"),
+        ("a.csv", b"question,answer\n", "holds no question; a .csv file holds a table"),
         ("a.toml", b'id = "pack"', "holds no question; a .toml file holds"),
         ("a.gift", b"\xff\xfe", "UTF-8"),
         ("a.toml", b"[[", "not valid TOML"),

@@ -119,6 +119,9 @@ def test_fields_that_no_card_shows(tmp_path: Path) -> None:
         (1, "g", 5, "", "a\x1fb\x1f\x1fid-1\x1f" + "x" * 300),
         (2, "h", 5, "", "c\x1fd\x1fhere\x1f\x1f"),
         (3, "i", 5, "", "\x1fe\x1f\x1f\x1f"),
+        (4, "j", 5, "", "k\x1fl\x1f\x1f\x1f\x1fmore"),
+        (5, "m", 5, "", b"blob\xff"),
+        (6, "n", 5, "", None),
     ]
     connection.executemany("INSERT INTO notes VALUES (?, ?, ?, ?, ?)", rows)
     connection.commit()
@@ -127,11 +130,14 @@ def test_fields_that_no_card_shows(tmp_path: Path) -> None:
         package.write(tmp_path / "c.db", "collection.anki21")
     report = Report()
     found = read(tmp_path / "a.apkg", report)
-    assert [(one.stem, one.back) for one in found] == [("a no hint", "b"), ("c (here)", "d")]
+    assert [(one.stem, one.back) for one in found] == [("a no hint", "b"), ("c (here)", "d"), ("k no hint", "l")]
     assert dict(found[0].origin)["Id"] == "id-1"
     assert [str(loss) for loss in report.losses] == [
         "a.apkg, note 1: field Long, which no card shows",
         "a.apkg, note 3: a note whose cards ask nothing",
+        "a.apkg, note 4: fields after the 5 that its note type 'Mine' has",
+        "a.apkg, note 5: fields that are not text",
+        "a.apkg, note 6: fields that are not text",
     ]
 
 
@@ -181,6 +187,24 @@ def notes(folder: Path, text: str, name: str = "notes.txt") -> tuple[list[tuple[
 def test_separators(tmp_path: Path, name: str, separator: str) -> None:
     found, losses = notes(tmp_path, f'#separator:{name}\n#html:false\n"one, two"{separator}three\n')
     assert (found, losses) == ([("one, two", "three")], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ('front,"a, b"\n', ("front", "a, b")),
+        ('front;"a; b, c"\n', ("front", "a; b, c")),
+        ("what, then; why\tback\n", ("what, then; why", "back")),
+        ('"a; b",back\r\n', ("a; b", "back")),
+        ("Question;Answer\nwhat;that\n", ("what", "that")),
+        ("#separator:comma\na;b,c\n", ("a;b", "c")),
+    ],
+)
+def test_a_csv_of_another_program(tmp_path: Path, text: str, fields: tuple[str, str]) -> None:
+    place = tmp_path / "notes.csv"
+    place.write_text(text, encoding="utf-8", newline="")
+    (one,) = read(place)
+    assert (one.stem, one.back) == fields
 
 
 def test_columns_that_are_no_fields(tmp_path: Path) -> None:
@@ -234,6 +258,21 @@ def test_lines_inside_quotes(tmp_path: Path) -> None:
 def test_fields(tmp_path: Path, field: str, html: str, markdown: str) -> None:
     found, losses = notes(tmp_path, f"#html:{html}\nQ\t{field}\n")
     assert (found, losses) == ([("Q", markdown)], [])
+
+
+@pytest.mark.parametrize(
+    ("field", "markdown"),
+    [
+        ("if a<b and c>d?", "if a<b and c>d?"),
+        ("x<s or y>t, i<p and q>0", "x<s or y>t, i<p and q>0"),
+        ('<b class="x">a</b> <ol reversed><li>one</li></ol>', "**a**\n\n1. one"),
+    ],
+)
+def test_a_comparison_is_not_a_tag(tmp_path: Path, field: str, markdown: str) -> None:
+    place = tmp_path / "notes.txt"
+    place.write_text(f"#html:true\n{field}\tback\n", encoding="utf-8")
+    (one,) = read(place)
+    assert one.stem == markdown
 
 
 def test_links_that_run_programs_are_listed(tmp_path: Path) -> None:

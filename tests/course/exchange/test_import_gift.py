@@ -120,6 +120,13 @@ def test_questions_without_blank_lines(tmp_path: Path) -> None:
     assert [text for text, _, _ in found[0].options] == ["wind", "rain"]
 
 
+def test_a_block_that_is_not_closed_takes_no_other_question() -> None:
+    with pytest.raises(PackError, match=r":2: the answer block opened here is not closed"):
+        read_gift("// one\nA kite needs {=wind ~rain\n\nA boat needs {=water ~sand}\n")
+    assert only("Which opens a block? {={ ~[}").options[0][0] == "{"
+    assert len(only("Which?\n{\n=a\n\n~b\n}").options) == 2
+
+
 def test_what_a_pack_cannot_hold_is_listed(tmp_path: Path) -> None:
     text = "One {=a ~%50%b}\n\nTwo {~%70%a ~%30%b ~c}\n\nThree {=a =%40%b}\n\nFour {=<img src\\='x.png'> ~b#<audio src\\=y.mp3>}\n\nFive\n\nSix {=a =%0%b#no}\n\n::Seven::\n"
     found, losses = drafts(tmp_path, text)
@@ -161,6 +168,14 @@ XML = """<?xml version="1.0" encoding="UTF-8"?>
 <question type="cloze"><name><text>Gaps</text></name><questiontext><text>{1:SA:=a}</text></questiontext></question>
 </quiz>
 """
+
+
+def test_a_file_of_nothing_but_other_kinds_says_which(tmp_path: Path) -> None:
+    question = "<question type='cloze'><name><text>Sky</text></name><questiontext><text>{1:SA:=blue}</text></questiontext></question>"
+    with pytest.raises(PackError, match=r"Not carried over:\n.*cloze"):
+        drafts(tmp_path, f"<quiz>{question}</quiz>", "bank.xml")
+    with pytest.raises(PackError, match="a line with one field only: 'front'"):
+        drafts(tmp_path, "front\n", "notes.txt")
 
 
 def test_moodle_xml_of_others(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from clearhead.arguments import Kind, kind
 from clearhead.capture.adapters import flex_attention
+from clearhead.capture.adapters.exported import as_function
 from clearhead.capture.adapters.torch_compile import EagerMode, can_compile
 from clearhead.capture.call import Call, attention_of
 from clearhead.capture.head_outputs.replaced_outputs import before_edits, note_edit
@@ -96,9 +97,10 @@ class AttentionFunctionMode(TorchFunctionMode):
             return self._multi_head(args, kwargs)
         if within_interface.get():
             return func(*args, **kwargs)
+        run, func = func, as_function(func)
         if not self.adapter_depth:
             self._guarded(self._tracer.before, func, args, kwargs)
-        out = func(*args, **kwargs)
+        out = run(*args, **kwargs)
         if func is _sdpa:
             out = self._report_sdpa(args, kwargs, out)
         elif args and isinstance(args[0], Problem):

@@ -17,6 +17,7 @@ class Frame:
 
     Attributes:
         attention: the innermost pass, itself or around it, of a class named an attention.
+        is_part: whether another pass of a class named an attention is around it.
         mixed: whether it called more than pointwise functions; kept for passes named an attention only.
         left_softmax: whether it left its softmax to the module around it.
         unfinished: the softmaxes inside it that multiplied no values.
@@ -27,6 +28,7 @@ class Frame:
     depth: int
     hints: Hints
     attention: Frame | None
+    is_part: bool = False
     mixed: bool = False
     left_softmax: bool = False
     softmaxes: int = 0

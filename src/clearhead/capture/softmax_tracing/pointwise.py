@@ -12,14 +12,23 @@ chunk split expand expand_as size dim numel __get__ __set__ __getitem__ is_float
 element_size is_contiguous data_ptr t movedim swapaxes broadcast_to masked_fill zeros_like ones_like empty_like
 full_like eq ne lt le gt ge logical_not __len__ __bool__ requires_grad item any all nelement addcmul is_inference
 """
+_LOCAL = """
+conv1d conv2d conv3d batch_norm avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d max_pool3d
+"""
 _ALONE = frozenset(_NAMES.split())
+_NEIGHBOURS = frozenset(_LOCAL.split())
 _LAST_AXIS = frozenset(("mean", "sum", "var", "std", "norm", "vector_norm", "amax", "amin", "normalize", "cat"))
 
 
-def mixes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a torch function may mix positions: it is not known to act on each one alone, or on the last axis."""
+def mixes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, part: bool = False) -> bool:
+    """Whether a torch function may mix positions: it is not known to act on each one alone, or on the last axis.
+
+    Args:
+        func, args, kwargs: the call.
+        part: whether it is called in a part of an attention, where convolutions make queries, keys and values (CvT).
+    """
     name = getattr(func, "__name__", "")
-    if name in _ALONE:
+    if name in _ALONE or (part and name in _NEIGHBOURS):
         return False
     name = name.strip("_")
     if name in _ALONE or (name[:1] in ("i", "r") and name[1:] in _ALONE):  # __iadd__, __rsub__

@@ -2,7 +2,8 @@
 
 A layer turns each position into features, and a model splits the features into heads. Codes number the positions
 (tokens of a text, patches of a picture); they follow a tensor through views, copies and layers. Along an axis of heads
-the code stays the same, along the batch it changes, and along an axis that merges both it repeats.
+the code stays the same, along the batch it changes, and along an axis that merges both it repeats. What padding adds
+belongs to no position: its code is NOWHERE.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ _NAMES = """
 cat concat concatenate stack repeat repeat_interleave tile roll flip index_select pad
 """
 _MOVES = layouts.VIEWS | frozenset(_NAMES.split())  # functions that move or repeat numbers
-_COPYING = {Tensor.view: Tensor.reshape, Tensor.view_as: Tensor.reshape_as}
+NOWHERE = -1
+
+
+def _pad(codes: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Tensor:
+    return F.pad(codes, pad, mode, NOWHERE if mode == "constant" else None)
+
+
+# Codes that repeat along an axis have no view that merges it with another.
+_ON_CODES = {Tensor.view: Tensor.reshape, Tensor.view_as: Tensor.reshape_as, F.pad: _pad}
 
 
 class PositionCodes:
@@ -85,7 +94,7 @@ class PositionCodes:
         if any(item is None for item in codes):
             return []
         named = {name: arg for name, arg in kwargs.items() if name not in ("tensors", "input", "out")}
-        func = _COPYING.get(func, func)  # codes that repeat along an axis have no view that merges it with another
+        func = _ON_CODES.get(func, func)
         try:
             moved = func(codes if several else codes[0], *rest, **named)
         except Exception:  # noqa: BLE001 (a function or an argument that integers lack: the codes are lost)
@@ -130,7 +139,9 @@ def batch_and_heads(product: Contraction, axis: Axis) -> tuple[int, int, bool] |
     for tensor, codes, axes in zip(product.tensors, product.codes, product.axes, strict=True):
         if codes is None or codes.is_meta or axis not in axes or tensor.shape[axes.index(axis)] == 1:
             continue
-        line = codes[tuple(slice(None) if a == axis else 0 for a in axes)].tolist()
+        line = _line(codes, axes.index(axis))
+        if line is None:
+            continue
         batch = len(set(line))
         heads, rest = divmod(len(line), batch)
         if rest:
@@ -141,6 +152,16 @@ def batch_and_heads(product: Contraction, axis: Axis) -> tuple[int, int, bool] |
             return batch, heads, True
         return None
     return None
+
+
+def _line(codes: Tensor, axis: int) -> list[int] | None:
+    """Return the codes along one axis, at the first place on the others that has no padding; None if all have some."""
+    line: list[int] = codes[tuple(slice(None) if place == axis else 0 for place in range(codes.dim()))].tolist()
+    if NOWHERE not in line:
+        return line
+    lines = codes.movedim(axis, 0).flatten(1)
+    whole = (lines != NOWHERE).all(0).nonzero()
+    return lines[:, int(whole[0])].tolist() if len(whole) else None
 
 
 def is_parameter(tensor: Tensor) -> bool:

@@ -71,7 +71,7 @@ class SoftmaxTracer:
         around = self._frames[-1].attention if self._frames else None
         frame = Frame(module, len(self._frames), Hints.of(module, given), around)
         if named:
-            frame.attention = frame
+            frame.attention, frame.is_part = frame, around is not None
             for tensor in (*tensors_in(given, {}), *module.buffers()):
                 self._known[tensor] = True
         if not self._frames:
@@ -142,7 +142,7 @@ class SoftmaxTracer:
         frame = self._frames[-1]
         given = tensors_in(args, kwargs)
         if frame.attention is not None and not frame.attention.mixed:
-            frame.attention.mixed = pointwise.mixes(func, args, kwargs)
+            frame.attention.mixed = pointwise.mixes(func, args, kwargs, part=frame.attention.is_part)
             self._notice_unknown(frame.attention, given)
             for tensor in tensors_in((out,), {}):
                 self._known[tensor] = True

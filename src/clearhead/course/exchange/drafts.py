@@ -18,6 +18,7 @@ from clearhead.course.exchange.moodle.read import read_moodle
 from clearhead.course.exchange.report import Report
 from clearhead.errors import PackError
 
+_SHOWN = 5  # losses that the error for a file without a question lists
 _NOTES = "notes as Anki exports them as text: two fields a line, with a tab or what a line #separator: names between"
 # File suffix -> what is read from such a file.
 HOLDS = {
@@ -28,12 +29,12 @@ HOLDS = {
     ".toml": "[[questions]] of mdbook-quiz",
     ".txt": _NOTES,
     ".tsv": _NOTES,
-    ".csv": _NOTES,
+    ".csv": "a table that `clearhead export` wrote, or two fields a line, with a comma, semicolon or tab between",
 }
 
 
 def read(place: Path, report: Report | None = None) -> list[Draft]:
-    """Read a file by its suffix, one of HOLDS. A .csv is Anki's text or a table that `export` wrote.
+    """Read a file by its suffix, one of HOLDS. A .csv is a table that `export` wrote, or notes.
 
     Args:
         report: collects what is not carried over.
@@ -45,7 +46,11 @@ def read(place: Path, report: Report | None = None) -> list[Draft]:
     ending = place.suffix.lower()
     if ending not in HOLDS:
         raise PackError(f"cannot import {place.suffix or place.name!r}; expected one of {', '.join(HOLDS)}")
-    drafts = _read(place, ending, Report() if report is None else report)
+    report = Report() if report is None else report
+    drafts = _read(place, ending, report)
+    if not drafts and report.losses:
+        lost = "\n".join(f"  {loss}" for loss in report.losses[:_SHOWN])
+        raise PackError(f"holds nothing that a draft can hold. Not carried over:\n{lost}", file=place.name)
     if not drafts:
         raise PackError(f"holds no question; a {ending} file holds {HOLDS[ending]}", file=place.name)
     return drafts

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -201,6 +201,18 @@ def starts_with_0_or_1(tensor: Tensor) -> bool:
     """Return whether the first number of a float tensor is 0 or 1. Takes under 1 µs: every float mask is checked."""
     answer = library.starts_with_0_or_1(tensor) if reads_tensors else -1
     return tensor[(0,) * tensor.dim()].item() in (0, 1) if answer < 0 else bool(answer)
+
+
+def flag(value: Any, name: str) -> bool:
+    """Return a truth value, given as a bool, as 0 or 1, or as a tensor or NumPy's number without axes."""
+    if isinstance(value, bool | torch.SymBool):
+        return cast(bool, value)
+    number = value.item() if getattr(value, "ndim", None) == 0 else value
+    if isinstance(number, int | float) and number in (0, 1):
+        return bool(number)
+    is_mask = hasattr(value, "shape") or isinstance(value, Mask)
+    shown, hint = (f"a {type(value).__name__}", " Pass a mask as attn_mask.") if is_mask else (repr(value), "")
+    raise DtypeError(f"{name} is {shown}, expected True or False.{hint}")
 
 
 def dropout(dropout_p: float) -> None:

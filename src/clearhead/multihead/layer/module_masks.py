@@ -55,7 +55,7 @@ class ModuleMasks:
         attn_mask = None if promised or isinstance(self.attn_mask, Mask) else self.attn_mask
         allow, bias = masks(self.key_padding_mask, attn_mask, full, problem.query, self.batched)
         if rule is None:
-            return _with_masks(problem, promised, extend(allow, extra, True), extend(bias, extra, 0))
+            return _with_masks(problem, promised, extend(allow, keys, extra, True), extend(bias, keys, extra, 0))
         checks.rule(rule, problem.query, problem.key[:, :, :keys], False)
         if extra == 0 and bias is None and (allow is None or allow.shape[2] == 1):
             rule = rule if allow is None else rule & from_dense(allow)
@@ -68,7 +68,7 @@ class ModuleMasks:
         ruled = None if rule.allow is None else rule.allow.block(range(length), range(keys), device=device)
         added = None if rule.bias is None else rule.bias.bias_block(range(length), range(keys), device=device)
         allow, bias = _both(allow, ruled), _sum(bias, added)
-        return _with_masks(problem, False, extend(allow, extra, True), extend(bias, extra, 0))
+        return _with_masks(problem, False, extend(allow, keys, extra, True), extend(bias, keys, extra, 0))
 
     def _rule(self, length: int) -> Mask | None:
         """Return the mask as a rule, if the caller passed one or a cache determines it; else None."""
@@ -128,14 +128,11 @@ def masks(
     return allow, padding if bias is None else bias + padding
 
 
-def extend(mask: Tensor | None, extra: int, value: float) -> Tensor | None:
-    """Extend a mask by `extra` keys at the end, which every query may attend."""
-    return mask if mask is None or extra == 0 or _broadcasts_over_keys(mask) else F.pad(mask, (0, extra), value=value)
-
-
-@untraced
-def _broadcasts_over_keys(mask: Tensor) -> bool:
-    return mask.shape[-1] == 1
+def extend(mask: Tensor | None, keys: int, extra: int, value: float) -> Tensor | None:
+    """Extend a mask over `keys` keys, or one that broadcasts over them, by `extra` keys that every query may attend."""
+    if mask is None or extra == 0:
+        return mask
+    return F.pad(mask.expand(*mask.shape[:-1], keys), (0, extra), value=value)
 
 
 @untraced

@@ -45,8 +45,11 @@ def execute(namespace: dict[str, Any], chunks: Sequence[Mapping[str, Any]]) -> d
 
 @cache
 def _compiled(source: str, file: str, line: int) -> CodeType:
-    """Compile a chunk, cached for all programs of a batch. Blank lines in front give tracebacks the author's line."""
-    return compile("\n" * (line - 1) + source, file, "exec", dont_inherit=True)
+    """Compile a chunk, cached for all programs of a batch. Blank lines in front give tracebacks the author's line.
+
+    Some editors begin a file with a byte order mark, which is a part of no program.
+    """
+    return compile("\n" * (line - 1) + source.removeprefix("\ufeff"), file, "exec", dont_inherit=True)
 
 
 def describe(error: BaseException, chunks: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any]:

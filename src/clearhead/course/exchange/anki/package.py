@@ -80,7 +80,10 @@ def _drafts(collection: Collection, file: str, report: Report) -> Iterator[Draft
     types, decks, budget = _types(collection, file), _decks(collection), Budget()
     rows = sorted(collection.rows("notes", "id", "guid", "mid", "tags", "flds"), key=lambda row: int(row[0] or 0))
     for number, (ident, guid, mid, tags, flds) in enumerate(rows, 1):
-        values = str(flds).split("\x1f")
+        if not isinstance(flds, str):
+            report.add(f"{file}, note {number}", "fields that are not text")
+            continue
+        values = flds.split("\x1f")
         note = types.get(mid) or (cloze if has_gaps(values[0]) else basic)(len(values))
         origin = {
             "imported from": f"{file}, note {number}", "deck": decks.get(ident, ""), "note type": note.name,
@@ -98,6 +101,8 @@ def _note(note: NoteType, values: list[str], origin: dict[str, str], report: Rep
             origin[name] = value
         else:
             report.add(place, f"field {name}, which no card shows")
+    if note.fields and any(value.strip() for value in values[len(note.fields) :]):
+        report.add(place, f"fields after the {len(note.fields)} that its note type {note.name!r} has")
     made = False
     for name, question, answer in cards(note, values, budget.at(place)):
         lost = report.at(place if len(note.templates) == 1 else f"{place}, {name}")

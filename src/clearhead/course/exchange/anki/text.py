@@ -21,13 +21,15 @@ _TAGS = "|".join(
     sorted(BLOCKS | {"b", "i", "u", "br", "span", "a", "img", "code", "em", "strong", "sub", "sup", "font"})
 )
 _HTML = re.compile(rf"</?(?:{_TAGS})\b[^<>\n]*>|&(?:#\d+|#x[0-9a-f]+|nbsp|lt|gt|amp|quot);", re.IGNORECASE)
+_HEADINGS = frozenset(("question", "answer", "front", "back", "term", "definition", "tags"))
+_QUOTED = re.compile(r'"[^"]*"')
 
 
 @dataclass(slots=True)
 class _Header:
     """The header lines before the notes. `columns`: index -> what that column holds if it is not a field."""
 
-    separator: str = "\t"
+    separator: str = ""
     html: bool | None = None
     columns: dict[int, str] = field(default_factory=dict)
     names: Sequence[str] = ()
@@ -43,10 +45,13 @@ def read_notes(text: str, file: str, report: Report) -> list[Draft]:
     rows = with_newlines(text).split("\n")
     header, first = _header(rows, file)
     body = "\n".join(rows[first:])
+    separator = header.separator or _usual_separator(body, file)
     html = header.html if header.html is not None else bool(_HTML.search(body))
     drafts: list[Draft] = []
     budget = Budget()
-    for line, record in _records(body, header.separator, first, file):
+    for line, record in _records(body, separator, first, file):
+        if not header.separator and {cell.strip().lower() for cell in record} <= _HEADINGS and file.endswith(".csv"):
+            continue  # the names of a spreadsheet's columns
         origin = {
             **header.origin,
             **{header.columns[at]: cell for at, cell in enumerate(record) if at in header.columns},
@@ -110,6 +115,14 @@ def _header(rows: Sequence[str], file: str) -> tuple[_Header, int]:
     else:
         at = len(rows)
     return header, at
+
+
+def _usual_separator(body: str, file: str) -> str:
+    """Return what separates fields where no header says: a tab; in a .csv without tabs a semicolon or comma."""
+    if not file.lower().endswith(".csv"):
+        return "\t"
+    unquoted = _QUOTED.sub("", body)
+    return next((mark for mark in "\t;," if mark in unquoted), "\t")
 
 
 def _separator(value: str, file: str, line: int) -> str:

@@ -80,6 +80,7 @@ class _Cutter:
     origin: dict[str, str] = field(default_factory=dict)
     block: _Block | None = None
     opened: int = 0  # line of the brace that is open
+    gap: bool = False  # whether an empty line has come since
 
     def cut(self, text: str) -> Iterator[_Block]:
         for number, row in enumerate(with_newlines(text).split("\n"), 1):
@@ -96,6 +97,7 @@ class _Cutter:
             if category:
                 self.category = bare.partition(":")[2].strip()
             elif bare or self.opened:
+                self.gap = self.gap or not bare
                 yield from self.add(row, number)
         if self.opened:
             raise _open(self.file, self.opened)
@@ -126,7 +128,9 @@ class _Cutter:
                 message = "a second answer block on this line; put a blank line between questions"
                 raise PackError(message, file=self.file, line=number)
             if piece == "{" and not self.opened:
-                self.opened = number
+                self.opened, self.gap = number, False
+            elif piece == "{" and self.gap:  # the next question, more likely than a brace in an answer
+                raise _open(self.file, self.opened)
             elif piece == "}" and not self.opened:
                 message = r"a } that no { opens; write \} for a brace in the text"
                 raise PackError(message, file=self.file, line=number)

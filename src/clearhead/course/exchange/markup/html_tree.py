@@ -17,8 +17,14 @@ _INLINE = (
     "a abbr b bdi bdo big br caption cite code col colgroup data del dfn em font i ins kbd label legend link mark meta "
     "q rp rt ruby s samp small source span strike strong style sub sup time title track tt u var wbr"
 )
+# Attributes that take no value.
+_VALUELESS = (
+    "allowfullscreen async autofocus autoplay checked compact controls default defer disabled hidden inert ismap loop "
+    "multiple muted nohref noshade nowrap open playsinline readonly required reversed selected"
+)
 VOID, BLOCKS, FOREIGN = (frozenset(names.split()) for names in (_VOID, _BLOCKS, _FOREIGN))
 KNOWN = BLOCKS | FOREIGN | frozenset(_INLINE.split())
+_FLAGS = frozenset(_VALUELESS.split())
 _INSIDE = {  # element -> parents; inside one of them, a second such element closes the first
     "li": ("li",), "p": tuple(BLOCKS), "td": ("td", "th", "tr"), "th": ("td", "th", "tr"), "tr": ("tr",),
     "dt": ("dt", "dd"), "dd": ("dt", "dd"),
@@ -81,6 +87,12 @@ def references(markup: str) -> str:
     return _NO_CHARACTER.sub("\ufffd", markup)
 
 
+def _is_comparison(attributes: Sequence[tuple[str, str | None]]) -> bool:
+    """Whether a tag is text: in `a<b and c>d` its attributes have no values, and HTML has none of that name."""
+    names = {name for name, value in attributes if value is None}
+    return len(names) == len(attributes) > 0 and not names <= _FLAGS
+
+
 class _Parser(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -88,7 +100,7 @@ class _Parser(HTMLParser):
         self.open = [self.root]
 
     def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
-        if tag not in KNOWN:
+        if tag not in KNOWN or _is_comparison(attrs):
             self.handle_data(self.get_starttag_text() or "")
             return
         while tag in _INSIDE.get(self.open[-1].tag, ()):
