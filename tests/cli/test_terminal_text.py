@@ -119,6 +119,17 @@ def test_check_import_and_new(tmp_path: Path, text: str) -> None:
         assert result.output, run
 
 
+def test_the_doctor_tells_a_pipe_one_line_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that grep finds all of it, and a path can be copied; a terminal wraps at its width."""
+    report = [
+        doctor.Finding("Here", "model", True, "a name in /" + "long/" * 41 + "model"),
+        doctor.Finding("Here", "none", None, "x"),
+    ]
+    monkeypatch.setattr(doctor, "examine", lambda: report)
+    lines = CliRunner().invoke(app, ["doctor"]).output.splitlines()
+    assert lines == ["Here", f"model         yes  {report[0].detail}", "none               x"]
+
+
 def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = doctor.Finding("Here\x1b[2J", "name[red]\x9b", True, "\x1b]8;;x\x1b\\found[bold]")
     monkeypatch.setattr(doctor, "examine", lambda: [finding])
