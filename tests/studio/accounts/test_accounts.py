@@ -107,7 +107,7 @@ def test_nobody_sees_anything_without_logging_in(shared: TestClient) -> None:
 
 
 def test_a_page_before_the_log_in_links_to_nothing_behind_it(shared: TestClient) -> None:
-    """Whoever followed such a link from an invitation met the log-in, without a password to give."""
+    """From an invitation, such a link led to the log-in, before there was a password to give."""
     for address in ("/login", f"/join/{accounts(shared).add('ada')}"):
         page = shared.get(address).text
         assert re.findall(r'href="(/(?!static/)[^"]*)"', page) == ["/manifest.webmanifest", "/"], address
