@@ -58,7 +58,7 @@ $(VENV)/.ready: $(VENV)/.dependencies build/.native build/.editor
 		{ nohup nice -n 19 $(BIN)/clearhead models fetch >/dev/null 2>&1 & }  # the chat model: 93 MB, in the background
 	@touch $@
 
-studio: setup  ## set up if needed, then serve the studio on http://127.0.0.1:8765
+studio: setup  ## set up if needed, then serve the studio on http://127.0.0.1:8765; PORT=9000 makes it another port
 	@$(BIN)/clearhead studio --port $(PORT)
 
 check: lint types contracts  ## lint, types and import contracts, in under 30 s

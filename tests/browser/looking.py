@@ -20,6 +20,11 @@ _CUT = """() => {
   for (const one of document.querySelectorAll(":is(li, dd, td) pre")) {
     if (seen(one) && one.getBoundingClientRect().left < one.parentElement.getBoundingClientRect().left - 1) cut.push(`covers what is beside it: ${name(one)}`);
   }
+  const ticks = [...document.querySelectorAll(".ch-ticks span")].filter(seen);
+  for (const [i, one] of ticks.entries()) {
+    const next = ticks[i + 1];
+    if (next?.parentElement === one.parentElement && one.getBoundingClientRect().right > next.getBoundingClientRect().left) cut.push(`runs into the next: ${name(one)}`);
+  }
   const texts = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT), range = document.createRange();
   while (texts.nextNode()) {
     const text = texts.currentNode;

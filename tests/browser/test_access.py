@@ -86,6 +86,19 @@ def test_nothing_is_wider_than_a_phone_or_smaller_than_a_finger(page: Page) -> N
 
 
 @pytest.mark.parametrize("look", [PHONE], indirect=True, ids=["phone"])
+def test_the_concepts_of_progress_fit_a_phone(page: Page) -> None:
+    answered(page, "16.0")
+    page.goto("/progress")
+    page.locator(".by-concept tbody tr").first.evaluate("""(row) => {
+      row.querySelector("th").textContent = "Concatenation"; row.cells[2].textContent = "learning"; row.cells[3].textContent = "128";
+      const [meter, share] = row.querySelector(".share-of").childNodes; share.textContent = " 100 %";
+    }""")
+    for width in (375, 360, 320):
+        page.set_viewport_size({"width": width, "height": 844})
+        assert page.locator(".scroll").first.evaluate("it => it.scrollWidth - it.clientWidth") <= 0, width
+
+
+@pytest.mark.parametrize("look", [PHONE], indirect=True, ids=["phone"])
 def test_a_device_without_keys_shows_none(page: Page) -> None:
     for address in ("/", TOPIC, f"{TOPIC}/practice", f"{TOPIC}/recall", f"{TOPIC}/try", f"{TOPIC}/challenge"):
         page.goto(address)

@@ -36,3 +36,25 @@ def test_a_picture_of_the_lens_is_painted_again_for_paper(page: Page) -> None:
     page.emulate_media(media="print", color_scheme="dark")
     expect(page.locator(".ch-cell").first).to_be_visible()
     assert page.evaluate(LIGHTNESS) > dark + 50
+
+
+def test_the_lens_prints_its_heads_and_not_its_controls(page: Page) -> None:
+    page.goto("/lens?model=induction&text=the+cat+the+cat&layer=1&head=3")
+    page.locator(".ch-head h2").wait_for(timeout=120_000)
+    page.locator(".lens-save").first.wait_for()
+    controls = (
+        ".lens-form .row",
+        ".lens-examples",
+        ".lens-tabs",
+        ".lens-save",
+        ".ch-grid-keys",
+        ".ch-order",
+        ".ch-close",
+    )
+    for control in controls:
+        expect(page.locator(control).first).to_be_visible()
+    page.emulate_media(media="print")
+    for control in controls:
+        expect(page.locator(control).first).to_be_hidden()
+    for kept in ("h1", "#lens-text", ".ch-head h2", ".ch-cell", ".ch-number"):
+        expect(page.locator(kept).first).to_be_visible()

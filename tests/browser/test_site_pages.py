@@ -84,6 +84,9 @@ WEIGHT = """performance.getEntries().filter((entry) => !entry.name.includes("/li
   .reduce((sum, entry) => sum + (entry.transferSize ?? 0), 0)"""
 
 
+# Lines of code that scroll sideways: none on a wide page, and on a phone only those of what was printed.
+SCROLLS = """(programs) => [...document.querySelectorAll(programs ? ":is(.language-python, .language-pycon, .language-sh, .language-bash) pre > code" : "pre > code")]
+  .filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.textContent.slice(0, 90))"""
 LOOKS = ((390, "dark"), (1440, "light"), (1440, "dark"), (390, "light"))  # pages take turns; a few have all, below
 
 
@@ -99,6 +102,7 @@ def test_every_page_asks_no_other_server_is_light_and_readable(browser, served, 
         page.goto(served + name, wait_until="load")
         if page.evaluate("document.documentElement.scrollWidth") > width:
             wrong.append(f"{name} is wider than {width} pixels")
+        wrong += [f"{name} scrolls at {width}: {code}" for code in page.evaluate(SCROLLS, width == 390)]
         weight = page.evaluate(WEIGHT)
         if weight > LARGEST and name != "studio.html":  # forty screenshots
             wrong.append(f"{name} weighs {weight}")

@@ -120,6 +120,18 @@ def test_a_line_ends_at_the_letters_of_a_word_that_begins_a_line(page: Page) -> 
     assert hung, "no width at which a space hangs"
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_numbers_of_a_scale_do_not_run_into_each_other(page: Page, signed: bool) -> None:
+    write(page)
+    bars = """async (signed) => {
+      const { scaleBar } = await import("/views/paint.js");
+      for (const top of [1, 0.25, 0.017, 0.00123, 1.7e-5, 123]) document.getElementById("write-view").append(scaleBar(top, "nats", signed));
+    }"""
+    page.evaluate(bars, signed)
+    assert page.locator(".ch-ticks span").count() >= 6 * 5
+    assert cut(page) == []
+
+
 def test_a_head_is_switched_off_beside_the_old_answer(page: Page) -> None:
     write(page)
     page.get_by_role("button", name="Which heads matter here").click()

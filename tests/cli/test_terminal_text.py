@@ -57,6 +57,27 @@ def test_rich_prints_it_cleaned_and_reads_no_markup(text: str) -> None:
         assert text in plain
 
 
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_lines_end_without_spaces_in_a_pipe(is_terminal: bool) -> None:
+    """Rich pads the cells of tables, and leaves a space where it wraps; a terminal may need it for a background."""
+    shown = io.StringIO()
+    screen = console(file=shown, force_terminal=is_terminal, width=17, color_system=None)
+    table = Table(box=None, show_header=False)
+    for row in (("a", "b"), ("longer", "x"), ("", "")):
+        table.add_row(*row)
+    for one in (
+        table,
+        Text("twelve letters, and  more", style="bold"),
+        Text.assemble("a ", (" ", "red"), " b"),
+        "  in  \n\nc ",
+    ):
+        screen.print(one)
+    lines = shown.getvalue().splitlines()
+    assert any(line != line.rstrip() for line in lines) == is_terminal
+    if not is_terminal:
+        assert lines == [" a       b", " longer  x", "", "twelve letters,", "and  more", "a   b", "  in", "", "c"]
+
+
 def test_entries_cannot_forge_one_another(capsys: pytest.CaptureFixture[str]) -> None:
     show_entry("a.md:3: wrong\nok  b  card")
     assert capsys.readouterr().out == "a.md:3: wrong\n    ok  b  card\n"
@@ -96,6 +117,17 @@ def test_check_import_and_new(tmp_path: Path, text: str) -> None:
         assert result.exit_code in (0, 1, 2), (run, result.output, result.exception)
         assert not ACTS.search(result.output), run
         assert result.output, run
+
+
+def test_the_doctor_tells_a_pipe_one_line_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that grep finds all of it, and a path can be copied; a terminal wraps at its width."""
+    report = [
+        doctor.Finding("Here", "model", True, "a name in /" + "long/" * 41 + "model"),
+        doctor.Finding("Here", "none", None, "x"),
+    ]
+    monkeypatch.setattr(doctor, "examine", lambda: report)
+    lines = CliRunner().invoke(app, ["doctor"]).output.splitlines()
+    assert lines == ["Here", f"model         yes  {report[0].detail}", "none               x"]
 
 
 def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,21 @@ def test_a_model_is_like_itself():
     assert np.abs(comparison.between(found, 1, 2, 99)).max() == 0
 
 
+def test_rounding_is_not_drawn_as_a_difference():
+    """A copy whose weights were rounded otherwise: at a scale of 1e-7 nats, noise would fill the map."""
+    given, copied = reading(11, layers=2, heads=3), reading(11, layers=2, heads=3)
+    for matrix in copied.record.values():
+        matrix.weights.mul_(1 + 2e-7 * torch.randn(matrix.weights.shape, generator=torch.Generator().manual_seed(7)))
+    found = comparison.compare(given, copied)
+    assert found.nats.diagonal().tolist() == [0.0] * 6
+    assert comparison.divergences(given, copied) == [[0.0] * 3] * 2
+    drawn = printed(terminal_comparison.overview(found))
+    assert "0 everywhere: each head attends as the one at its place" in drawn
+    assert "▒▒" not in drawn
+    same = comparison.compare(given, given)
+    assert "no difference anywhere" in printed(terminal_comparison.one_head(same, 1, 2))
+
+
 def test_only_heads_both_models_have_are_compared_in_place():
     found = comparison.compare(reading(5, layers=2, heads=3), reading(5, layers=1, heads=2, seed=9))
     assert {entry[2:] for entry in found.same_place()} == {(0, 0), (0, 1)}

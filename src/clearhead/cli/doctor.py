@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "transformers", "numpy", "matplotlib", "anywidget", "fastapi", "sqlalchemy")
 FORMAT = "clearhead.doctor/1"
+UNBROKEN = 10_000  # columns: in a pipe or a file, a finding is one line, for grep and for copying a path
 MARKS = {True: ("yes", "green"), False: ("no", "red"), None: ("", "")}
 # dtype, batch, queries, keys, further arguments of `attention`, whether gradients are needed
 CALLS: dict[str, tuple[str, int, int, int, dict[str, Any], bool]] = {
@@ -52,7 +53,10 @@ def doctor(as_json: Json = False) -> None:
     else:
         from clearhead.console import console
 
-        console().print(as_table(report))
+        screen = console()
+        if not screen.is_terminal:
+            screen.width = UNBROKEN
+        screen.print(as_table(report))
 
 
 def examine() -> list[Finding]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from clearhead.capture import Reading
 
 FORMAT = "clearhead.comparison/1"
+RESOLUTION = 1e-6  # nats per query; less is rounding: a row of float32 weights sums to 1 only to about 1e-7
 MOST_NUMBERS = 50_000_000  # weights of one model held at a time: 400 MB
 
 
@@ -27,7 +28,8 @@ class Comparison:
         alike: (heads, others), 0 to 1: the cosine of two heads' rows of weights, mean over queries; NaN for heads over
             different tokens, such as an encoder's and a decoder's.
         nats: (heads, others), the Kullback-Leibler divergence Σⱼ aⱼ·log(aⱼ / bⱼ) of a head from another, mean over
-            queries; infinite where the second gives no weight to a key that the first attends to, NaN where `alike` is.
+            queries; 0 below `RESOLUTION`, infinite where the second gives no weight to a key that the first attends to,
+            NaN where `alike` is.
     """
 
     first: "Reading"
@@ -80,7 +82,7 @@ def compare(first: "Reading", second: "Reading") -> Comparison:
         size = our_heads.weights.shape[1]
         cosines = np.einsum("hls,gls->hg", _unit(our_heads.weights), _unit(their_heads.weights), optimize=True) / size
         alike[block] = np.clip(cosines, 0.0, 1.0)
-        nats[block] = _divergence(our_heads.weights, their_heads.weights) / size
+        nats[block] = _resolved(_divergence(our_heads.weights, their_heads.weights) / size)
     heads, others = sorted(heads), sorted(others)
     return Comparison(first, second, heads, others, *_sorted(ours, theirs, alike, nats))
 
@@ -185,6 +187,11 @@ def _divergence(ours: Array, theirs: Array) -> Array:
     return np.where(outside, np.inf, np.maximum(own[:, None] - cross, 0.0))
 
 
+def _resolved(nats: Array) -> Array:
+    """Return 0 for what is rounding, so that two copies of a model do not seem to differ."""
+    return np.where(nats < RESOLUTION, 0.0, nats)
+
+
 def divergences(reading: "Reading", second: "Reading", *, few: int | None = None) -> list[list[float | None]]:
     """Return each head's divergence from the second model's at the same place: [layer][head], nats per query.
 
@@ -205,4 +212,4 @@ def _divergences_of_layer(ours: Any, theirs: Any, few: int | None) -> list[float
     else:
         runs = [(start, start + few) for start in range(0, ours.shape[2] - few, ours.shape[2] // few)]
         nats = np.mean([numbers(ours.rows(*run).kl(theirs.rows(*run)))[0].mean(-1) for run in runs], axis=0)
-    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in nats]
+    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in _resolved(nats)]

@@ -48,6 +48,8 @@ def _places(comparison: Comparison) -> list[Text]:
     """Show the divergence of each head from the one at the same place in shades: layers down, heads across."""
     nats = {(layer, head): value for _, value, layer, head in comparison.same_place()}
     top = max((value for value in nats.values() if np.isfinite(value)), default=0.0)
+    if not any(nats.values()):
+        return [Text("0 everywhere: each head attends as the one at its place in the other model")]
     across = max(head for _, head in nats) + 1
     lines = [Text("    " + "".join(f"{head:<3}" for head in range(across)).rstrip(), style=QUIET)]
     for layer in sorted({layer for layer, _ in nats}):
@@ -91,7 +93,7 @@ def one_head(comparison: Comparison, layer: int, head: int, width: int = 80) -> 
             line.append((MORE if value > 0 else LESS)[shade] * 2, style=WEIGHT if value > 0 else QUERY)
         lines.append(line)
     scale = "  ".join(f"{(step / 4) ** 2 * top:.3g} {MORE[step] * 2} {LESS[step] * 2}" for step in range(1, 5))
-    legend = Text(f"first more, second more:  {scale}", style=QUIET)
+    legend = Text(f"first more, second more:  {scale}" if top else "no difference anywhere", style=QUIET)
     return Group(*lines, Text(), legend, *_notes(comparison))
 
 

@@ -106,6 +106,13 @@ def test_nobody_sees_anything_without_logging_in(shared: TestClient) -> None:
     assert shared.get("/static/style.css").status_code == 200
 
 
+def test_a_page_before_the_log_in_links_to_nothing_behind_it(shared: TestClient) -> None:
+    """From an invitation, such a link led to the log-in, before there was a password to give."""
+    for address in ("/login", f"/join/{accounts(shared).add('ada')}"):
+        page = shared.get(address).text
+        assert re.findall(r'href="(/(?!static/)[^"]*)"', page) == ["/manifest.webmanifest", "/"], address
+
+
 @pytest.mark.slow
 def test_one_is_led_back_to_where_one_was(shared: TestClient) -> None:
     learner(shared, "ada")

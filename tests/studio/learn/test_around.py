@@ -34,8 +34,11 @@ def test_ones_own_data_can_be_taken_along(visitor: Visitor) -> None:
 
 @pytest.mark.slow
 def test_starting_over_sets_aside_and_can_be_taken_back(visitor: Visitor) -> None:
+    assert "Start over" not in visitor.get("/settings")  # with nothing to set aside
     answer(visitor, visitor.get("/items/scale-of-logits"), "16.0")
+    assert "Set 1 answer aside" in visitor.get("/settings")
     visitor.post("/settings/start-over")
+    assert "Bring the earlier answers back" in visitor.get("/settings")
     assert not visitor.context.progress.history
     assert "Turn the query" in visitor.get("/")
     visitor.later(minutes=1)

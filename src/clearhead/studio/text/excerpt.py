@@ -11,6 +11,7 @@ _LONGEST = 2_000  # characters of the longest formula that is converted
 _ROW = re.compile(r"^[ \t]*\|.*\|[ \t]*$", re.MULTILINE)  # of a table
 _CELLS = re.compile(r"(?<!\\)\|")
 _RULE = re.compile(r"\||:?-{3,}:?")
+_HEADING = re.compile(r"^#{1,6}[ \t]+(.*?[^\s#.:!?])[ \t#]*$", re.MULTILINE)  # without a mark at its end
 _POWER = re.compile(r"\^\s*(?:(\d)|\{(-?\d+)\})")
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 _ROOT = re.compile(r"\\sqrt\s*(?:\[([^\[\]{}]*)\]\s*)?\{([^{}]*)\}")
@@ -24,9 +25,9 @@ def plain_text(text: str) -> str:
     r"""Return the words of a Markdown text on one line.
 
     >>> plain_text("## One\n\n- the *weights*, $\\frac{QK^\\top}{\\sqrt{D}}$\n- [a question](/items/one)")
-    'One the weights, QK⊤/√D a question'
+    'One: the weights, QK⊤/√D a question'
     """
-    text = _ROW.sub(lambda match: _row(match[0]), _PROGRAM.sub(" ", text))
+    text = _ROW.sub(lambda match: _row(match[0]), _HEADING.sub(r"\1:", _PROGRAM.sub(" ", text)))
     text = _FORMULA.sub(lambda match: _formula(match[1]), text)
     return " ".join(_RULE.sub(" ", _MARKS.sub("", text)).split())
 
@@ -58,7 +59,11 @@ def _row(line: str) -> str:
 
 
 def _formula(source: str) -> str:
-    """Return LaTeX as characters: known commands as their sign, without the others."""
+    r"""Return LaTeX as characters: known commands as their sign, without the others.
+
+    >>> _formula(r"e^{x_i} / \sum_j e^{x_j - m}"), _formula(r"K^\top, 2^{10}, \theta^{-2i/D}")
+    ('e^xi / ∑j e^(xj - m)', 'K⊤, 2¹⁰, θ^(-2i/D)')
+    """
     if len(source) > _LONGEST:
         return ""
     source = _POWER.sub(lambda match: (match[1] or match[2]).translate(_RAISED), source)
@@ -67,6 +72,13 @@ def _formula(source: str) -> str:
         before = source
         source = _FRACTION.sub(r"\1/\2", _ROOT.sub(r"\1√\2", source))
         if source == before:
-            source = _INNERMOST.sub(r"\2", source, count=1)
+            source = _INNERMOST.sub(_without_braces, source, count=1)
     source = _COMMAND.sub(lambda match: _SHOWN.get(match[1], match[1] if match[1] in FUNCTIONS else ""), source)
-    return re.sub(r"[{}^_&]", "", source)
+    return re.sub(r"[{}_&]|\^(?![\w(])", "", source)
+
+
+def _without_braces(match: re.Match[str]) -> str:
+    """Return the content of a group; a power of several signs in parentheses."""
+    if not (match[1] or "").startswith("^"):
+        return match[2]
+    return f"^{match[2]}" if re.fullmatch(r"\w*|\\[A-Za-z]+", match[2]) else f"^({match[2]})"
