@@ -56,10 +56,11 @@ _TABLES = """() => ({
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
-    """The pack under the id of the shipped one, so that the first visit has a figure to drag."""
+    """The pack under the id of the shipped one, for a figure to drag at the first visit, with a walk and an experiment."""
     proved = fill([PACK], tmp_path_factory.mktemp("proofs"))
     pages = {("attention", *rest): text for (_, *rest), text in proved.pages.items()}
-    return replace(proved, packs=(replace(proved.packs[0], id="attention"),), pages=pages)
+    topics = tuple(replace(topic, walk="heads", experiments=("hard",)) for topic in proved.packs[0].topics)
+    return replace(proved, packs=(replace(proved.packs[0], id="attention", topics=topics),), pages=pages)
 
 
 @contextmanager

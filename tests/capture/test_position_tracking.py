@@ -224,7 +224,7 @@ def test_a_record_says_what_is_in_it():
     assert said.startswith("Record(6 modules, 18 calls, ")
     assert "model.encoder.layers.0.self_attn … model.encoder.layers.1.self_attn (2): B=1 H=4 L=7 S=7" in said
     assert "model.decoder.layers.0.encoder_attn: B=1 H=4 L=1 S=7, last of 4 calls" in said
-    assert repr(Record()) == "Record(0 modules, 0 calls, 0 B, 0 missed)"
+    assert repr(Record()) == "Record(0 modules, 0 calls, 0 bytes, 0 missed)"
 
 
 class Chunked(torch.nn.Module):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import clearhead
 from clearhead import kernels
+from clearhead.errors import DtypeError
 from clearhead.kernels import fast_path, plan
 from clearhead.kernels.measured import cpu_classes, figures
 from clearhead.kernels.measured.costs import torch_saves
@@ -141,8 +142,8 @@ def test_an_argument_of_any_kind_is_answered(name: str, argument: Any) -> None:
     assert plan.match(**call) == (plan.NATIVE if fits else plan.NO_MATCH)
 
 
-def test_a_truth_that_raises_is_heard() -> None:
-    with pytest.raises(RuntimeError, match="ambiguous"):
+def test_a_truth_of_several_numbers_is_refused() -> None:
+    with pytest.raises(DtypeError, match="is_causal is a Tensor, expected True or False"):
         clearhead.attention(*three(1, 2, 5, 7), is_causal=torch.tensor([True, False]))
 
 

@@ -65,10 +65,8 @@ export function scaleBar(top, name, signed = false) {
   const place = (part) => (signed ? 50 + 50 * Math.sign(part) * Math.sqrt(Math.abs(part)) : 100 * Math.sqrt(part));
   const numbers = parts.map((part) => String(Number((part * top).toPrecision(2))).replace("-", "−"));
   const ticks = parts.map((part, i) => make("span", { style: { left: `${place(part)}%` } }, numbers[i]));
-  // The closest two ticks are 22 % of the ramp apart: the longest number fits between their middles, with half a digit.
-  const digits = 0.5 + Math.max(...numbers.map((number) => number.length));
-  const width = `max(11rem, calc(1rem + ${digits / 0.22}ch))`;
+  const longest = Math.max(...numbers.map((number) => number.length));
   return make("div", { class: "ch-scale", role: "img", "aria-label": _("Colour scale, %(name)s: %(least)s to %(most)s, square-root spacing", { name, least: signed ? -top : 0, most: top }) },
     make("span", {}, name),
-    make("div", { class: "ch-scale-bar", style: { width } }, make("div", { class: signed ? "ch-scale-ramp ch-signed" : "ch-scale-ramp" }), make("div", { class: "ch-ticks" }, ...ticks)));
+    make("div", { class: "ch-scale-bar", style: { "--digits": String(longest) } }, make("div", { class: signed ? "ch-scale-ramp ch-signed" : "ch-scale-ramp" }), make("div", { class: "ch-ticks" }, ...ticks)));
 }
