@@ -1,7 +1,5 @@
 """Gradients of a few queries on many keys: every input that has one, every layout, on every CPU target."""
 
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +11,7 @@ from clearhead.kernels import Problem
 
 from .targets import TARGETS, needs_native
 from .test_contract import exact, gradients, runner
-from .test_few_queries import BOUNDS, LAYOUTS, WIDTHS, laid_out
+from .test_few_queries import BOUNDS, drawn, drawn_tensors, laid_out
 
 pytestmark = needs_native
 
@@ -37,34 +35,23 @@ def bias_of(kind: str, heads: int, length: int, keys: int, make: torch.Generator
 @given(data=st.data())
 @settings(max_examples=25, derandomize=True)
 def test_any_gradients_of_few_queries(target: str, dtype: torch.dtype, data: st.DataObject) -> None:
-    def one_of(*options: Any) -> Any:
-        return data.draw(st.sampled_from(options))
-
-    make = torch.Generator().manual_seed(one_of(*range(100)))
-    group, length, keys = one_of(1, 1, 2, 5), one_of(*LENGTHS), one_of(*KEYS)
-    heads, width, value_width = one_of(1, 2, 3) * group, one_of(*WIDTHS), one_of(*WIDTHS)
-    query, key, value = (
-        laid_out(torch.randn(2, h, n, columns, generator=make).to(dtype), one_of(*LAYOUTS))
-        for h, n, columns in (
-            (heads, length, width),
-            (heads // group, keys, width),
-            (heads // group, keys, value_width),
-        )
-    )
+    make = torch.Generator().manual_seed(drawn(data, *range(100)))
+    query, key, value = drawn_tensors(data, make, dtype, LENGTHS, KEYS)
+    heads, length, keys = *query.shape[1:3], key.shape[2]
     wide = torch.float64 if dtype is torch.float64 else torch.float32
-    bias = bias_of(one_of(*BIASES), heads, length, keys, make)
+    bias = bias_of(drawn(data, *BIASES), heads, length, keys, make)
     per_head = {name: torch.rand(heads, generator=make).to(wide) for name in ("alibi", "sinks", "head_scale")}
     problem = Problem(query, key, value, 0.3).change(
         bias=None if bias is None else bias.to(dtype),
-        allow=one_of(None, torch.rand(length, keys, generator=make) < 0.7),
-        softcap=one_of(None, None, 3.0),
-        band_low=one_of(None, -2),
-        band_high=one_of(None, 0, 100),
-        **{name: numbers for name, numbers in per_head.items() if one_of(False, False, True)},
+        allow=drawn(data, None, torch.rand(length, keys, generator=make) < 0.7),
+        softcap=drawn(data, None, None, 3.0),
+        band_low=drawn(data, None, -2),
+        band_high=drawn(data, None, 0, 100),
+        **{name: numbers for name, numbers in per_head.items() if drawn(data, False, False, True)},
     )
-    if one_of(False, False, True):
+    if drawn(data, False, False, True):
         problem = problem.change(dropout_p=0.3, seed=7)
-    through = one_of("out", "lse", "both")
+    through = drawn(data, "out", "lse", "both")
     with kernels.target(target):
         got = gradients(runner("native"), problem, through)
     for name, truth in gradients(exact, problem, through).items():

@@ -31,27 +31,42 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
     return x.mT.contiguous().mT if layout == "columns apart" else x
 
 
+def drawn(data: st.DataObject, *options: Any) -> Any:
+    return data.draw(st.sampled_from(options))
+
+
+def drawn_tensors(
+    data: st.DataObject, make: torch.Generator, dtype: torch.dtype, lengths: tuple[int, ...], keys: tuple[int, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value of any width, group and layout."""
+    heads, group, length, size = (
+        drawn(data, 1, 2, 3),
+        drawn(data, 1, 1, 2, 5),
+        drawn(data, *lengths),
+        drawn(data, *keys),
+    )
+    width, value_width = drawn(data, *WIDTHS), drawn(data, *WIDTHS)
+    query, key, value = (
+        laid_out(torch.randn(2, h, n, columns, generator=make).to(dtype), drawn(data, *LAYOUTS))
+        for h, n, columns in ((heads * group, length, width), (heads, size, width), (heads, size, value_width))
+    )
+    return query, key, value
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 @given(data=st.data())
 @settings(max_examples=40, derandomize=True)
 def test_any_few_queries(target: str, dtype: torch.dtype, data: st.DataObject) -> None:
-    def one_of(*options: Any) -> Any:
-        return data.draw(st.sampled_from(options))
-
-    make = torch.Generator().manual_seed(one_of(*range(100)))
-    heads, group, length, keys = one_of(1, 2, 3), one_of(1, 1, 2, 5), one_of(*LENGTHS), one_of(1, 7, 31, 128, 131, 293)
-    width, value_width = one_of(*WIDTHS), one_of(*WIDTHS)
-    query, key, value = (
-        laid_out(torch.randn(2, h, n, columns, generator=make).to(dtype), one_of(*LAYOUTS))
-        for h, n, columns in ((heads * group, length, width), (heads, keys, width), (heads, keys, value_width))
-    )
-    allow = one_of(None, "all", "row")
+    make = torch.Generator().manual_seed(drawn(data, *range(100)))
+    query, key, value = drawn_tensors(data, make, dtype, LENGTHS, (1, 7, 31, 128, 131, 293))
+    length, keys = query.shape[2], key.shape[2]
+    allow = drawn(data, None, "all", "row")
     options: dict[str, Any] = {
-        "is_causal": one_of(False, False, True),
+        "is_causal": drawn(data, False, False, True),
         "allow": allow and torch.rand(length if allow == "all" else 1, keys, generator=make) < 0.7,
-        "bias": torch.randn(length, keys, generator=make).to(dtype) if one_of(False, True) else None,
-        "softcap": one_of(None, None, 3.0),
+        "bias": torch.randn(length, keys, generator=make).to(dtype) if drawn(data, False, True) else None,
+        "softcap": drawn(data, None, None, 3.0),
     }
     with kernels.target(target):
         result = kernels.run(Problem(query, key, value, 0.3, **options), kernel="native")

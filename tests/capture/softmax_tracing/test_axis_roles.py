@@ -178,7 +178,7 @@ class HeadsBeforeProjection(nn.Module):
 
 
 class WeightsOfEachHead(nn.Module):
-    """A weight (H, E, D) and einsum in place of a linear layer."""
+    """A weight (H, E, D) and einsum instead of a linear layer."""
 
     def __init__(self, heads: int) -> None:
         super().__init__()
