@@ -47,7 +47,12 @@ def run(tmp_path: Path):
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", "--workers", "2", *arguments]
-        environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": str(TESTS), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "2",
+            "PYTHONPATH": str(TESTS),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        }
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
     return run
