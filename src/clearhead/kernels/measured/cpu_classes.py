@@ -112,6 +112,9 @@ _AVX512: Costs = {
     ("few queries, gradients", _F16): (Cost(75.8, 2.33, 360), Cost(57, 7, 1700)),
     ("few queries, gradients", _F64): (Cost(75, 2.1, 450), Cost(58, 1.8, 680)),
     ("short, gradients", _F32): (Cost(82.9, 3.37, 145), Cost(56.8, 4.42, 106)),
+    ("short, gradients", _F64): (Cost(75.7, 5.5, 285), Cost(54, 17.6, 358)),
+    ("gradients", _F32): (Cost(71, 7, 100), Cost(53, 16, 135)),  # of 1 to 4 heads of up to 64 tokens, as the next
+    ("gradients", _F64): (Cost(80, 9, 262), Cost(52, 25, 330)),
 }
 
 # Gradients of a few tokens take torch's function, because ours runs Python in its backward pass. Two cores of a Zen 4
