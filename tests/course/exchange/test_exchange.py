@@ -265,7 +265,7 @@ def test_anki_text(tmp_path: Path) -> None:
         ("a.toml", b"questions = 3", "is not a list"),
         ("a.csv", b"question,answer\n", "holds no question; a .csv file holds a table"),
         ("a.toml", b'id = "pack"', "holds no question; a .toml file holds"),
-        ("a.gift", b"\xff\xfe", "UTF-8"),
+        ("a.gift", b"\xff\xd8", "UTF-8"),
         ("a.toml", b"[[", "not valid TOML"),
     ],
 )
