@@ -245,6 +245,13 @@ def test_anki_text(tmp_path: Path) -> None:
     assert read(place) == [Draft("", "What is **softmax**?", "exp & divide")]
 
 
+@pytest.mark.parametrize("row", ["sep=;", "SEP=|", "sep=,"])
+def test_the_line_that_tells_excel_the_separator_is_no_note(tmp_path: Path, row: str) -> None:
+    place = tmp_path / "notes.csv"
+    place.write_text(f"{row}\nquestion{row[-1]}answer\nWhat now?{row[-1]}this\n")
+    assert read(place) == [Draft("", "What now?", "this")]
+
+
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
