@@ -23,7 +23,7 @@ class Hints:
         heads: its number of heads; None if no attribute says.
         batches: the sizes of the first two axes of its arguments.
         batched: False if all its arguments have two axes or fewer.
-        input: the sizes of the first two axes of its first argument of three axes or more, the tokens; empty without one.
+        input: the sizes of the first two axes of its tokens: the first argument of three axes or more.
     """
 
     heads: int | None = None
