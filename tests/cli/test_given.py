@@ -49,4 +49,4 @@ def test_the_path_of_a_file_is_a_text_with_a_notice(tmp_path, capsys):
     place = tmp_path / "notes.txt"
     place.write_text("words")
     assert given_input.read_words(str(place), None) == str(place)
-    assert capsys.readouterr().err.endswith("is read as text. To read the file of that name, give --file FILE.\n")
+    assert capsys.readouterr().err.endswith(f"To read the file of that name, give --file {place}\n")

@@ -58,7 +58,7 @@ def read_given(
         ModelError: the text cannot be read, or is empty.
     """
     if target is not None:
-        _heed_path(target, 'give --target "$(cat FILE)"')
+        _heed_path(target, 'give --target "$(cat {})"')
     if picture is None and sound is None:
         words_or_picture = read_words(text, file)
         return (
@@ -103,16 +103,16 @@ def _is_path(text: str) -> bool:
 def _heed_path(text: str, instead: str) -> None:
     """Say that the path of a file is read as a text; refuse what looks like a path where no file is.
 
-    `and/or` is a text. `instead` says how a file is given.
+    `and/or` is a text. `instead` says how the file {} is given.
     """
     if os.path.isfile(text):  # noqa: PTH113 — no text is too long for it
-        printing.report(f"clearhead: {text} is read as text. To read the file of that name, {instead}.")
+        printing.report(f"clearhead: {text} is read as text. To read the file of that name, {instead.format(text)}")
     elif not re.search(r"\s", text) and not os.path.exists(text):  # noqa: PTH110
         begins_as_one = re.match(r"(~[^/\\]*|\.{0,2}|[A-Za-z]:)[/\\]\w", text)
         if begins_as_one or Path(text.lower()).suffix in FILE_SUFFIXES:
             raise ModelError(
                 f"{text} looks like the path of a file, and there is no such file. Check the path, and to read a file, "
-                f"{instead}. To read these characters as text, put a space after them."
+                f"{instead.format('FILE')}. To read these characters as text, put a space after them."
             )
 
 
@@ -126,7 +126,7 @@ def read_text(text: str | None, file: Path | None) -> str:
         elif text == "-" or (text is None and not sys.stdin.isatty()):
             words, source = decode_text(sys.stdin.buffer.read()), "standard input"
         elif text is not None:
-            _heed_path(text, "give --file FILE")
+            _heed_path(text, "give --file {}")
             words, source = os.fsencode(text).decode(SHELL_ENCODING), "the text"
         else:
             raise OptionError('there is no text to read. Try: clearhead see "The cat sat on the mat"')

@@ -59,9 +59,9 @@ def _texts(figure: Figure) -> Iterator[Text]:
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             yield from axis.get_ticklabels()  # which are made when they are asked for
-    for found in figure.findobj(Text):
-        if isinstance(found, Text):
-            yield found
+    for artist in figure.findobj(Text):
+        if isinstance(artist, Text):
+            yield artist
 
 
 def _is_undrawn(char: str) -> bool:
@@ -111,10 +111,10 @@ def _warn(missing: frozenset[str]) -> None:
     if not missing:
         return
     kinds = {_kind(char) for char in missing}
-    some = "".join(sorted(missing)[:12])
+    examples = "".join(sorted(missing)[:12])
     fonts = " and ".join(sorted(f"{_FONTS[kind][0]} (Debian: {_FONTS[kind][1]})" for kind in kinds))
     warnings.warn(
-        f"no installed font that matplotlib can scale has {some}: the figure shows boxes. Install {fonts}.",
+        f"no installed font that matplotlib can scale has {examples}: the figure shows boxes. Install {fonts}.",
         stacklevel=4,
     )
 
