@@ -76,6 +76,45 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("length", [2, 3, 4, 17])
+@pytest.mark.parametrize("kind", ["local", "transient-global"])
+def test_blocks_are_named_whatever_the_length(kind: str, length: int):
+    """Of up to three tokens there is one block, which has the batch of the input; two layers share one bias."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 23, "d_model": 24, "d_kv": 6, "num_layers": 2, "num_heads": 4, "d_ff": 17}
+    kinds = {"local_radius": 2, "global_block_size": 3, "encoder_attention_type": kind}
+    model = hf.LongT5Model(hf.LongT5Config(**sizes, **kinds)).eval()
+    with torch.no_grad(), observe(model) as record:
+        model(input_ids=ids(length), decoder_input_ids=ids(5))
+    assert [item.name.split(".")[0] for item in record.missed] == ["encoder", "encoder"]
+    assert all("attends in blocks of 3 queries" in item.reason for item in record.missed)
+    assert {name.split(".")[0] for name in record} == {"decoder"}
+
+
+def test_a_null_key_of_zeros_is_no_block():
+    class NullKeyAttention(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            keys = torch.cat((torch.zeros_like(x[:, :1]), x), 1)
+            return torch.softmax(x @ keys.mT, -1) @ keys
+
+    model = NullKeyAttention()
+    with torch.no_grad(), observe(model) as record:
+        model(torch.randn(2, 5, 7))
+    assert [tuple(matrix.shape) for matrix in record.values()] == [(2, 1, 5, 6)]
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_a_map_of_one_pixel_keeps_its_batch_and_heads(side: int):
+    """MobileViT enlarges a map of 1×1 to its patches of 2×2; they are four sequences of one patch, not four heads."""
+    torch.manual_seed(0)
+    sizes = {"hidden_sizes": [16, 16, 16], "neck_hidden_sizes": [8, 8, 8, 16, 16, 16, 32], "num_attention_heads": 2}
+    model = hf.MobileViTModel(hf.MobileViTConfig(image_size=side, patch_size=2, **sizes)).eval()
+    with torch.no_grad(), observe(model) as record:
+        model(torch.randn(1, 3, side, side))
+    assert record.missed == []
+    assert {tuple(matrix.shape[:2]) for matrix in record.values()} == {(4, 2)}
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_no_matrix_of_queries_and_keys_is_named(name: str):
     make, given, count, reason = CASES[name]

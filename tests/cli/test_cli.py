@@ -47,7 +47,19 @@ FOR_ONE = LIGHT | {
     "pydantic_core",
     "typing_inspection",
 }  # Typer's, for one command's page
-ROOMLESS = {"cli", "errors", "extras", "files", "hooks", "messages", "printing", "registration", "scratch", "sizes"}
+ROOMLESS = {
+    "cli",
+    "errors",
+    "extras",
+    "files",
+    "hooks",
+    "messages",
+    "printing",
+    "registration",
+    "scratch",
+    "text_encoding",
+    "sizes",
+}
 ASK = """
 import contextlib, io, json, sys
 from clearhead import cli
@@ -114,7 +126,7 @@ def test_bad_input_is_answered_with_a_message(arguments, given, said):
 
 def test_a_file_that_is_not_text(tmp_path):
     place = tmp_path / "picture.bin"
-    place.write_bytes(b"\xff\xfe\x00\x81")
+    place.write_bytes(b"\xff\xd8\x00\x81")
     result = clearhead("see", "--file", str(place))
     assert result.exit_code == 2
     assert "UTF-8" in result.stderr

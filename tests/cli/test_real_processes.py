@@ -55,3 +55,12 @@ def test_the_streams_of_a_real_process(tmp_path: Path) -> None:
     status, out, errors = shell(f"PYTHONIOENCODING=ascii {python} studio user add 李雷 --data data")
     assert (status, errors) == (0, "")
     assert "Send \\u674e\\u96f7 this link" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [(), ("see",), ("survey", "run"), ("studio", "user", "add")])
+def test_help_that_is_piped_has_no_boxes_and_no_blanks_at_the_ends_of_lines(words: tuple[str, ...]) -> None:
+    done = process(RUN.format(arguments=[*words, "--help"], before="pass"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: clearhead" in done.stdout
+    assert [line for line in done.stdout.splitlines() if line != line.rstrip() or "│" in line] == []

@@ -17,6 +17,7 @@ from clearhead import kernels
 from clearhead.kernels import Problem
 
 from .cases import Case
+from .rounding import largest_logit
 from .targets import HERE, TARGETS, needs_native
 from .test_contract import added, allowed, exact, gradients, runner
 
@@ -47,12 +48,6 @@ MASKS: dict[str, dict[str, object]] = {
     "sinks": {"sinks": True},
     "large logits": {"spread": 30.0},
 }
-
-
-def largest_logit(problem: Problem) -> float:
-    key = problem.key.repeat_interleave(problem.group, 1)
-    size = (problem.query.double() @ key.double().mT * problem.attention.scale).abs().max().item()
-    return min(size, problem.attention.softcap or size)
 
 
 def check(error: Tensor, units: tuple[float, float], unit: float, label: str) -> None:

@@ -38,6 +38,15 @@ def test_compile_fullgraph_with_gradients_equals_eager():
 
 
 @pytest.mark.slow
+def test_a_second_derivative_of_a_compiled_call_is_refused_in_our_words():
+    q, k, v = inputs(requires_grad=True)
+    out = torch.compile(lambda q, k, v: clearhead.attention(q, k, v, enable_gqa=True), backend="eager")(q, k, v)
+    (grad,) = torch.autograd.grad(out.square().sum(), q, create_graph=True)
+    with pytest.raises(clearhead.errors.KernelError, match=r"differentiated twice.*use torch.func.hessian"):
+        grad.sum().backward()
+
+
+@pytest.mark.slow
 def test_compile_with_dynamic_shapes_does_not_recompile():
     from torch._dynamo.testing import CompileCounterWithBackend
 

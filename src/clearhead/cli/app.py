@@ -4,6 +4,7 @@ A command parses its arguments, calls one function of a room, and prints. It imp
 `clearhead --help` starts without torch.
 """
 
+import sys
 from typing import Annotated
 
 import typer
@@ -28,7 +29,9 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the `clearhead` command."""
+    """Run the `clearhead` command. Help in boxes, padded with spaces, is for terminals only."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        app.rich_markup_mode = None
     exit_status.run(app)
 
 

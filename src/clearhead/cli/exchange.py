@@ -31,13 +31,16 @@ def import_questions(
     file: Annotated[Path, typer.Argument(help="Anki's .apkg or .txt, GIFT, Moodle .xml, mdbook-quiz .toml, our .csv.")],
     into: Annotated[Path, typer.Option(help="The pack's folder.")],
     topic: Annotated[str | None, typer.Option(help="A topic of the pack. Default: the first.")] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="The encoding of a text file, as windows-1252. Default: UTF-8, or what it says.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Write nothing if something is not carried over.")] = False,
 ) -> None:
     """Read another program's questions as drafts. Exits with 1 if something is not carried over."""
     from clearhead.course import exchange
 
     report = exchange.Report()
-    places = exchange.import_drafts(file, into, topic, strict=strict, report=report)
+    places = exchange.import_drafts(file, into, topic, strict=strict, report=report, encoding=encoding)
     drafts = printing.count(len(places), "draft")
     printing.show(f"{drafts} in {into / 'drafts'}; write the proofs, then move the files to {into / 'items'}")
     if report.losses:

@@ -8,9 +8,17 @@ from pathlib import Path
 
 from clearhead import files, printing
 from clearhead.errors import ModelError, OptionError
+from clearhead.text_encoding import UndecodableError, decode_text, with_unix_lines
 
-TEXT_ENCODING = "utf-8"
+SHELL_ENCODING = "utf-8"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm")
+
+
+FILE_SUFFIXES = frozenset(
+    (*PICTURES, ".txt", ".text", ".md", ".rst", ".log", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".htm",
+     ".yaml", ".yml", ".toml", ".tex", ".pdf", ".doc", ".docx", ".odt", ".rtf", ".epub", ".py", ".ipynb", ".wav",
+     ".mp3", ".flac", ".ogg", ".m4a", ".parquet", ".gz", ".zip")
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,8 @@ def read_given(
         OptionError: a picture and a sound, or a text twice.
         ModelError: the text cannot be read, or is empty.
     """
+    if target is not None:
+        _heed_path(target, 'give --target "$(cat {})"')
     if picture is None and sound is None:
         words_or_picture = read_words(text, file)
         return (
@@ -74,8 +84,6 @@ def read_words(text: str | None, file: Path | None) -> str | Path:
     path = file or Path(text or "")
     there, is_file = os.path.exists(path), os.path.isfile(path)  # noqa: PTH110, PTH113 — no text is too long for these
     if path.suffix.lower() not in PICTURES:
-        if file is None and is_file and text:
-            printing.report(f"clearhead: {text} is read as text. To read the file of that name, give --file {text}")
         return read_text(text, file)
     if text is not None and file is not None:
         raise OptionError("both a text and --file were given. Give one of them.")
@@ -92,23 +100,41 @@ def _is_path(text: str) -> bool:
     return text.startswith(("/", "./", "../", "~")) or not re.search(r"\s", text)
 
 
+def _heed_path(text: str, instead: str) -> None:
+    """Say that the path of a file is read as a text; refuse what looks like a path where no file is.
+
+    `and/or` is a text. `instead` says how the file {} is given.
+    """
+    if os.path.isfile(text):  # noqa: PTH113 — no text is too long for it
+        printing.report(f"clearhead: {text} is read as text. To read the file of that name, {instead.format(text)}")
+    elif not re.search(r"\s", text) and not os.path.exists(text):  # noqa: PTH110
+        begins_as_one = re.match(r"(~[^/\\]*|\.{0,2}|[A-Za-z]:)[/\\]\w", text)
+        if begins_as_one or Path(text.lower()).suffix in FILE_SUFFIXES:
+            raise ModelError(
+                f"{text} looks like the path of a file, and there is no such file. Check the path, and to read a file, "
+                f"{instead.format('FILE')}. To read these characters as text, put a space after them."
+            )
+
+
 def read_text(text: str | None, file: Path | None) -> str:
     """Return the text to read: from the argument, a file, or standard input (named by -, or piped in)."""
     if text is not None and file is not None:
         raise OptionError("both a text and --file were given. Give one of them.")
     try:
         if file is not None:
-            words, source = file.read_text(encoding=TEXT_ENCODING), str(file)
+            words, source = with_unix_lines(decode_text(file.read_bytes())), str(file)
         elif text == "-" or (text is None and not sys.stdin.isatty()):
-            words, source = sys.stdin.buffer.read().decode(TEXT_ENCODING), "standard input"
+            words, source = decode_text(sys.stdin.buffer.read()), "standard input"
         elif text is not None:
-            words, source = os.fsencode(text).decode(TEXT_ENCODING), "the text"
+            _heed_path(text, "give --file {}")
+            words, source = os.fsencode(text).decode(SHELL_ENCODING), "the text"
         else:
             raise OptionError('there is no text to read. Try: clearhead see "The cat sat on the mat"')
+    except UndecodableError as error:
+        raise ModelError(f"{file or 'standard input'}, line {error.line}, {error}") from None
     except UnicodeError as error:
         raise ModelError(
-            f"{file or ('the text' if text not in (None, '-') else 'standard input')} is not text in UTF-8 "
-            f"({error.reason if isinstance(error, UnicodeDecodeError) else 'a character is not'}). Save it as UTF-8."
+            "the text has bytes that are not UTF-8. Set the terminal to UTF-8, or put the text into a file: --file"
         ) from error
     except (OSError, ValueError) as error:
         raise files.unreadable(file or "standard input", error) from error

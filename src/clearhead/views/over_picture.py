@@ -7,6 +7,7 @@ from torch import Tensor
 
 from clearhead.errors import ShapeError
 from clearhead.extras import needs
+from clearhead.views.fonts import set_fonts
 from clearhead.views.plot import FONT, INK, KEY, MUTED, PAPER, QUERY, WEIGHTS, scale_bar, thin_frame
 
 with needs("views", "a figure"):
@@ -63,7 +64,7 @@ def over_picture(
             axis.set_title(title, fontsize=FONT + 1, color=INK, parse_math=False)
     scale = f"one scale for all maps, square-root spacing: veiled at weight 0, clear at {top:.3f}"
     figure.supxlabel(scale, fontsize=FONT, color=MUTED)
-    return figure
+    return set_fonts(figure)
 
 
 def over_seconds(weights: Tensor, words: Sequence[str], seconds: float, *, width: float = 7.0) -> Figure:
@@ -92,4 +93,4 @@ def over_seconds(weights: Tensor, words: Sequence[str], seconds: float, *, width
     axis.tick_params(length=0, labelsize=FONT, colors=MUTED)
     axis.set_ylabel("word", fontsize=FONT, color=QUERY)
     axis.set_xlabel("seconds", fontsize=FONT, color=KEY)
-    return figure
+    return set_fonts(figure)

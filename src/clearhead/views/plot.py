@@ -17,6 +17,7 @@ from clearhead.extras import needs
 from clearhead.files import unwritable
 from clearhead.views.checks import check_head
 from clearhead.views.comparison import between
+from clearhead.views.fonts import set_fonts, without_box_warnings
 from clearhead.views.maps import THUMB, Array, hidden, tiles
 from clearhead.views.token_axes import TokenAxis, layer_token_axes
 
@@ -46,14 +47,6 @@ NAMED = 40  # axes with at most this many tokens show their names
 MOST = 256  # cells a side of one head's picture
 FONT = 7.0  # points
 TALLEST = 9.0  # inches of maps one below the other: what fits on a page
-OTHER_SCRIPTS = (
-    "Noto Sans CJK JP",
-    "Noto Sans CJK SC",
-    "Noto Sans",
-    "Hiragino Sans",
-    "Microsoft YaHei",
-    "Arial Unicode MS",
-)
 
 
 def grid(reading: "Reading", *, width: float = 7.0) -> Figure:
@@ -115,7 +108,7 @@ def head(reading: "Reading", layer: int, number: int, *, width: float = 4.5) -> 
     place = "" if alone else f", layer {layer}, head {number}"
     axis.set_title(f"{reading.model_name}{place}", fontsize=FONT + 1, color=INK, pad=8)
     scale_bar(figure, image, axis, "weight" if dense else "mean weight")
-    return figure
+    return set_fonts(figure)
 
 
 def difference(
@@ -142,7 +135,7 @@ def difference(
     _tokens(axis, *axes)
     axis.set_title(title, fontsize=FONT + 1, color=INK, pad=8)
     scale_bar(figure, image, axis, "first minus second")
-    return figure
+    return set_fonts(figure)
 
 
 def divergence(comparison: "Comparison", *, width: float = 4.5) -> Figure:
@@ -173,7 +166,7 @@ def divergence(comparison: "Comparison", *, width: float = 4.5) -> Figure:
     axis.set_ylabel(f"{comparison.first.model_name}: heads by layer", fontsize=FONT, color=INK)
     axis.set_xlabel(f"{comparison.second.model_name}: heads by layer", fontsize=FONT, color=INK)
     scale_bar(figure, image, axis, "KL divergence, nats per query")
-    return figure
+    return set_fonts(figure)
 
 
 def compared(comparison: "Comparison", place: tuple[int, int] | None, *, width: float = 4.5) -> Figure:
@@ -219,14 +212,14 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 200) -> None:
     kind = path.suffix.lower().lstrip(".")
     if kind not in ("png", "svg", "pdf"):
         raise OptionError(f"{path} ends in {path.suffix or 'nothing'}, expected .png, .svg or .pdf. Rename the file.")
-    from matplotlib import font_manager, rc_context, rcParams
+    from matplotlib import rc_context
 
-    here = set(font_manager.get_font_names())
-    fonts = [*rcParams["font.sans-serif"], *(name for name in OTHER_SCRIPTS if name in here)]
+    set_fonts(figure)
     dated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]  # the same run, the same file
     try:
-        with rc_context(
-            {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "clearhead", "font.sans-serif": fonts}
+        with (
+            rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "clearhead"}),
+            without_box_warnings(),
         ):
             figure.savefig(path, dpi=dpi, metadata=dated, bbox_inches="tight", facecolor=PAPER)
     except (OSError, ValueError) as error:

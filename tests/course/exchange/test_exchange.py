@@ -245,6 +245,13 @@ def test_anki_text(tmp_path: Path) -> None:
     assert read(place) == [Draft("", "What is **softmax**?", "exp & divide")]
 
 
+@pytest.mark.parametrize("row", ["sep=;", "SEP=|", "sep=,"])
+def test_the_line_that_tells_excel_the_separator_is_no_note(tmp_path: Path, row: str) -> None:
+    place = tmp_path / "notes.csv"
+    place.write_text(f"{row}\nquestion{row[-1]}answer\nWhat now?{row[-1]}this\n")
+    assert read(place) == [Draft("", "What now?", "this")]
+
+
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
@@ -265,7 +272,7 @@ def test_anki_text(tmp_path: Path) -> None:
         ("a.toml", b"questions = 3", "is not a list"),
         ("a.csv", b"question,answer\n", "holds no question; a .csv file holds a table"),
         ("a.toml", b'id = "pack"', "holds no question; a .toml file holds"),
-        ("a.gift", b"\xff\xfe", "UTF-8"),
+        ("a.gift", b"\xff\xd8", "UTF-8"),
         ("a.toml", b"[[", "not valid TOML"),
     ],
 )

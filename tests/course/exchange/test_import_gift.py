@@ -207,3 +207,22 @@ def test_long_files_take_linear_time(hostile: str) -> None:
             read_gift(hostile)
 
     assert calls(attempt) < 30 * len(hostile)
+
+
+ESSAY = """<quiz><question type="essay"><questiontext format="html"><text>Why?</text></questiontext>
+<answer fraction="0"><text></text></answer></question>
+<question type="numerical"><questiontext format="html"><text>2 + 2?</text></questiontext>
+<answer fraction="100"><text>4</text></answer><answer fraction="0"><text>*</text>{0}</answer></question></quiz>
+"""
+
+
+@pytest.mark.parametrize(
+    ("feedback", "losses"),
+    [("", []), ("<feedback><text>No.</text></feedback>", ["the wrong answer '*', with its feedback"])],
+)
+def test_an_empty_answer_and_any_other_answer_lose_nothing(tmp_path: Path, feedback: str, losses: list[str]) -> None:
+    place = tmp_path / "a.xml"
+    place.write_text(ESSAY.format(feedback))
+    report = Report()
+    assert [draft.back for draft in read(place, report)] == ["", "4"]
+    assert [loss.content for loss in report.losses] == losses

@@ -23,11 +23,13 @@ class Hints:
         heads: its number of heads; None if no attribute says.
         batches: the sizes of the first two axes of its arguments.
         batched: False if all its arguments have two axes or fewer.
+        input: the sizes of the first two axes of its tokens: the first argument of three axes or more.
     """
 
     heads: int | None = None
     batches: frozenset[int] = frozenset()
     batched: bool = True
+    input: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, module: nn.Module, given: tuple[object, ...]) -> Hints:
@@ -36,11 +38,20 @@ class Hints:
         heads = next((n for n in values if isinstance(n, int) and not isinstance(n, bool) and n > 0), None)
         tensors = [t for t in given if isinstance(t, Tensor) and t.dim() > 1 and t.is_floating_point()]
         sizes = frozenset(size for t in tensors for size in t.shape[:2])
-        return cls(heads, sizes, not tensors or any(t.dim() > 2 for t in tensors))
+        tokens = next((t for t in tensors if t.dim() > 2), None)
+        first = frozenset(tokens.shape[:2]) if tokens is not None else frozenset()
+        return cls(heads, sizes, not tensors or any(t.dim() > 2 for t in tensors), first)
 
-    def in_blocks(self, shape: Sequence[int]) -> bool:
-        """Whether weights (B, H, L, S) belong to blocks of the module's input: neither B nor L is a size of it."""
-        return self.batched and bool(self.batches) and shape[0] not in self.batches and shape[2] not in self.batches
+    def in_blocks(self, shape: Sequence[int], key: Tensor) -> bool:
+        """Whether weights (B, H, L, S) belong to blocks of the module's input: neither B nor L is a size of it.
+
+        Of an input of one block, B is a size of it, and of others by chance. There the first keys of (B, H, S, D) are L
+        that are zero, the block before the first, and S is no size of any argument.
+        """
+        batch, _, rows, keys = shape
+        if not self.input or batch not in self.input:
+            return bool(self.input) and rows not in self.input
+        return 1 < rows < keys and keys not in self.batches and bool((key[:1, :, :rows] == 0).all())
 
 
 @dataclass(frozen=True, slots=True)

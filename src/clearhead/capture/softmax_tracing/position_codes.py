@@ -121,6 +121,8 @@ class PositionCodes:
     def _of_same_shape(self, out: Tensor, given: list[Tensor]) -> Tensor | None:
         """Return the codes of an argument of the same shape, or else of one that is broadcast."""
         whole = [tensor for tensor in given if tensor.shape == out.shape]
+        if not whole and not _is_broadcast(out, given):  # a 1×1 picture enlarged has new positions
+            return None
         for tensor in whole or given:
             codes = self._codes.get(tensor)
             if codes is not None and codes.dim() <= out.dim():
@@ -162,6 +164,13 @@ def _line(codes: Tensor, axis: int) -> list[int] | None:
     lines = codes.movedim(axis, 0).flatten(1)
     whole = (lines != NOWHERE).all(0).nonzero()
     return lines[:, int(whole[0])].tolist() if len(whole) else None
+
+
+def _is_broadcast(out: Tensor, given: list[Tensor]) -> bool:
+    try:
+        return torch.broadcast_shapes(*(tensor.shape for tensor in given)) == out.shape
+    except RuntimeError:
+        return False
 
 
 def is_parameter(tensor: Tensor) -> bool:

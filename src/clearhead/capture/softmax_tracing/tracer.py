@@ -275,7 +275,7 @@ class SoftmaxTracer:
             return described
         with torch.no_grad():
             table, query, key = arranged_by_role(described.product, described.roles, logits, described.groups)
-            if owner.hints.in_blocks(table.shape):
+            if owner.hints.in_blocks(table.shape, key):
                 rows, keys = table.shape[2:]
                 return f"attends in blocks of {rows} queries and {keys} keys, which are not one matrix over its input"
             return self._fit.call(owner.module, table, query, key)

@@ -86,22 +86,25 @@ def report_losses(exported: Sequence[Question], form: str, report: Report) -> No
 
 
 def import_drafts(
-    place: Path, path: Path, topic: str | None = None, *, strict: bool = False, report: Report | None = None
-) -> list[Path]:
+    place: Path, path: Path, topic: str | None = None, *, strict: bool = False, report: Report | None = None,
+    encoding: str | None = None,
+) -> list[Path]:  # fmt: skip
     """Read another program's file and write its questions into the pack's `drafts/` folder.
 
     Args:
         strict: write nothing if something cannot be carried over.
         report: collects what is not carried over.
+        encoding: of a text file, as in "windows-1252"; None for what the file shows itself, or UTF-8.
     Raises:
-        PackError: the file or the pack cannot be read; or, with `strict`, a loss. OptionError: no such topic.
+        PackError: the file or the pack cannot be read; or, with `strict`, a loss.
+        OptionError: no such topic or encoding.
     """
     report = Report() if report is None else report
     pack: Pack = load(path)
     known = [known_topic.id for known_topic in pack.topics]
     if topic is not None and topic not in known:
         raise OptionError(f"the pack has no topic {topic!r}; expected one of {', '.join(known)}")
-    drafts = read(place, report)
+    drafts = read(place, report, encoding)
     if strict:
         report.refuse()
     return write(drafts, path, topic or known[0])

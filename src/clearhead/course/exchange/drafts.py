@@ -13,10 +13,11 @@ from clearhead.course.exchange.draft import Draft
 from clearhead.course.exchange.gift.drafts import from_gift
 from clearhead.course.exchange.gift.parse import read_gift
 from clearhead.course.exchange.limits import read_text
+from clearhead.course.exchange.markup.inert import without_controls
 from clearhead.course.exchange.mdbook_quiz import read_quiz
 from clearhead.course.exchange.moodle.read import read_moodle
 from clearhead.course.exchange.report import Report
-from clearhead.errors import PackError
+from clearhead.errors import OptionError, PackError
 
 _SHOWN = 5  # losses that the error for a file without a question lists
 _NOTES = "notes as Anki exports them as text: two fields a line, with a tab or what a line #separator: names between"
@@ -33,12 +34,14 @@ HOLDS = {
 }
 
 
-def read(place: Path, report: Report | None = None) -> list[Draft]:
+def read(place: Path, report: Report | None = None, encoding: str | None = None) -> list[Draft]:
     """Read a file by its suffix, one of HOLDS. A .csv is a table that `export` wrote, or notes.
 
     Args:
         report: collects what is not carried over.
+        encoding: of a text file; None for what the file shows itself, or UTF-8.
     Raises:
+        OptionError: no such encoding, or one for a file that is not text.
         PackError: it cannot be read, with the line if one is known; or it holds no question.
     """
     if not place.is_file():
@@ -47,7 +50,7 @@ def read(place: Path, report: Report | None = None) -> list[Draft]:
     if ending not in HOLDS:
         raise PackError(f"cannot import {place.suffix or place.name!r}; expected one of {', '.join(HOLDS)}")
     report = Report() if report is None else report
-    drafts = _read(place, ending, report)
+    drafts = [without_controls(draft) for draft in _read(place, ending, report, encoding)]
     if not drafts and report.losses:
         lost = "\n".join(f"  {loss}" for loss in report.losses[:_SHOWN])
         raise PackError(f"holds nothing that a draft can hold. Not carried over:\n{lost}", file=place.name)
@@ -56,10 +59,12 @@ def read(place: Path, report: Report | None = None) -> list[Draft]:
     return drafts
 
 
-def _read(place: Path, ending: str, report: Report) -> list[Draft]:
+def _read(place: Path, ending: str, report: Report, encoding: str | None) -> list[Draft]:
     if ending in (".apkg", ".colpkg"):
+        if encoding is not None:
+            raise OptionError(f"an encoding was given, and a {ending} says its own. Leave out --encoding.")
         return read_package(place, report)
-    text = read_text(place)
+    text = read_text(place, encoding)
     if ending == ".gift":
         return [from_gift(parsed, f"{place.name}:{parsed.line}", report) for parsed in read_gift(text, place.name)]
     if ending == ".xml":

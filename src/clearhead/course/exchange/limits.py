@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from clearhead.errors import PackError
+from clearhead.text_encoding import UndecodableError, decode_text
 
 Spend = Callable[[int], None]  # called with the number of characters that a step is about to use
 
@@ -15,6 +16,7 @@ LARGEST_TEXT: Final = 16 << 20  # bytes of a text file
 LARGEST_DIRECTORY: Final = 16 << 20  # bytes of a zip file's directory, about 300,000 members
 LARGEST_SIDE: Final = 1_000_000  # characters of one side of a card; an item's file holds as many
 LARGEST_IMPORT: Final = 64 << 20  # characters of all cards together, with the templates that are filled for them
+_REMEDY: Final = "Name the encoding it has, as in --encoding windows-1252, or save it as UTF-8."
 _PIECE: Final = 1 << 20
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile inflates others without a bound
 
@@ -44,21 +46,21 @@ class Stream(Protocol):
         """Return up to so many bytes."""
 
 
-def read_text(place: Path) -> str:
+def read_text(place: Path, encoding: str | None = None) -> str:
     """Return the text of a file that is not too large.
 
     Raises:
-        PackError: it is larger than LARGEST_TEXT, or not UTF-8.
+        OptionError: there is no such encoding.
+        PackError: it is larger than LARGEST_TEXT, or not text in the encoding that it shows itself.
     """
     with place.open("rb") as file:
         data = file.read(LARGEST_TEXT + 1)
     if len(data) > LARGEST_TEXT:
         raise PackError(f"is more than {LARGEST_TEXT:,} bytes; split it into smaller files", file=place.name)
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise PackError("is not UTF-8 text; save it as UTF-8", file=place.name, line=line) from None
+        return decode_text(data, encoding, remedy=_REMEDY)
+    except UndecodableError as error:
+        raise PackError(str(error), file=place.name, line=error.line) from None
 
 
 def read_stream(stream: Stream, most: int) -> bytes | None:

@@ -15,6 +15,7 @@ from clearhead.course.pack.page_programs import page_programs
 from clearhead.course.pack.prose import check_prose
 from clearhead.course.pack.rules import check_item
 from clearhead.errors import PackError
+from clearhead.text_encoding import UndecodableError, decode_text, with_unix_lines
 
 LARGEST_FILE = 1_000_000  # bytes; an item is a page of text
 LONGEST_LINE = 100_000  # characters
@@ -118,10 +119,9 @@ def _read(root: Path, file: Path) -> str:
     if file.stat().st_size > LARGEST_FILE:
         raise PackError(f"is {file.stat().st_size:,} bytes; at most {LARGEST_FILE:,} are read", file=name)
     try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        line = file.read_bytes()[: error.start].count(b"\n") + 1
-        raise PackError("is not UTF-8 text; save it as UTF-8", file=name, line=line) from None
+        text = with_unix_lines(decode_text(file.read_bytes()))
+    except UndecodableError as error:
+        raise PackError(str(error), file=name, line=error.line) from None
     for number, row in enumerate(text.splitlines(), 1):
         if len(row) > LONGEST_LINE:
             raise PackError(f"has {len(row):,} characters; at most {LONGEST_LINE:,} are read", file=name, line=number)

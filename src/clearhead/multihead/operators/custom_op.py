@@ -5,7 +5,7 @@ code calls the kernels directly, because that costs several times less per call.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -133,7 +133,16 @@ def _backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tup
     return tuple(named[n] if n in ("query", "key", "value") or n in ctx.learning else None for n in INPUTS)
 
 
+def _refuse(_ctx: Any, *_grads: Any) -> NoReturn:
+    """Refuse to differentiate a gradient."""
+    raise KernelError(
+        "attention was differentiated twice, but its kernels compute first derivatives only. For a second "
+        "derivative use torch.func.hessian or jvp of grad, which computes attention in plain torch."
+    )
+
+
 attend.register_autograd(_backward, setup_context=_setup)
+attend_backward.register_autograd(_refuse)
 
 
 class _Transformable(torch.autograd.Function):
@@ -167,10 +176,7 @@ class _TransformableBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        raise KernelError(
-            "attention was differentiated twice, but its kernels compute first derivatives only. For a second "
-            "derivative use torch.func.hessian or jvp of grad, which computes attention in plain torch."
-        )
+        return _refuse(ctx, *grads)
 
 
 @register_flop_formula(torch.ops.clearhead.attend)

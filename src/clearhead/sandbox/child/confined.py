@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from clearhead.sandbox.child import batch, judging, reset
+from clearhead.sandbox.child import batch, event_loops, judging, reset
 from clearhead.sandbox.child.execution import JOB, REPORT, STARTED, run_chunks
 from clearhead.sandbox.confinement import grants, tmpfs
 from clearhead.sandbox.confinement.confine import confine
@@ -29,6 +29,9 @@ def main(*, files: bool = True) -> NoReturn:
     folder = Path(job["folder"])
     os.environ.update(HOME=str(folder), TMPDIR=str(folder), MPLCONFIGDIR=str(folder))
     reset.streams()
+    reset.temporary_folder()
+    reset.breakpoints()
+    event_loops.wake_by_pipes()
     private = [Path(path) for path in job["hidden"]]
     try:
         if job["confined"] and files and job["tmpfs"] and limits.disk:

@@ -1,5 +1,7 @@
 """Run chunks of Python in one namespace and return the result as JSON types."""
 
+import errno
+import linecache
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -12,6 +14,9 @@ from clearhead.sandbox.limits import value_key
 JOB, REPORT, CHANNEL = 3, 4, 5  # file descriptors of a child, beside stdin, stdout and stderr
 STARTED = b"\x06"  # the first byte of a report, written before the program is read
 MOST_TEXT = 100_000  # characters of one value or message in a report
+_CONFINED = (
+    "Programs run confined here: they have no other processes and no network, and only files below their own folder."
+)
 MOST_NAME, MOST_KINDS = 200, 50  # characters of a class's name; reported base classes of an exception
 
 
@@ -32,7 +37,11 @@ def run_chunks(chunks: Sequence[Mapping[str, Any]], want: Sequence[Sequence[str]
 
 def execute(namespace: dict[str, Any], chunks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Run the chunks in `namespace`. Return None, or a description of an uncaught exception."""
+    for file in {chunk["file"] for chunk in chunks}:
+        linecache.cache.pop(file, None)  # of the program before this one in a batch
     for number, chunk in enumerate(chunks):
+        _show_source(**chunk)
+        namespace["__file__"] = chunk["file"]  # `inspect` finds a class by the file of its module
         try:
             exec(_compiled(**chunk), namespace)  # noqa: S102 — running it is what this process is for
         except SystemExit as error:
@@ -41,6 +50,16 @@ def execute(namespace: dict[str, Any], chunks: Sequence[Mapping[str, Any]]) -> d
         except BaseException as error:  # noqa: BLE001 — whatever it is, it is reported
             return describe(error, chunks, number)
     return None
+
+
+def _show_source(source: str, file: str, line: int) -> None:
+    """Let tracebacks, `inspect.getsource` and `torch.jit.script` read the chunk, which is in no file on disk."""
+    held = linecache.cache.get(file)
+    lines = list(held[2]) if held and len(held) == 4 else []
+    lines += ["\n"] * (line - 1 - len(lines))
+    own = [f"{text}\n" for text in source.removeprefix("\ufeff").split("\n")]
+    lines[line - 1 : line - 1 + len(own)] = own
+    linecache.cache[file] = (len(source), None, lines, file)  # a time of None: never compared with a file on disk
 
 
 @cache
@@ -68,6 +87,8 @@ def describe(error: BaseException, chunks: Sequence[Mapping[str, Any]], number: 
         message = str(error.msg) if isinstance(error, SyntaxError) else str(error)
     except BaseException as other:  # noqa: BLE001 — a program's own __str__ may raise anything
         message = f"<its text raises {_name_of(type(other))}>"
+    if type(error) is PermissionError and error.errno in (errno.EPERM, errno.EACCES):
+        message = f"{message}. {_CONFINED}"
     return {
         "type": _name_of(type(error)), "message": message[:MOST_TEXT], "file": file, "line": line, "chunk": number,
         "kinds": kinds[:MOST_KINDS],

@@ -1,10 +1,11 @@
-"""Reset what a program must not inherit from the one before: text streams, random state, settings, functions."""
+"""Reset what a program must not inherit from the one before or from the worker: streams, random state, settings."""
 
 import random
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 _SHARED = ("builtins", "math", "random", "torch", "torch.nn", "torch.nn.functional")
 Kept = Sequence[tuple[Any, Mapping[str, Any]]]  # a module or a class, and what it held
@@ -15,6 +16,20 @@ def streams() -> None:
     sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+
+
+def temporary_folder() -> None:
+    """Make `tempfile` look at TMPDIR again: the worker's own temporary folder is not open to programs."""
+    tempfile.tempdir = None
+
+
+def breakpoints() -> None:
+    """Make `breakpoint()` say why it cannot stop: a debugger would read end of file and raise an empty BdbQuit."""
+    sys.breakpointhook = _refuse_to_stop
+
+
+def _refuse_to_stop(*_: object, **__: object) -> NoReturn:
+    raise RuntimeError("breakpoint() cannot stop here: nobody can type into this program. Print values instead.")
 
 
 def shuffle(salt: int) -> Callable[[], None]:

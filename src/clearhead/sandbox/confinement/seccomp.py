@@ -7,6 +7,7 @@ returns ENOSYS so that the C library falls back to clone.
 No signal leaves the process on any kernel: kill, tkill and tgkill may name only the process itself, and calls that make
 the kernel send a signal later are not on the list (F_SETOWN, F_SETSIG, F_NOTIFY, F_SETLEASE, O_ASYNC, FIOSETOWN,
 PR_SET_PDEATHSIG, timer_create, mq_notify, io_uring, pidfd_send_signal). Landlock denies them too from Linux 6.12 on.
+The old timers, setitimer and alarm, are on the list: they name no process and signal only their own.
 Source: Documentation/userspace-api/seccomp_filter.rst of the kernel.
 """
 
@@ -39,6 +40,7 @@ _ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "set_robust_list": (273, 99), "rseq": (334, 293), "membarrier": (324, 283), "sysinfo": (99, 179),
     "uname": (63, 160), "getrlimit": (97, 163), "getrusage": (98, 165), "times": (100, 153),
     "restart_syscall": (219, 128), "umask": (95, 166), "getcpu": (309, 168), "msync": (26, 227),
+    "setitimer": (38, 103), "getitimer": (36, 102), "alarm": (37, None),
     "fstatfs": (138, 44), "statfs": (137, 43),
 }  # fmt: skip
 _CLONE, _CLONE3 = (56, 220), (435, 435)

@@ -22,6 +22,7 @@ _TAGS = "|".join(
 )
 _HTML = re.compile(rf"</?(?:{_TAGS})\b[^<>\n]*>|&(?:#\d+|#x[0-9a-f]+|nbsp|lt|gt|amp|quot);", re.IGNORECASE)
 _HEADINGS = frozenset(("question", "answer", "front", "back", "term", "definition", "tags"))
+_EXCEL = re.compile(r"\s*sep=(.)\s*", re.IGNORECASE)  # the first line of a .csv, which tells Excel its separator
 _QUOTED = re.compile(r'"[^"]*"')
 
 
@@ -47,10 +48,11 @@ def read_notes(text: str, file: str, report: Report) -> list[Draft]:
     body = "\n".join(rows[first:])
     separator = header.separator or _usual_separator(body, file)
     html = header.html if header.html is not None else bool(_HTML.search(body))
+    is_spreadsheet = file.lower().endswith(".csv") and not text.startswith("#")  # Anki's own files begin with #
     drafts: list[Draft] = []
     budget = Budget()
     for line, record in _records(body, separator, first, file):
-        if not header.separator and {cell.strip().lower() for cell in record} <= _HEADINGS and file.endswith(".csv"):
+        if is_spreadsheet and {cell.strip().lower() for cell in record} <= _HEADINGS:
             continue  # the names of a spreadsheet's columns
         origin = {
             **header.origin,
@@ -95,6 +97,10 @@ def _header(rows: Sequence[str], file: str) -> tuple[_Header, int]:
     """Return the header, and the index of the first row after it."""
     header = _Header()
     at = 0
+    excel = _EXCEL.fullmatch(rows[0]) if file.lower().endswith((".csv", ".tsv")) else None
+    if excel is not None:
+        header.separator = excel[1]
+        return header, 1
     for at, row in enumerate(rows):
         if not row.startswith("#"):
             break

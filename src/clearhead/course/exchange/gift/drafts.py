@@ -31,9 +31,10 @@ def from_gift(question: GiftQuestion, place: str, report: Report) -> Draft:
             lost("the right answer: no option has a positive weight of 100 %")
         return Draft(question.title, stem, "", options, why=why, hints=tuple(hints), origin=origin)
     answers = ["\n\n".join(part for part in (text, feedback) if part) for text, right, feedback in options if right]
-    for text, right, feedback in options:
-        if not right:
-            lost(f"the wrong answer {text[:60]!r}" + (", with its feedback" if feedback else ""))
+    for text, right, feedback in question.options:
+        # Moodle gives every essay an empty answer; * is any other answer, which is wrong here anyway.
+        if not right and (feedback or text.strip() not in ("", "*")):
+            lost(f"the wrong answer {' '.join(text.split())[:60]!r}" + (", with its feedback" if feedback else ""))
     if question.kind in ("essay", "description"):
         answers, why = [why], ""
         if question.kind == "description":
