@@ -66,6 +66,8 @@ def test_a_cell_that_ends_with_a_long_reading_shows_a_few_lines(demo):
     spoken = replace(reading, decoder=Target(["a"] * 7, [1] * 7, [False] * 7))
     assert "175 tokens and 7 of the decoder" in repr(spoken)
     assert repr(demo) == "Loaded('all-MiniLM-L6-v2', BertModel, reads text, at most 512 tokens)"
+    seeing = replace(demo, tokenizer=None, processor=object())
+    assert repr(seeing) == "Loaded('all-MiniLM-L6-v2', BertModel, reads pictures)"
     short = capture.read(demo, "It sleeps")
     assert (
         repr(compare(short, short)) == "Comparison('all-MiniLM-L6-v2' and 'all-MiniLM-L6-v2', 72 × 72 heads, 4 tokens)"

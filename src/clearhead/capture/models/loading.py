@@ -54,7 +54,8 @@ class Loaded:
     def __repr__(self) -> str:
         """The model's name and class, what it reads and how much of it: one line, without its layers."""
         kind = type(self.model).__name__
-        return f"Loaded({self.name!r}, {kind}, reads {self.reads}, at most {count(self.max_length, 'token')})"
+        most = "" if self.reads == "pictures" else f", at most {count(self.max_length, 'token')}"
+        return f"Loaded({self.name!r}, {kind}, reads {self.reads}{most})"
 
     @property
     def reads(self) -> Literal["text", "pictures", "sound"]:
