@@ -46,6 +46,8 @@ def test_python_answers_about_both_models():
     assert "no second model" in answered(AttentionWidget(first), {"kind": "links", "model": 1})["error"]
     with pytest.raises(OptionError, match="share a tokenizer"):
         AttentionWidget(first, reading(5))
+    with pytest.raises(OptionError, match="the texts differ or are split differently"):  # one model, two texts
+        AttentionWidget(reading(["red", "blue"]), reading(["red", "green"]))
 
 
 @contextmanager
