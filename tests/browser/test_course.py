@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from browser.conftest import serve
 from browser.looking import cut, everything, findings
@@ -102,9 +102,14 @@ class Walker:
 
     def mode(self, name: str) -> None:
         """To another mode of the same topic, by its link."""
-        self.page.get_by_role("navigation", name="Modes").get_by_role("link", name=name, exact=True).click()
-        self.page.locator("html.scripted").wait_for()
+        self.leave(self.page.get_by_role("navigation", name="Modes").get_by_role("link", name=name, exact=True))
         self.look(name)
+
+    def leave(self, control: Locator) -> None:
+        """Click what leads to another page, and wait for that one: the page that is left is scripted too."""
+        with self.page.expect_navigation():
+            control.click()
+        self.page.locator("html.scripted").wait_for()
 
     def press(self, name: str) -> None:
         self.page.get_by_role("button", name=name).first.click()
@@ -118,8 +123,7 @@ class Walker:
             field.fill("1")
         for row in self.page.locator("select[name^=pair-]").all():
             row.select_option(index=1)
-        with self.page.expect_navigation():
-            self.press("Answer")
+        self.leave(self.page.get_by_role("button", name="Answer").first)
 
 
 @pytest.fixture
@@ -154,14 +158,14 @@ def test_all_ten_modes_of_a_topic(page: Page, walker: Walker, every: bool) -> No
     walker.look("Practice, answered")
     walker.go(f"{TOPIC}/challenge")
     page.get_by_label("off", exact=True).check()
-    walker.press("Begin")
+    walker.leave(page.get_by_role("button", name="Begin").first)
     walker.look("Challenge, begun")
     walker.answer()
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     walker.go(f"{TOPIC}/experiment?name=hard")
     walker.go("/items/write-the-class?mode=build")
     walker.mode("Test")
-    page.get_by_role("link", name="Begin").click()
+    walker.leave(page.get_by_role("link", name="Begin"))
     walker.answer()
     walker.look("Test, begun")
     assert not walker.wrong
@@ -182,7 +186,7 @@ def test_an_experiment_a_class_in_a_real_model_and_a_whole_test(page: Page, walk
     expect(page.locator(".embed .ch").first).to_be_visible(timeout=300_000)
     walker.look("Build, in a real model")
     walker.mode("Test")
-    page.get_by_role("link", name="Begin").click()
+    walker.leave(page.get_by_role("link", name="Begin"))
     for _ in range(10):
         walker.answer()
     expect(page.get_by_role("heading", level=1)).to_contain_text("of 10 right")

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from clearhead import sandbox
 
@@ -140,6 +140,40 @@ def test_the_back_button_does_not_double_an_answer(page: Page) -> None:
     page.get_by_text("4.0").last.click()
     page.get_by_role("button", name="Answer").first.click()
     expect(page.get_by_role("heading", level=1)).to_be_visible()
+
+
+@pytest.mark.parametrize("mode", ["practice", "recall"])
+def test_a_second_click_sends_nothing_until_loading_is_stopped(page: Page, mode: str) -> None:
+    held: list[Route] = []
+    page.route("**/answer", lambda route: held.append(route))
+    page.goto(f"{TOPIC}/{mode}")
+    ready(page)
+    if mode == "practice":
+        page.get_by_text("16.0").click()
+    else:
+        with page.expect_navigation():
+            page.keyboard.press("Space")
+        ready(page)
+    button = page.get_by_role("button", name="Answer" if mode == "practice" else "Good").first
+    button.scroll_into_view_if_needed()
+    box = button.bounding_box()
+    assert box
+    pace = 150  # ms between the clicks of a hand; at once, Chromium itself takes two for one
+
+    def click() -> None:
+        page.mouse.click(box["x"] + 9, box["y"] + 9)
+        page.wait_for_timeout(pace)
+
+    click()
+    click()
+    assert len(held) == 1
+    page.keyboard.press("Escape")
+    click()
+    assert len(held) == 2
+    with page.expect_navigation():
+        held[1].continue_()
+    ready(page)
+    expect(page.get_by_text("You had answered this question already")).to_have_count(0)
 
 
 def test_the_back_button_ticks_no_option_of_another_question(page: Page) -> None:

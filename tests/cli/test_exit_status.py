@@ -316,7 +316,9 @@ def test_a_picture_that_is_not_there_is_not_read_as_a_text(said: list[str], show
     assert shown in done.stderr
 
 
-@pytest.mark.parametrize("text", ["I saw it in g.png", "end.", "e.g. this", "word " * 70 + "a.png", "3.14", "a note.txt"])
+@pytest.mark.parametrize(
+    "text", ["I saw it in g.png", "end.", "e.g. this", "word " * 70 + "a.png", "3.14", "a note.txt"]
+)
 def test_a_text_with_a_full_stop_is_a_text(text: str, place: Path) -> None:
     assert given.read_words(text, None) == text.strip()
 

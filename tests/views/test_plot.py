@@ -171,3 +171,31 @@ def test_words_are_drawn_over_seconds():
     FigureCanvasAgg(figure).draw()
     with pytest.raises(ShapeError, match="for 2 words"):
         over_picture.over_seconds(weights, ["we", "said"], 0.02)
+
+
+def test_a_figure_that_ends_a_cell_is_shown_without_pyplot():
+    formatters = pytest.importorskip("IPython.core.formatters", reason="IPython is not installed")
+    given, pixels, weights = reading(7, layers=2, heads=3), torch.rand(12, 20, 3), torch.rand(2, 3, 5)
+    other = reading(7, layers=2, heads=3, seed=1)
+    found = comparison.compare(given, other)
+    for figure in (
+        plot.grid(given),
+        plot.head(given, 1, 2),
+        plot.difference(np.eye(3), ["a", "b", "c"], "title"),
+        plot.divergence(found),
+        plot.bars([[0.5, 0.25]], "score"),
+        over_picture.over_picture(pixels, weights),
+        over_picture.over_seconds(torch.rand(2, 31), ["we", "said"], 0.02),
+    ):
+        data, metadata = formatters.DisplayFormatter().format(figure)
+        png = data["image/png"]
+        width = int.from_bytes(png[16:20])
+        assert metadata["image/png"]["width"] == width // 2  # twice as sharp as a screen of one pixel per CSS pixel
+        assert width > plot.SHARP
+
+
+def test_pyplots_own_way_to_show_a_figure_is_the_only_one_where_it_is_set():
+    formatters = pytest.importorskip("IPython.core.formatters", reason="IPython is not installed")
+    shown = formatters.DisplayFormatter()
+    shown.formatters["image/png"].for_type(matplotlib.figure.Figure, lambda figure: b"inline")
+    assert shown.format(plot.head(reading(7), 0, 0))[0]["image/png"] == b"inline"

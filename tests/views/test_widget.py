@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,8 @@ def test_python_answers_about_both_models():
     assert "no second model" in answered(AttentionWidget(first), {"kind": "links", "model": 1})["error"]
     with pytest.raises(OptionError, match="share a tokenizer"):
         AttentionWidget(first, reading(5))
+    with pytest.raises(OptionError, match="the texts differ or are split differently"):  # one model, two texts
+        AttentionWidget(reading(["red", "blue"]), reading(["red", "green"]))
 
 
 @contextmanager
@@ -136,3 +139,11 @@ def test_what_is_neither_a_reading_nor_a_record_is_refused():
         AttentionWidget({})
     with pytest.raises(OptionError, match="2 tokens were given for 5 positions"):
         AttentionWidget(Record.of({"a": AttentionMatrix(*torch.randn(2, 1, 2, 5, 3))}), tokens=["a", "b"])
+
+
+@pytest.mark.parametrize("name", ["induction", "an-owner/a-model-with-a-name-of-more-than-thirty-letters"])
+def test_where_no_widget_can_run_its_text_says_what_to_do(name):
+    widget = AttentionWidget(replace(reading(1201, layers=1, heads=1), model_name=name))
+    shown = widget._repr_mimebundle_()
+    shown = shown[0] if isinstance(shown, tuple) else shown
+    assert re.fullmatch(r"AttentionWidget\('(…?)[a-z-]+', 1,201 tokens\): run the cell to see it", shown["text/plain"])

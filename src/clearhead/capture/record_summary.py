@@ -9,6 +9,8 @@ from clearhead.printing import count
 from clearhead.sizes import size_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from clearhead.capture.record import Record
 
 MOST = 12  # lines of modules
@@ -25,12 +27,20 @@ def summary(record: Record) -> str:
     for (shape, times), same in groupby(rows, key=lambda row: row[1:]):
         names = [name for name, *_ in same]
         which = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]} ({len(names)})"
-        sizes = " ".join(f"{axis}={size}" for axis, size in zip("BHLS", shape, strict=True))
-        lines.append(f"  {which}: {sizes}" + (f", last of {times} calls" if times > 1 else ""))
+        lines.append(f"  {which}: {axes_text(shape)}" + (f", last of {times} calls" if times > 1 else ""))
     shown = lines[:MOST] + [f"  … and {len(lines) - MOST} more"] * (len(lines) > MOST)
     missed = [f"  missed {item.name}: {item.reason}" for item in record.missed[:MOST]]
     more = [f"  … and {len(record.missed) - MOST} more missed"] * (len(record.missed) > MOST)
     return "\n".join([head, *shown, *missed, *more])
+
+
+def axes_text(shape: Sequence[int]) -> str:
+    """Return the shape of a matrix with the letters of its axes.
+
+    >>> axes_text((1, 4, 29, 31))
+    'B=1 H=4 L=29 S=31'
+    """
+    return " ".join(f"{axis}={size}" for axis, size in zip("BHLS", shape, strict=True))
 
 
 def _bytes(record: Record) -> int:

@@ -64,8 +64,9 @@ def check_same_tokens(first: "Reading", second: "Reading") -> None:
         if not added and _piece(ours) != _piece(theirs):
             raise OptionError(
                 message(
-                    "at token %(place)s %(first)s reads “%(one)s” and %(second)s reads “%(other)s”: they split the "
-                    "text differently, so their maps cannot be compared. Compare models that share a tokenizer.",
+                    "at token %(place)s %(first)s reads “%(one)s” and %(second)s reads “%(other)s”: the texts "
+                    "differ or are split differently, so their maps cannot be compared. Give both the same text, and "
+                    "models that share a tokenizer.",
                     place=place,
                     first=first.model_name,
                     one=ours,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clearhead.errors import OptionError, TooLargeError
+from clearhead.printing import count
 from clearhead.views.checks import check_head, check_same_tokens
 from clearhead.views.maps import Array, numbers, tiles
 from clearhead.views.token_axes import token_axes
@@ -38,6 +39,12 @@ class Comparison:
     others: list[tuple[int, int]]
     alike: Array
     nats: Array
+
+    def __repr__(self) -> str:
+        """The two models and how many heads were compared, on one line."""
+        first, second = (reading.model_name for reading in (self.first, self.second))
+        heads = f"{len(self.heads)} × {len(self.others)} heads"
+        return f"Comparison({first!r} and {second!r}, {heads}, {count(len(self.first.tokens), 'token')})"
 
     def same_place(self) -> list[tuple[float, float, int, int]]:
         """Return (likeness, divergence, layer, head) of the heads that both models have, least alike first."""

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from clearhead.capture.positions import Axis, Positions
+from clearhead.capture.record_summary import MOST as MOST_SHOWN
+from clearhead.capture.record_summary import axes_text
 from clearhead.errors import OptionError
 from clearhead.matrix import AttentionMatrix
 from clearhead.messages import message
+from clearhead.printing import count
 
 if TYPE_CHECKING:
     from clearhead.capture import Grid, Reading
@@ -89,6 +92,10 @@ class GroupedRecord(Mapping[str, GroupedMatrix]):
     def add(self, name: str, matrix: GroupedMatrix, positions: Positions) -> None:
         """Add a layer."""
         self._matrices[name], self._positions[name] = matrix, positions
+
+    def __repr__(self) -> str:
+        lines = [f"\n  {name}: {axes_text(matrix.shape)}" for name, matrix in list(self._matrices.items())[:MOST_SHOWN]]
+        return f"GroupedRecord({self.units}, {count(len(self), 'module')})" + "".join(lines)
 
     def positions(self, name: str) -> tuple[Positions]:
         """Return the positions of the rows and columns of a layer, counted in groups."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from clearhead.errors import ShapeError
 from clearhead.extras import needs
 from clearhead.views.fonts import set_fonts
-from clearhead.views.plot import FONT, INK, KEY, MUTED, PAPER, QUERY, WEIGHTS, scale_bar, thin_frame
+from clearhead.views.plot import FONT, INK, KEY, MUTED, QUERY, WEIGHTS, empty_figure, scale_bar, thin_frame
 
 with needs("views", "a figure"):
     from matplotlib.colors import PowerNorm
@@ -48,7 +48,7 @@ def over_picture(
     down = -(-len(maps) // across)
     side = width / across
     tall = side * picture.shape[0] / picture.shape[1]
-    figure = Figure(figsize=(width, (tall + 0.3) * down), facecolor=PAPER, layout="constrained")
+    figure = empty_figure(width, (tall + 0.3) * down)
     for place, axis in enumerate(figure.subplots(down, across, squeeze=False).flat):
         axis.set_axis_off()
         if place >= len(maps):
@@ -82,7 +82,7 @@ def over_seconds(weights: Tensor, words: Sequence[str], seconds: float, *, width
     if weights.ndim != 2 or len(words) != weights.shape[0]:
         raise ShapeError(f"weights have shape {tuple(weights.shape)} for {len(words)} words, expected (words, frames).")
     shown = weights.detach().float().cpu().numpy()
-    figure = Figure(figsize=(width, 0.8 + 0.2 * len(words)), facecolor=PAPER, layout="constrained")
+    figure = empty_figure(width, 0.8 + 0.2 * len(words))
     axis = figure.subplots()
     box = (0, shown.shape[1] * seconds, len(words) - 0.5, -0.5)
     norm = PowerNorm(0.5, 0.0, float(shown.max(initial=0.0)) or 1.0)

@@ -5,6 +5,7 @@ Nothing here uses pyplot: a figure is created and returned, and belongs to the c
 
 from collections.abc import Sequence
 from functools import partial
+from io import BytesIO
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,18 @@ NAMED = 40  # axes with at most this many tokens show their names
 MOST = 256  # cells a side of one head's picture
 FONT = 7.0  # points
 TALLEST = 9.0  # inches of maps one below the other: what fits on a page
+SHARP = 200  # dots per inch, twice what a browser gives an inch
+
+
+class CellFigure(Figure):
+    """A figure that a notebook shows when it ends a cell, also where pyplot, which teaches this, is not imported."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """Return the figure as PNG, and how wide to show it, in CSS pixels."""
+        png = BytesIO()
+        _write(self, png, "png", SHARP)
+        width = int.from_bytes(png.getvalue()[16:20])  # of the header
+        return png.getvalue(), {"width": width // 2}
 
 
 def grid(reading: "Reading", *, width: float = 7.0) -> Figure:
@@ -63,7 +76,7 @@ def grid(reading: "Reading", *, width: float = 7.0) -> Figure:
         raise OptionError("the reading holds no attention, so there is nothing to draw. See record.missed for why.")
     top = max(float(layer.max()) for layer in small)
     side = min((width - 1.3) / heads, TALLEST / layers)  # inches of one map
-    figure = _figure(max(1.3 + side * heads, 2.5), 0.7 + side * layers)
+    figure = empty_figure(max(1.3 + side * heads, 2.5), 0.7 + side * layers)
     axis = figure.subplots()
     for layer, maps in enumerate(small):
         cells = hidden(matrices[layer], maps)
@@ -97,7 +110,7 @@ def head(reading: "Reading", layer: int, number: int, *, width: float = 4.5) -> 
     matrix = list(reading.record.values())[layer]
     weights = tiles(matrix, MOST, MOST)
     dense = weights.shape[1:] == tuple(matrix.shape[2:])
-    figure = _figure(width, width)
+    figure = empty_figure(width, width)
     axis = figure.subplots()
     image = _paint(
         axis, weights[number], hidden(matrix, weights)[number], float(weights[number].max()), _box(matrix.shape[2:])
@@ -121,7 +134,7 @@ def difference(
         tokens: the tokens of its rows, and of its columns if `keys` is not given.
         keys: the tokens of its columns.
     """
-    figure = _figure(width, width)
+    figure = empty_figure(width, width)
     axis = figure.subplots()
     most = float(np.abs(values).max(initial=0.0)) or 1.0
     norm = TwoSlopeNorm(0.0, -most, most)
@@ -148,7 +161,7 @@ def divergence(comparison: "Comparison", *, width: float = 4.5) -> Figure:
     infinite = ~np.isfinite(nats)
     shown = np.where(infinite, 0.0, nats)
     side = min((width - 1.2) / nats.shape[1], TALLEST / len(nats))
-    figure = _figure(max(1.2 + side * nats.shape[1], 2.5), 0.9 + max(side * len(nats), 1.2))
+    figure = empty_figure(max(1.2 + side * nats.shape[1], 2.5), 0.9 + max(side * len(nats), 1.2))
     axis = figure.subplots()
     image = _paint(axis, shown, infinite, float(shown.max(initial=0.0)), _box(nats.shape))
     thin_frame(axis)
@@ -189,7 +202,7 @@ def bars(values: Sequence[Sequence[float]], name: str, *, most: int = 24, width:
         ((value, f"{layer}.{number}") for layer, row in enumerate(values) for number, value in enumerate(row)),
         reverse=True,
     )[:most]
-    figure = _figure(width, 0.6 + 0.16 * len(ranked))
+    figure = empty_figure(width, 0.6 + 0.16 * len(ranked))
     axis = figure.subplots()
     axis.barh(range(len(ranked)), [value for value, _ in ranked], color=WEIGHTS(0.75), height=0.7)
     axis.set_yticks(range(len(ranked)), [label for _, label in ranked], fontsize=FONT, color=INK)
@@ -202,7 +215,7 @@ def bars(values: Sequence[Sequence[float]], name: str, *, most: int = 24, width:
     return figure
 
 
-def save(figure: Figure, path: str | Path, *, dpi: int = 200) -> None:
+def save(figure: Figure, path: str | Path, *, dpi: int = SHARP) -> None:
     """Write a figure in the format of the file's suffix: .png, .svg or .pdf (text stays text in the last two).
 
     Raises:
@@ -212,22 +225,24 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 200) -> None:
     kind = path.suffix.lower().lstrip(".")
     if kind not in ("png", "svg", "pdf"):
         raise OptionError(f"{path} ends in {path.suffix or 'nothing'}, expected .png, .svg or .pdf. Rename the file.")
-    from matplotlib import rc_context
-
-    set_fonts(figure)
-    dated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]  # the same run, the same file
     try:
-        with (
-            rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "clearhead"}),
-            without_box_warnings(),
-        ):
-            figure.savefig(path, dpi=dpi, metadata=dated, bbox_inches="tight", facecolor=PAPER)
+        _write(figure, path, kind, dpi)
     except (OSError, ValueError) as error:
         raise unwritable(path, error) from error
 
 
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), facecolor=PAPER, layout="constrained")
+def _write(figure: Figure, to: Path | BytesIO, kind: str, dpi: int) -> None:
+    from matplotlib import rc_context
+
+    set_fonts(figure)
+    dated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]  # the same run, the same file
+    with rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "clearhead"}), without_box_warnings():
+        figure.savefig(to, format=kind, dpi=dpi, metadata=dated, bbox_inches="tight", facecolor=PAPER)
+
+
+def empty_figure(width: float, height: float) -> Figure:
+    """Return an empty figure on paper, in inches."""
+    return CellFigure(figsize=(width, height), facecolor=PAPER, layout="constrained")
 
 
 def _paint(axis: Axes, weights: Array, masked: NDArray[np.bool_], top: float, box: Box) -> AxesImage:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from clearhead.capture.positions import Positions, assumed
+from clearhead.capture.record_summary import axes_text
 from clearhead.capture.steps import Missed
 from clearhead.errors import OptionError
 from clearhead.matrix import rollout
@@ -100,6 +101,9 @@ class OneMatrix(Mapping[str, Any]):
 
     def release_model(self) -> None:
         """Do nothing, because this record holds no model."""
+
+    def __repr__(self) -> str:
+        return f"OneMatrix({self._name!r}: {axes_text(self._matrix.shape)})"
 
     def __getitem__(self, name: str) -> RolledOut:
         if name != self._name:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from clearhead.errors import ClearheadError, OptionError
 from clearhead.extras import needs
+from clearhead.printing import count
 from clearhead.views.page import es_module
 from clearhead.views.page.payload import payload
 from clearhead.views.page.questions import answer
@@ -40,7 +41,7 @@ class AttentionWidget(anywidget.AnyWidget):
     """
 
     _esm = es_module.one_module()
-    _css = es_module.style()
+    _css = es_module.notebook_style()
     payload = traitlets.Dict().tag(sync=True)
     layer = traitlets.Int(-1).tag(sync=True)
     head = traitlets.Int(-1).tag(sync=True)
@@ -65,6 +66,12 @@ class AttentionWidget(anywidget.AnyWidget):
         super().__init__(payload=data, **{**data["first"], **kwargs})
         self._reading, self._second = reading, second
         self.on_msg(self._answer)
+
+    def __repr__(self) -> str:
+        """What a page shows where no widget can run, such as a notebook on GitHub; anywidget cuts it at 110 letters."""
+        name = self._reading.model_name
+        name = name if len(name) <= 30 else f"…{name[-29:]}"
+        return f"AttentionWidget({name!r}, {count(len(self._reading.tokens), 'token')}): run the cell to see it"
 
     def _answer(self, _widget: Any, question: Any, _buffers: Any) -> None:
         """Answer a question under its own id. An invalid question is answered with its error."""

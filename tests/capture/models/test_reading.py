@@ -1,8 +1,14 @@
 """The real model: every head of all-MiniLM-L6-v2 equals its eager weights, and its output does not change."""
 
+from dataclasses import replace
+
 import torch
 
 from clearhead import capture
+from clearhead.capture.models.reading import TOKENS_SHOWN, Target
+from clearhead.views.comparison import compare
+from clearhead.views.grouping import grouped
+from clearhead.views.rollout import rolled
 
 from ..conftest import SENTENCE
 
@@ -42,3 +48,27 @@ def test_a_reading_names_its_tokens(demo):
     assert reading.model_name == demo.name == "all-MiniLM-L6-v2"
     assert demo.tokenizer.convert_ids_to_tokens(reading.token_ids) == reading.tokens
     assert {A.shape for A in reading.record.values()} == {(1, 12, 9, 9)}
+
+
+def test_a_cell_that_ends_with_a_long_reading_shows_a_few_lines(demo):
+    reading = capture.read(demo, "tired " * 173)
+    for view in (reading, rolled(reading), grouped(reading, "words")):
+        first, second, *_ = repr(view).splitlines()
+        assert f"{view.model_name!r}, 175 tokens: '[CLS]' 'tired' 'tired'" in first
+        assert first.count("tired") == TOKENS_SHOWN - 1
+        assert second == repr(view.record).splitlines()[0]
+        assert len(repr(view).splitlines()) < 10
+    assert "L=175 S=175" in repr(rolled(reading))
+    assert "L=175 S=175" in repr(grouped(reading, "words"))
+    assert repr(capture.read(demo, "It sleeps")).startswith(
+        "Reading('all-MiniLM-L6-v2', 4 tokens: '[CLS]' 'it' 'sleeps' '[SEP]')"
+    )
+    spoken = replace(reading, decoder=Target(["a"] * 7, [1] * 7, [False] * 7))
+    assert "175 tokens and 7 of the decoder" in repr(spoken)
+    assert repr(demo) == "Loaded('all-MiniLM-L6-v2', BertModel, reads text, at most 512 tokens)"
+    seeing = replace(demo, tokenizer=None, processor=object())
+    assert repr(seeing) == "Loaded('all-MiniLM-L6-v2', BertModel, reads pictures)"
+    short = capture.read(demo, "It sleeps")
+    assert (
+        repr(compare(short, short)) == "Comparison('all-MiniLM-L6-v2' and 'all-MiniLM-L6-v2', 72 × 72 heads, 4 tokens)"
+    )

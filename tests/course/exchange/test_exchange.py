@@ -1,6 +1,8 @@
 """A proved pack goes out in six formats and what others export comes in as drafts; round trips keep what they can."""
 
 import csv
+import html as html_lib
+import re
 import sqlite3
 import zipfile
 from collections.abc import Sequence
@@ -62,6 +64,19 @@ def test_anki_notes_have_stable_guids(cache: Path, tmp_path: Path) -> None:
     assert "What does this print, with n = 33?" in fields[0]
     assert "32" in fields[1]
     assert "The end of a range is not in it." in fields[1]
+
+
+def test_the_idea_behind_a_wrong_option_is_named_as_one(cache: Path, tmp_path: Path) -> None:
+    """By itself it is a sentence that sounds true."""
+    proved = [one.proved for one in course.prove_pack(course.load(GOOD), cache=cache) if one.proved]
+    beliefs = [option.belief for one in proved if one.kind != "code" for option in one.options if option.belief]
+    assert beliefs
+    for form in ("csv", "gift", "moodle"):
+        text = html_lib.unescape(exported(form, cache, tmp_path).read_text(encoding="utf-8"))
+        plain = re.sub(r"[*\\]|</?(?:strong|p)>", "", text)
+        assert [belief for belief in beliefs if f"The idea behind that answer: {belief}" not in plain] == [], form
+    backs = "".join(fields for _, fields in notes(exported("anki", cache, tmp_path)))
+    assert backs.count("<strong>The idea behind that answer:</strong>") == len(beliefs)
 
 
 def test_an_apkg_comes_back_as_drafts(cache: Path, tmp_path: Path) -> None:

@@ -265,3 +265,49 @@ def test_the_view_moves_by_keyboard(live):
     assert opened.locator(".ch-tools small").inner_text() == "queries 36–84, keys 12–60"
     opened.get_by_role("button", name="whole").click()
     assert opened.locator(".ch-tools small").inner_text() == ""
+
+
+# How notebooks set a theme: an attribute of the body, and ink for all that is in it.
+NOTEBOOK = """<!doctype html><meta charset="utf-8"><style>%(style)s
+body { background: white; color: #212121 } body[data-jp-theme-light="false"] { background: #111; color: oklch(0.9 0 0) }</style>
+<body data-jp-theme-light="true"><div id="cell"></div><script type="module">%(module)s
+const values = %(values)s;
+widget.render({ model: plainModel(values), el: document.getElementById("cell") });
+</script>"""
+# Of the widget's text and of a map: how far from the page's ground they are, 0 to 1.
+_APART = """() => {
+  const pixel = (colour) => {
+    const context = document.createElement("canvas").getContext("2d");
+    context.fillStyle = colour;
+    context.fillRect(0, 0, 1, 1);
+    return context.getImageData(0, 0, 1, 1).data[1] / 255;
+  };
+  const ground = pixel(getComputedStyle(document.body).backgroundColor);
+  const map = document.querySelector(".ch-cell canvas"), image = map.getContext("2d").getImageData(0, 0, map.width, map.height).data;
+  const least = Math.min(...Array.from({ length: image.length / 4 }, (_, i) => image[4 * i + 3] ? Math.abs(image[4 * i + 1] / 255 - ground) : 1));
+  return ["h2", ".ch-note", ".ch-q", "select"].map((one) => Math.abs(pixel(getComputedStyle(document.querySelector(`.ch ${one}`)).color) - ground)).concat(least);
+}"""
+
+
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_in_a_notebook_the_notebooks_theme_counts_and_not_the_systems(browser, tmp_path, system):
+    values = {"payload": payload(reading(TOKENS, layers=1, heads=2, is_causal=True)), "layer": 0, "head": 1}
+    module = es_module.one_module().replace("export default", "const widget =")
+    filled = {"style": es_module.notebook_style(), "module": module, "values": json.dumps(values)}
+    file = tmp_path / "notebook.html"
+    file.write_text(NOTEBOOK % filled, encoding="utf-8")
+    with browser.new_context(color_scheme=system) as context:
+        opened = context.new_page()
+        opened.goto(file.as_uri())
+        opened.locator(".ch-head h2").wait_for()
+        for light in ("true", "false", "true"):
+            opened.evaluate("(light) => { document.body.dataset.jpThemeLight = light }", light)
+            opened.wait_for_function(
+                "(dark) => Boolean(document.querySelector('.ch-on-dark')) === dark", arg=light == "false"
+            )
+            *text, unattended = opened.evaluate(_APART)
+            assert min(text) > 0.3, (light, text)
+            assert unattended < 0.15  # weight 0 has the colour of the page, nearly
+        opened.evaluate("() => { document.body.dataset.jpThemeLight = 'false' }")
+        opened.emulate_media(media="print")
+        assert opened.evaluate("() => getComputedStyle(document.querySelector('.ch')).color") == "rgb(31, 29, 26)"

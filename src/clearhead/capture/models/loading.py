@@ -21,6 +21,7 @@ from clearhead.errors import ClearheadError, ModelError
 from clearhead.extras import missing, needs
 from clearhead.local_models.chat_model import CHAT_NAME
 from clearhead.messages import Message, message
+from clearhead.printing import count
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers names models that write
 _LIBRARIES = ("safetensors", "PIL", "tokenizers", "huggingface_hub")  # imported by transformers on demand
@@ -49,6 +50,12 @@ class Loaded:
     writer: nn.Module | None = None
     no_picture: str | None = None
     note: Message | None = None
+
+    def __repr__(self) -> str:
+        """The model's name and class, what it reads and how much of it: one line, without its layers."""
+        kind = type(self.model).__name__
+        most = "" if self.reads == "pictures" else f", at most {count(self.max_length, 'token')}"
+        return f"Loaded({self.name!r}, {kind}, reads {self.reads}{most})"
 
     @property
     def reads(self) -> Literal["text", "pictures", "sound"]:

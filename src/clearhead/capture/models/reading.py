@@ -20,8 +20,10 @@ from clearhead.capture.observing import observe
 from clearhead.capture.record import Record
 from clearhead.errors import ModelError
 from clearhead.messages import Message, message
+from clearhead.printing import count
 
 UNKNOWN_SHOWN = 5  # parts of a text that a note names
+TOKENS_SHOWN = 12  # in the repr of a reading
 _STARTS = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
 
 
@@ -114,6 +116,14 @@ class Reading:
     pieces: list[str] | None = None
     pictures: tuple[Grid, ...] = ()
     sound: Sound | None = None
+
+    def __repr__(self) -> str:
+        """The model, the first tokens, and the record: a few lines, however long the text is."""
+        shown = [repr(token) for token in self.tokens[:TOKENS_SHOWN]] + ["…"] * (len(self.tokens) > TOKENS_SHOWN)
+        lengths = count(len(self.tokens), "token")
+        if self.decoder is not None:
+            lengths += f" and {len(self.decoder.tokens):,} of the decoder"
+        return f"Reading({self.model_name!r}, {lengths}: {' '.join(shown)})\n{self.record!r}"
 
 
 def read(

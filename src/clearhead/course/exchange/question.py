@@ -118,4 +118,6 @@ def questions(pack: Pack, proved: Sequence[Proved]) -> list[Question]:
 
 
 def _feedback(option: Option) -> str:
-    return "\n\n".join(part for part in (option.belief, option.counterexample, option.rationale) if part)
+    """Return why an option is wrong. The idea behind it is a sentence that sounds true, so it is named as that."""
+    idea = f"**The idea behind that answer:** {option.belief}" if option.belief else ""
+    return "\n\n".join(part for part in (idea, option.counterexample, option.rationale) if part)

@@ -30,7 +30,9 @@ R = TypeVar("R")
 router = APIRouter()
 LEARNER: Final = "clearhead-learner"  # a cookie for drafts.js, which says who is logged in; it opens nothing
 BROWSER: Final = "clearhead-browser"  # the cookie of a browser that logged in to an account before
-USED: Final = mark("This invitation was used or is too old. Ask for a new one.")
+USED: Final = mark(
+    "This invitation was used or is too old. If you have chosen a password, log in with it; if not, ask for a new one."
+)
 YEAR: Final = 365 * 24 * 60 * 60
 
 

@@ -53,6 +53,7 @@ function onKey(event) {
     if (sends) sends.click();
     return;
   }
+  if (event.key === "Escape") returned();
   if (event.key === "Escape") return void (closeKeys() || (event.target.matches?.(TYPED) && event.target.blur()));
   if (event.key === "Enter" && event.target.matches?.("textarea.line")) {
     event.preventDefault();
@@ -94,21 +95,27 @@ async function help(event) {
 }
 
 const SOON = 400; // ms in which most answers are there
+const GIVEN_UP = 10_000; // ms after which a form may be sent again, for who has stopped the page loading
 
 /**
- * A form whose reply takes longer than a moment says that it is under way.
+ * A form whose reply takes longer than a moment says that it is under way. Until then a second click sends nothing: it
+ * would only replace the reply by one that says that there was an answer already.
  * @param {SubmitEvent} event
  */
 function underway(event) {
-  const row = event.submitter?.closest("p, fieldset, section");
+  const row = (event.submitter ?? event.target.querySelector("button.main"))?.closest("p, fieldset, section, form");
   if (!row || event.defaultPrevented) return;
+  const sent = row.querySelector(".underway");
+  if (sent && Date.now() - Number(sent.dataset.since) < GIVEN_UP) return void event.preventDefault();
+  sent?.remove();
   const sign = Object.assign(document.createElement("span"), { className: "small muted underway" });
   sign.setAttribute("role", "status");
+  sign.dataset.since = String(Date.now());
   row.append(" ", sign);
   setTimeout(() => (sign.textContent = _("Working on it…")), SOON);
 }
 
-/** After Back to a page that was left by a form: the form is no longer under way. */
+/** After Back to a page that was left by a form, or Escape, which stops loading: the form is no longer under way. */
 function returned() {
   for (const sign of document.querySelectorAll(".underway")) sign.remove();
 }

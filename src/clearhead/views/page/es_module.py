@@ -20,6 +20,7 @@ PARTS = (
     "attention.js",
 )  # a part comes after all that it imports
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./[a-z]+\.js";\n', re.M)
+COLOURS = re.compile(r":where\(:root, :host\) \{(.*?)\}", re.S)  # of a style sheet: the light ones, then the dark
 EXPORT = re.compile(r"^export (?!default\b)", re.M)
 
 
@@ -31,6 +32,18 @@ def one_module() -> str:
 def style() -> str:
     """Return the style sheet, with colours for a page that has none of its own."""
     return static("attention.css")
+
+
+def notebook_style() -> str:
+    """Return the style sheet for a notebook, whose theme the colours follow; the system's may be another.
+
+    `attention.js` says which by a class. Printed, a notebook is light.
+    """
+    sheet = style()
+    light, dark = COLOURS.findall(sheet)
+    on_light = f".ch-on-light, .ch-on-light .ch {{ color-scheme: light;{light}}}\n"
+    on_dark = f"@media screen {{\n.ch-on-dark, .ch-on-dark .ch {{ color-scheme: dark;{dark}}}\n}}\n"
+    return sheet + on_light + on_dark
 
 
 def static(name: str) -> str:

@@ -10,13 +10,15 @@
  */
 import { openHead } from "./head.js";
 import { arrange, axisOf, decodeLayer, maskOf, oneHead, roundUp, step, subtract, topOf } from "./numbers.js";
-import { make, paint, palette, scaleBar } from "./paint.js";
+import { brightness, make, paint, palette, scaleBar } from "./paint.js";
 import { _ } from "./words.js";
 
 /** @typedef {{get(name: string): any, set(name: string, value: any): void, save_changes(): void,
  *   on(event: string, call: () => void): void, off(event: string, call: () => void): void}} Model */
 
 const WATCHED = ["layer", "head", "token", "side"];
+/** Where the studio, marimo, Jupyter, VS Code and Colab say which theme a page has: attributes of html or body. */
+const THEMES = ["class", "data-theme", "data-jp-theme-light", "data-vscode-theme-kind", "theme"];
 
 /** Draw one payload into `el`; returns a function that removes it. @param {Model} model @param {HTMLElement} el */
 function draw(model, el) {
@@ -191,12 +193,16 @@ function draw(model, el) {
   const paper = window.matchMedia("print"); // a canvas keeps its colours, and paper is light
   paper.addEventListener("change", repaint);
   // Other classes change too, at any key: painting again then would take the focus away from what the key was for.
-  const theme = new MutationObserver(() => String(palette(el)) !== String(colours.w) && repaint());
-  theme.observe(document.documentElement, { attributes: true, attributeFilter: ["class", "data-theme"] });
+  const theme = new MutationObserver(() => {
+    dress(el);
+    if (String(palette(el)) !== String(colours.w)) repaint();
+  });
+  for (const page of [document.documentElement, document.body]) theme.observe(page, { attributes: true, attributeFilter: THEMES });
   dark.addEventListener("change", repaint);
   WATCHED.forEach((name) => model.on(`change:${name}`, update));
   model.on("change:order", reorder);
   model.on("change:pin", repaint);
+  dress(el);
   reorder();
   repaint();
   return () => {
@@ -222,6 +228,14 @@ const apart = (other) => ({
   about: _("how far from the same head of %(model)s, nats per query", { model: other.model }),
   values: other.kl.map((row) => row.map((value) => value ?? Infinity)),
 });
+
+/** A notebook's theme may differ from the system's. The ink that the notebook hands down tells: light ink is for a dark
+ * page. Only a notebook's style sheet heeds these classes. @param {HTMLElement} el */
+function dress(el) {
+  const light = brightness(getComputedStyle(el.isConnected ? el : document.body).color) > 0.5;
+  el.classList.toggle("ch-on-dark", light);
+  el.classList.toggle("ch-on-light", !light);
+}
 
 /** Ask the Python side of the model; `ask` is null where there is none. @param {any} model */
 function asker(model) {

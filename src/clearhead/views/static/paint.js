@@ -41,6 +41,15 @@ export function palette(el, ramp = "w") {
   return colours;
 }
 
+/** How bright a colour of CSS is, 0 to 1. @param {string} colour */
+export function brightness(colour) {
+  const context = make("canvas", { width: 1, height: 1 }).getContext("2d", { willReadFrequently: true });
+  context.fillStyle = colour;
+  context.fillRect(0, 0, 1, 1);
+  const [red, green, blue] = context.getImageData(0, 0, 1, 1).data;
+  return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255;
+}
+
 /** One head's block, a pixel a cell; masked cells are left clear, and the hatching behind shows through.
  * @param {Block} block @param {Masked} masked */
 export function paint(block, masked, head, top, colours, less = colours) {

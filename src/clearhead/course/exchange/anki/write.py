@@ -11,7 +11,8 @@ from clearhead.course.exchange.question import Question
 
 _STYLE = (
     ".card { font: 18px/1.5 Georgia, serif; max-width: 42em; margin: auto; text-align: left; } "
-    "pre, code { font: 15px/1.4 monospace; } pre { overflow: auto; padding: .6em; border: 1px solid #8884; }"
+    "pre, code { font: 15px/1.4 monospace; } pre { overflow: auto; padding: .6em; border: 1px solid #8884; } "
+    "th, td { padding: .1em .8em .1em 0; text-align: left; } h4 p { display: inline; }"
 )
 _MODEL = genanki.Model(
     1_706_211_543,  # fixed: Anki knows a note type by it
