@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     tiers.pytest_configure(config)
+    workers.pytest_configure(config)
     os.environ["CLEARHEAD_TEST_DEVICE"] = config.getoption("--device")
     if config.getoption("--device") == "cpu":  # Triton's interpreter; Triton reads this when it is imported
         os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -2,7 +2,8 @@
 
 Each test above LONG seconds in the full tier is in long_tests.toml. A run of many tests ends with those that are not. It
 fails nothing, for the time depends on the machine; but add the test with its reason, make it smaller, or mark it `stress`.
-Programs that a test starts count once they have ended, and so a browser counts where it is closed.
+Programs that a test starts count once they have ended, and so a browser counts where it is closed; ranks count nowhere.
+In the fast tier the clock counts instead, and what took long is to be marked `slow`.
 """
 
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 LONG = 2.0
+FAST = 1.0  # of the clock, in the fast tier: twice what such a test takes with a core to itself
 MANY = 1000  # tests of a run that is reported: in a shorter one the first test pays for what all import
 LIST = Path(__file__).with_name("long_tests.toml")
 ROOMS = 12  # named in a report
@@ -70,7 +72,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         f"processor time: {rooms.total():.0f} s of {len(times)} tests, tier {config.getoption('--tier')}"
     )
     terminalreporter.line(", ".join(f"{room} {time:.0f}" for room, time in rooms.most_common(ROOMS)))
-    if config.getoption("--tier") == "stress":
+    if config.getoption("--tier") == "fast":
+        _tell_slow(terminalreporter)
+    if config.getoption("--tier") != "full":
         return
     known = listed()
     long = {
@@ -82,3 +86,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section(f"more than {LONG:.0f} s of processor time, and not in {LIST.name}")
         for name, time in sorted(long.items(), key=lambda entry: -entry[1]):
             terminalreporter.line(f"{time:6.1f} {name}")
+
+
+def _tell_slow(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for report in terminalreporter.getreports("passed") if report.duration > FAST]
+    if reports:
+        terminalreporter.section(f"more than {FAST:.0f} s in the fast tier: slow")
+        for report in sorted(reports, key=lambda report: -report.duration):
+            terminalreporter.line(f"{report.duration:6.1f} {report.nodeid}")

@@ -16,6 +16,8 @@ def note(name):
     with (FOLDER / "log").open("a") as log:
         log.write(f"{name}\\n")
 
+note(f"OpenMP threads when collected: {os.environ['OMP_NUM_THREADS']}")
+
 @pytest.fixture(scope="session")
 def server():
     note(f"set up {os.getpid()}")
@@ -37,14 +39,20 @@ def test_after(): note("ran after")
 @pytest.fixture
 def run(tmp_path: Path):
     (tmp_path / "conftest.py").write_text(
-        "import workers\nfrom workers import pytest_runtestloop\npytest_addoption = workers.pytest_addoption\n"
+        "import workers\nfrom workers import pytest_configure, pytest_runtestloop\n"
+        "pytest_addoption = workers.pytest_addoption\n"
     )
     (tmp_path / "test_it.py").write_text(FILE)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", "--workers", "2", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "2",
+            "PYTHONPATH": str(TESTS),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        }
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
     return run
@@ -58,6 +66,7 @@ def test_each_test_runs_once_and_its_outcome_is_told(run, tmp_path: Path) -> Non
     assert "the process that ran this test ended with status 3" in done.stdout
     assert ": there is a reason" in done.stdout
     log = (tmp_path / "log").read_text().splitlines()
+    assert log[0] == "OpenMP threads when collected: 1"
     assert sorted(line for line in log if line.startswith("ran")) == sorted(
         [*(f"ran {number}" for number in range(150)), "ran after"]
     )
@@ -76,4 +85,4 @@ def test_the_first_failure_ends_it_where_asked(run, tmp_path: Path) -> None:
 def test_it_collects_alone_where_that_is_asked(run, tmp_path: Path) -> None:
     done = run("--collect-only", "-q")
     assert "154 tests collected" in done.stdout
-    assert not (tmp_path / "log").exists()
+    assert "ran" not in (tmp_path / "log").read_text()

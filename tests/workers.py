@@ -25,6 +25,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--workers", type=int, default=0, help="run the tests in so many forks of this process")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Before torch is imported: a fork has the pool of threads that its parent made, but no thread, and waits for ever."""
+    if config.getoption("--workers"):
+        os.environ["OMP_NUM_THREADS"] = "1"
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     count = session.config.getoption("--workers")

@@ -6,6 +6,7 @@
 
 #include "dispatch/cpu.h"
 #include "dispatch/scratch.h"
+#include "dispatch/threads.h"
 #include "targets.h"
 
 namespace clearhead {
@@ -20,14 +21,12 @@ namespace {
 const Target* const kTargets[] = {CLEARHEAD_TARGETS(ADDRESS)};
 #undef ADDRESS
 
-// A parallel region takes a few microseconds: below this many multiply-adds one thread is faster. A row takes as long as
-// some more of them, and a narrow one as long as one that fills its vectors.
-constexpr double kWorthThreads = 2e5, kOfRow = 4.5e3;
+// A row takes as long as some more multiply-adds, and a narrow one as long as one that fills its vectors.
+constexpr double kOfRow = 4.5e3;
 
 int useful_threads(const Attention& p, int lanes, int threads) {
   const double width = p.width > lanes ? p.width : lanes, value_width = p.value_width > lanes ? p.value_width : lanes;
-  const double work = double(p.batch) * p.heads * p.length * (p.keys * (width + value_width) + kOfRow);
-  return work < kWorthThreads || threads < 1 ? 1 : threads;
+  return useful_threads(double(p.batch) * p.heads * p.length * (p.keys * (width + value_width) + kOfRow), threads);
 }
 
 }  // namespace
@@ -49,11 +48,13 @@ template <class Number>
 void run_decode(const Passes<Number>& passes, const Attention& p, int threads) {
   // A short rest is left to the last part.
   const int64_t heads = p.batch * p.kv_heads, parts = p.keys < kPartKeys ? 1 : (p.keys + kPartKeys * 3 / 4) / kPartKeys;
+  const int64_t items = heads * parts;
+  threads = threads_for(items, threads);
   const size_t partial = in_lines(passes.decode_partial(p)), each = in_lines(passes.decode_scratch(p));
   const size_t all_partials = partial * heads * parts;
   const Scratch<Number> all(all_partials + each * threads);
   Number *const partials = all.get(), *const scratch = partials + all_partials;
-  const int64_t items = heads * parts, chunk = items / (8 * threads) + 1;  // one item may take less than a microsecond
+  const int64_t chunk = items / (8 * threads) + 1;  // one item may take less than a microsecond
   const auto merge = [&](int64_t head) {
     passes.decode_merge(p, head / p.kv_heads, head % p.kv_heads, parts, partials + partial * head * parts, partial,
                         scratch + thread_number() * each);
@@ -118,10 +119,11 @@ void run_tiles(const Passes<Number>& passes, const Attention& all, int lanes, in
   const size_t for_few = rest ? partial + in_lines(passes.decode_scratch(few)) : 0;
   const size_t each = std::max(in_lines(passes.forward_scratch(p, statistics, rows)), for_few);
   const int64_t kv_heads = p.batch * p.kv_heads, group = p.heads / p.kv_heads;
-  const Scratch<Number> space(each * threads + tiled * kv_heads);
-  Number *const scratch = space.get(), *const tiles = scratch + each * threads;
   constexpr int64_t kPart = 8;  // blocks of keys packed by one work item
   const int64_t key_blocks = (p.keys + kTiledKeys - 1) / kTiledKeys, parts = (key_blocks + kPart - 1) / kPart;
+  threads = threads_for(std::max(items, tiled ? kv_heads * parts : 0), threads);
+  const Scratch<Number> space(each * threads + tiled * kv_heads);
+  Number *const scratch = space.get(), *const tiles = scratch + each * threads;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     if (tiled) {
@@ -187,8 +189,9 @@ class Rounds {
   int64_t batches_, kv_heads_, width_, heads_;
 };
 
-// How many work items the backward pass of a few long heads is split into; each has sums as large as keys and values.
-constexpr int64_t kBackwardItems = 8;
+// How many work items the backward pass of a few long heads is split into; each has sums as large as keys and values. So
+// parts have many rows; but a head that is alone is split in two sooner, for otherwise one thread would do all the work.
+constexpr int64_t kBackwardItems = 8, kRowsOfPart = 128, kRowsOfTwo = 96, kTile = 32;
 
 template <class Number>
 void run_queries(const Passes<Number>& passes, const Attention& p, const Gradients& g, int threads) {
@@ -198,8 +201,10 @@ void run_queries(const Passes<Number>& passes, const Attention& p, const Gradien
   const Rounds rounds(p, g);
   const int64_t heads = rounds.heads();
   int64_t parts = 1;
-  while (heads * parts < kBackwardItems && p.length / (parts * 2) >= 128) parts *= 2;
-  const int64_t rows = ((p.length + parts - 1) / parts + 63) / 64 * 64;
+  if (heads == 1 && p.length > kTile && p.length * p.heads / p.kv_heads >= kRowsOfTwo) parts = 2;
+  while (heads * parts < kBackwardItems && p.length / (parts * 2) >= kRowsOfPart) parts *= 2;
+  const int64_t rows = ((p.length + parts - 1) / parts + kTile - 1) / kTile * kTile;
+  threads = threads_for(heads * parts, threads);
   const size_t sums = in_lines(passes.key_sums(p, g)), each = in_lines(passes.backward_scratch(p));
   const Scratch<Number> all(each * threads + sums * (parts == 1 ? threads : heads * parts));
   Number *const scratch = all.get(), *const all_sums = scratch + each * threads;
@@ -215,7 +220,7 @@ void run_queries(const Passes<Number>& passes, const Attention& p, const Gradien
       if (parts == 1) passes.store_key_sums(p, g, at.batch, at.kv_head, own);
     }
     if (parts == 1) continue;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && heads > 1)
     for (int64_t head = 0; head < heads; head++) {
       Number* const total = all_sums + sums * head * parts;
       for (int64_t part = 1; part < parts; part++)

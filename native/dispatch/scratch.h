@@ -8,10 +8,6 @@
 #include <malloc.h>
 #endif
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 namespace clearhead {
 namespace {
 
@@ -68,14 +64,6 @@ class Scratch {
   Numbers<Number> own_;
   Number* data_;
 };
-
-inline int thread_number() {
-#ifdef _OPENMP
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
 
 }  // namespace
 }  // namespace clearhead

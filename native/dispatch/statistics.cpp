@@ -5,6 +5,7 @@
 
 #include "dispatch/dispatch.h"
 #include "dispatch/scratch.h"
+#include "dispatch/threads.h"
 
 namespace clearhead {
 
@@ -21,7 +22,7 @@ void run_statistics(const Target& target, const Attention& p, const Statistics& 
   while (heads * parts < kItems && length / (parts * 2) >= kLeastRows) parts *= 2;
   const int64_t rows = ((length + parts - 1) / parts + 127) / 128 * 128;
   const int64_t items = heads * parts;
-  threads = int(std::max<int64_t>(1, std::min<int64_t>(threads, items)));
+  threads = threads_for(items, threads);
   const size_t each = in_lines(target.statistics_scratch(p, s)), sums = target.statistics_sums(p, s);
   const Scratch<float> scratch(each * threads);
   const Numbers<float> all = allocate<float>(sums * items);

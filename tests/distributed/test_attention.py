@@ -68,6 +68,7 @@ def drops_the_same(rank, size):
         assert (out == 0).float().mean().item() == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.slow
 def test_dropout_has_the_pattern_of_one_process():
     world(3, drops_the_same)
 

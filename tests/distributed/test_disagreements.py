@@ -41,6 +41,7 @@ def masks_of_few_rows(rank, size):
             close(distributed.gather(out), clearhead.attention(q, k, v, mask), lengths)
 
 
+@pytest.mark.slow
 def test_a_rank_with_one_row_or_none_passes_its_own_mask():
     world(3, masks_of_few_rows)
 
@@ -233,5 +234,6 @@ def placements(rank, size):
     dist.barrier()
 
 
+@pytest.mark.slow
 def test_every_placement_is_right_or_refused():
     world(4, placements)

@@ -186,6 +186,7 @@ def interrupts(rank, size, error):
             all_have_ended(rank, size, group)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_a_rank_that_is_interrupted_and_lives_on_ends_the_others(error):
     world(4, interrupts, error)

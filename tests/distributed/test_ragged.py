@@ -111,10 +111,12 @@ def every_shape(rank, size, shapes, dtypes):
     dist.barrier()
 
 
+@pytest.mark.slow
 def test_tokens_that_three_ranks_do_not_divide():
     world(3, every_shape, [(1, 6, 2, 7, 7), (0, 4, 4, 5, 5)], [torch.float64])
 
 
+@pytest.mark.slow
 def test_more_ranks_than_tokens():
     world(4, every_shape, [(1, 4, 2, 3, 3)], [torch.bfloat16])
 

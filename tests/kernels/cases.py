@@ -141,6 +141,13 @@ CASES: dict[str, Case] = {
     "several blocks causal": replace(
         _BASE, batch=1, heads=2, kv_heads=2, length=307, keys=307, width=67, value_width=67, is_causal=True
     ),
+    # The backward pass splits the rows of a key head that is alone.
+    "a lone head": replace(
+        _BASE, batch=1, heads=1, kv_heads=1, length=101, is_causal=True, sinks=True, bias=(1, 1, 1, 1)
+    ),
+    "a lone key head": replace(
+        _BASE, batch=1, heads=7, kv_heads=1, bias=(1, 0, 1, 1), dropout_p=0.3, alibi=16, head_scale=True, allow="rows"
+    ),
     # Rows with a stride of a multiple of 1 KiB are copied if several tiles read them.
     "values far apart": replace(
         _BASE, batch=1, heads=8, kv_heads=8, length=131, keys=149, width=5, value_width=32, layout="blhd"

@@ -23,6 +23,7 @@ print(target.name, is_forced(), torch.backends.cpu.get_cpu_capability(), *names,
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cpu", "capability"), [("avx2", "AVX2"), ("avx512", "AVX512")])
 def test_a_narrower_cpu_has_its_own_target_and_costs(cpu: str, capability: str, tmp_path: Path) -> None:
     if not any(target.name == cpu and target.runs_here for target in targets()):

@@ -236,12 +236,14 @@ print(acceleration._installation._overrides.is_native, accelerated.counts)
 """
 
 
+@pytest.mark.slow
 def test_where_torch_has_other_operators_the_python_overrides_are_registered():
     done = subprocess.run([sys.executable, "-c", CHANGED], capture_output=True, text=True, check=True)
     assert done.stdout == "False {'forward': 1, 'backward': 0, 'module': 0, 'torch': 2}\n"
     assert "Overriding" not in done.stderr
 
 
+@pytest.mark.slow
 def test_registering_writes_no_warning():
     program = "import clearhead; clearhead.accelerate()"
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)

@@ -178,6 +178,7 @@ def measured(experiment: Experiment, chosen: dict[str, int]) -> Column:
 NO_SANDBOX = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}")
 
 
+@pytest.mark.slow
 @NO_SANDBOX
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.stress if name in LOADS_A_MODEL else ()) for name in EXPERIMENTS]

@@ -112,6 +112,9 @@ _AVX512: Costs = {
     ("few queries, gradients", _F16): (Cost(75.8, 2.33, 360), Cost(57, 7, 1700)),
     ("few queries, gradients", _F64): (Cost(75, 2.1, 450), Cost(58, 1.8, 680)),
     ("short, gradients", _F32): (Cost(82.9, 3.37, 145), Cost(56.8, 4.42, 106)),
+    ("short, gradients", _F64): (Cost(75.7, 5.5, 285), Cost(54, 17.6, 358)),
+    ("gradients", _F32): (Cost(71, 7, 100), Cost(53, 16, 135)),  # of 1 to 4 heads of up to 64 tokens, as the next
+    ("gradients", _F64): (Cost(80, 9, 262), Cost(52, 25, 330)),
 }
 
 # Gradients of a few tokens take torch's function, because ours runs Python in its backward pass. Two cores of a Zen 4
@@ -127,6 +130,12 @@ _AVX2: Costs = {
     ("few queries, gradients", _BF16): (Cost(71, 2.9, 142), Cost(58, 7.5, 637)),
     ("few queries, gradients", _F16): (Cost(73.5, 3.3, 577), Cost(57, 9, 1670)),
     ("few queries, gradients", _F64): (Cost(71.5, 3.3, 550), Cost(60, 2.9, 812)),
+    ("short, gradients", _F32): (Cost(77, 5.7, 0), Cost(56, 16, 0)),  # of 1 to 48 heads, as the next; work up to 16 keys
+    ("short, gradients", _BF16): (Cost(77, 5.8, 0), Cost(64, 2.5, 900)),
+    ("short, gradients", _F16): (Cost(78, 6, 330), Cost(62, 4.6, 1400)),
+    ("short, gradients", _F64): (Cost(77, 5.5, 285), Cost(54, 17.6, 358)),
+    ("gradients", _F32): (Cost(77, 6, 140), Cost(53, 16, 170)),  # of 1 to 4 heads of up to 64 tokens, as the next
+    ("gradients", _F64): (Cost(80, 9, 262), Cost(52, 25, 330)),
 }
 
 CLASSES = (
