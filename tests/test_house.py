@@ -280,3 +280,41 @@ def test_every_room_is_held_to_have_no_circles():
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     held = next(contract for contract in contracts if contract["type"] == "acyclic_siblings")["ancestors"]
     assert set(held) == {f"clearhead.{path.parent.name}" for path in SOURCE.glob("*/__init__.py")}
+
+
+def _names_of(module: str) -> set[str] | None:
+    """Return what a module of the package binds at its top level, and its submodules; None for no module."""
+    place = SOURCE.joinpath(*module.split(".")[1:])
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    if not file.is_file():
+        return None
+    names = {child.stem for child in place.iterdir()} if place.is_dir() else set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
+
+
+@pytest.mark.slow
+def test_programs_that_no_test_imports_ask_the_package_for_names_that_it_has() -> None:
+    """Tests import their helpers, but nothing imports what runs as a program, as only the stress tier does."""
+    programs = [
+        path for path in tracked_files()
+        if path.suffix == ".py" and path.parts[len(ROOT.parts)] in ("tests", "bench", "tools")
+        and not path.name.startswith("test_")
+    ]  # fmt: skip
+    missing = []
+    for path in programs:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or node.level or (node.module or "").split(".")[0] != "clearhead":
+                continue
+            names = _names_of(str(node.module))
+            if names is not None and "__getattr__" in names:  # it finds names when they are first touched
+                continue
+            absent = [alias.name for alias in node.names if names is None or alias.name not in names]
+            missing += [f"{path.relative_to(ROOT)}:{node.lineno}: {name}" for name in absent]
+    assert missing == []

@@ -66,15 +66,51 @@ def test_overlapping_windows_have_the_output_of_their_copies(dtype: torch.dtype)
     torch.testing.assert_close(clearhead.attention(x, x, x), clearhead.attention(*[x.clone()] * 3))
 
 
+# Calls whose backward pass torch's flash operator computes for batched gradients, and calls for blockwise torch.
+UPSTREAM: dict[str, dict[str, object]] = {
+    "plain": {},
+    "causal": {"is_causal": True},
+    "soft cap": {"softcap": 3.0},
+    "sinks, lse": {"sinks": torch.tensor([0.5, -1.0]), "return_lse": True},
+    "scale per head": {"scale": torch.tensor([0.5, -0.1])},
+    "mask that learns": {"attn_mask": torch.linspace(-1, 1, 67)[:, None]},
+    "mask of keys that learns": {"attn_mask": torch.linspace(-1, 1, 11)[None]},
+    "dropout": {"dropout_p": 0.3},
+}
+
+
+# Torch says so of its own operator, also behind its own function.
+@pytest.mark.filterwarnings("ignore:There is a performance drop because we have not yet implemented the batching rule")
+@pytest.mark.parametrize("call", UPSTREAM)
+@pytest.mark.parametrize("value_width", [7, 5])
 @pytest.mark.parametrize("length", [3, 67])
-def test_incoming_gradients_may_be_batched_or_of_a_wrapper_class(length: int) -> None:
-    query = torch.randn(1, 2, length, 7, requires_grad=True)
-    out = clearhead.attention(query, query, query)
-    many = torch.randn(3, *out.shape)
-    right = [torch.autograd.grad(out, query, upstream, retain_graph=True)[0] for upstream in many]
-    mapped = torch.autograd.grad(out, query, many, is_grads_batched=True, retain_graph=True)[0]
-    torch.testing.assert_close(mapped, torch.stack(right))
-    torch.testing.assert_close(torch.autograd.grad(out, query, Wrapping(many[0]))[0].inner, right[0])
+def test_incoming_gradients_may_be_batched_or_of_a_wrapper_class(
+    length: int, value_width: int, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clearhead.kernels.portable.blockwise.BLOCK", 2 * 11 * 20)  # several blocks of queries
+    options = {
+        name: x.clone().requires_grad_() if isinstance(x, torch.Tensor) else x for name, x in UPSTREAM[call].items()
+    }
+    if call == "mask that learns":
+        options["attn_mask"] = options["attn_mask"][:length]
+    query, key = torch.randn(1, 2, length, 7, requires_grad=True), torch.randn(1, 2, 11, 7, requires_grad=True)
+    value = torch.randn(1, 2, 11, value_width, requires_grad=True)
+    inputs = [query, key, value, *(x for x in options.values() if isinstance(x, torch.Tensor))]
+    result = clearhead.attention(query, key, value, **options)
+    outs = result if isinstance(result, tuple) else (result,)
+    many = [torch.randn(3, *out.shape) for out in outs]
+
+    def gradients(*upstream: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(outs, inputs, upstream, retain_graph=True)
+
+    right = [gradients(*upstream) for upstream in zip(*many, strict=True)]
+    batched = torch.autograd.grad(outs, inputs, many, is_grads_batched=True, retain_graph=True)
+    for got in (batched, torch.func.vmap(gradients)(*many)):
+        for actual, *expected in zip(got, *right, strict=True):
+            torch.testing.assert_close(actual, torch.stack(expected), atol=1e-5, rtol=1e-4)
+    wrapped = gradients(*(Wrapping(upstream[0]) for upstream in many))
+    for actual, expected in zip(wrapped, right[0], strict=True):
+        torch.testing.assert_close(actual.inner, expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kernel", [None, "torch", "reference"])

@@ -21,7 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from clearhead.kernels import Cells, Problem
-from clearhead.kernels.second_pass import Wanted, _allocate
+from clearhead.kernels.second_pass import Wanted, allocate
 from clearhead.kernels.triton import launch
 from clearhead.kernels.triton.blocks import Blocks, candidates
 from clearhead.kernels.triton.kernel import Triton
@@ -103,8 +103,8 @@ def launches(problem: Problem) -> list[Any]:
     result = kernel.forward(problem)
     kernel.backward(problem, result, result.out, result.lse)
     in_forward = Wanted(True, True, True, True)
-    kernel.forward_with(problem, in_forward, _allocate(problem, in_forward))
-    output = _allocate(problem, wanted)
+    kernel.forward_with(problem, in_forward, allocate(problem, in_forward))
+    output = allocate(problem, wanted)
     kernel.statistics(problem, result.lse.float(), range(128), range(128), wanted, output)
     return calls
 

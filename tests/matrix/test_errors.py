@@ -38,6 +38,17 @@ def test_an_operand_that_is_not_a_floating_point_tensor():
         Case().matrix().mT @ torch.ones(31)
 
 
+def test_a_condition_that_does_not_return_pairs() -> None:
+    matrix = AttentionMatrix(*torch.randn(2, 1, 2, 5, 3))
+    with pytest.raises(ShapeError, match=r"shape \(2, 3\) for 5 rows and 5 keys, expected \(5, 5\)"):
+        matrix.mass_where(lambda _batch, _rows, _keys: torch.ones(2, 3, dtype=torch.bool))
+    with pytest.raises(DtypeError, match=r"where returned torch\.int64, expected a boolean"):
+        matrix.mass_where(lambda _batch, rows, keys: rows[:, None] - keys)
+    with pytest.raises(DtypeError, match="where returned a bool"):
+        matrix.mass_where(lambda _batch, _rows, _keys: True)
+    assert torch.equal(matrix.mass_where(lambda _batch, _rows, keys: keys < 2), matrix.mass_on([0, 1]))
+
+
 def test_options_out_of_range():
     for k in (0, 32):
         with pytest.raises(OptionError, match=rf"topk\(k={k}\) of rows of 31 keys"):

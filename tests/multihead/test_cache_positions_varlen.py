@@ -185,10 +185,15 @@ def test_partial_rotary_ntk_and_errors():
     torch.testing.assert_close(part[..., :4], clearhead.Rotary(4)(x[..., :4]))
     stretched = clearhead.Rotary(8, scaling={"type": "ntk", "factor": 2.0})
     torch.testing.assert_close(stretched(x), clearhead.Rotary(8, base=10000.0 * 2 ** (8 / 6))(x))
+    one_pair = clearhead.Rotary(2, scaling={"type": "ntk", "factor": 2.0})
+    assert torch.equal(one_pair(x[..., :2]), clearhead.Rotary(2)(x[..., :2]))
     for wrong, message in (
         (lambda: clearhead.Rotary(7), "pairs"),
         (lambda: clearhead.Rotary(8, layout="both"), "interleaved"),
-        (lambda: clearhead.Rotary(8, scaling={"type": "spiral"}), "llama3"),
+        (lambda: clearhead.Rotary(8, base=0), "base is 0; expected a positive number"),
+        (lambda: clearhead.Rotary(8, scaling={"type": "spiral", "factor": None}), "llama3"),
+        (lambda: clearhead.Rotary(8, scaling={"type": "linear", "factor": 0}), "factor of the 'linear' scaling is 0"),
+        (lambda: clearhead.Rotary(8, scaling={"type": "ntk", "factor": None}), "factor of the 'ntk' scaling is None"),
         (lambda: clearhead.Rotary(8, scaling={"type": "llama3", "factor": 8.0}), "lacks low_freq_factor, high_freq"),
         (lambda: clearhead.Rotary(8, scaling={"type": "yarn", "factor": 8.0}), "lacks original_max_position"),
         (lambda: clearhead.Rotary(8)(torch.randn(1, 1, 2, 6)), r"Rotary\(6\)"),

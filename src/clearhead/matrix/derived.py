@@ -42,6 +42,9 @@ class Derived(Inputs, Asked):
     def rows(self, start: int, stop: int) -> AttentionMatrix:
         """Return a matrix of some consecutive queries, (B, H, stop - start, S), to process a long matrix in pieces.
 
+        Masks, bands and slopes keep the queries' positions. Distances and windows count from the part's first query:
+        `A.rows(start, stop).mean_distance(offset=start)`.
+
         Raises:
             PlaceError: not 0 <= start < stop <= L.
 

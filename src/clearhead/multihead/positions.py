@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -28,7 +29,7 @@ class Rotary:
             "original_max_position_embeddings", "beta_fast", "beta_slow", "attention_factor").
 
     Raises:
-        OptionError: head_dim is odd, or the layout or scaling is unknown.
+        OptionError: head_dim is odd, base or the scaling's factor is not positive, or the layout or scaling is unknown.
 
     Source: Su et al. 2021, eq. 34.
 
@@ -58,6 +59,8 @@ class Rotary:
             )
         if self.layout not in ("half", "interleaved"):
             raise OptionError(f"layout is {self.layout!r}; expected 'half' (Llama) or 'interleaved' (GPT-J).")
+        if not self.base > 0:
+            raise OptionError(f"base is {self.base}; expected a positive number, such as 10000.")
         unscaled = self.base ** -(torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
         frequencies, magnitude = _scaled(unscaled, self.base, dict(self.scaling or {}))
         object.__setattr__(self, "_turns", frequencies / (2 * math.pi))
@@ -112,6 +115,7 @@ class Rotary:
             )
 
 
+_KINDS = ("default", "linear", "ntk", "llama3", "yarn")
 _NEEDED = {
     "llama3": ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
     "yarn": ("original_max_position_embeddings",),
@@ -121,13 +125,26 @@ _NEEDED = {
 def _scaled(frequencies: Tensor, base: float, scaling: dict[str, Any]) -> tuple[Tensor, float]:
     """Scale the frequencies; return (frequencies, the factor on cos and sin)."""
     kind = scaling.get("rope_type", scaling.get("type", "default"))
-    factor = float(scaling.get("factor", 1.0))
+    if kind not in _KINDS:
+        raise OptionError(
+            f"scaling type is {kind!r}; expected one of {', '.join(_KINDS)}. For others, rotate query and key before "
+            f"calling attention."
+        )
     if kind == "default":
         return frequencies, 1.0
+    factor = scaling.get("factor", 1.0)
+    if not isinstance(factor, Real) or not float(factor) > 0:
+        raise OptionError(
+            f"the factor of the {kind!r} scaling is {factor!r}; expected a positive number: how many times longer than "
+            f"in training a text may be."
+        )
+    factor = float(factor)
     if kind == "linear":
         return frequencies / factor, 1.0
     if kind == "ntk":
         width = 2 * len(frequencies)
+        if width == 2:  # a single pair turns by 1 radian per position for every base
+            return frequencies, 1.0
         stretched = base * factor ** (width / (width - 2))
         return stretched ** -(torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width), 1.0
     missing = [name for name in _NEEDED.get(kind, ()) if scaling.get(name) is None]
@@ -138,13 +155,8 @@ def _scaled(frequencies: Tensor, base: float, scaling: dict[str, Any]) -> tuple[
         )
     if kind == "llama3":
         return _llama3(frequencies, factor, scaling), 1.0
-    if kind == "yarn":
-        magnitude = scaling.get("attention_factor") or (0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0)
-        return _yarn(frequencies, base, factor, scaling), float(magnitude)
-    raise OptionError(
-        f"scaling type is {kind!r}; expected one of default, linear, ntk, llama3, yarn. For others, rotate query and "
-        f"key before calling attention."
-    )
+    magnitude = scaling.get("attention_factor") or (0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0)
+    return _yarn(frequencies, base, factor, scaling), float(magnitude)
 
 
 def _llama3(frequencies: Tensor, factor: float, scaling: dict[str, Any]) -> Tensor:

@@ -52,66 +52,85 @@ def backward(
     Source: Dao 2023 (FlashAttention-2), alg. 2; with P the weights, dP = dO Vᵀ and δ = Σⱼ P dP, the gradient of a
     logit is P (dP - δ + d lse), and that of a sink is its own weight times (d lse - δ).
     """
+    whole = problem.attention
     query, key, value = (t.to(dtype) for t in (problem.query, problem.key, problem.value))
-    heads, whole = query.shape[1], problem.attention
-    grad_query, grad_key, grad_value = torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)
-    learned = {name: torch.zeros_like(getattr(whole, name), dtype=dtype) for name in _learnable(whole)}
-
+    inputs = {"query": problem.query, "key": problem.key, "value": problem.value}
+    inputs |= {name: getattr(whole, name) for name in _learnable(whole)}
+    of_rows = {"query", "bias"} if whole.bias is not None and four_axes(whole.bias).shape[2] > 1 else {"query"}
+    # Nothing is written in place, because incoming gradients may be inside torch.vmap, where the inputs are not.
+    parts: dict[str, list[Tensor]] = {name: [] for name in inputs}
     for rows in _blocks(problem):
-        lse, upstream = result.lse[:, :, rows].to(dtype), _group(grad_out[:, :, rows].to(dtype), problem)
+        sums = None if grad_lse is None else _rows(grad_lse, rows).to(dtype)
+        upstream, lse = _rows(grad_out, rows).to(dtype), _rows(result.lse, rows).to(dtype)
         attention = whole.part(rows, slice(None)).cast(dtype)
-        scaled = _scaled(problem, attention, query[:, :, rows], key)
-        weights = _normalised(_weights(logits(attention, scaled), lse), attention)
-        grad_weights = _ungroup(upstream @ value.mT, heads)
-        factor, dropped = _dropout_factor(attention, weights), weights
-        if factor is not None:
-            dropped, grad_weights = weights * factor, grad_weights * factor
-        grad_value += _group(dropped, problem).mT @ upstream
-
-        # An empty row has a constant output and lse, so no gradient passes through it.
-        shift = (weights * grad_weights).sum(-1)
-        if grad_lse is not None:
-            shift = shift - grad_lse[:, :, rows].to(dtype)
-        shift = shift.masked_fill(lse == -torch.inf, 0)
-        grad_logits = weights * (grad_weights - shift[..., None])
-        _add_learned(learned, attention, rows, grad_logits, shift, lse)
-        slope = cap_slope(attention, scaled)
-        grad_scaled = grad_logits if slope is None else grad_logits * slope
-        if "head_scale" in learned:
-            along_query = _ungroup(_group(grad_scaled, problem) @ key, heads) * query[:, :, rows]
-            learned["head_scale"] += along_query.sum((0, 2, 3)) * attention.scale
-        grad_products = _group(grad_scaled * attention.multiplier, problem)
-        grad_query[:, :, rows] = _ungroup(grad_products @ key, heads)
-        grad_key += grad_products.mT @ _group(query[:, :, rows], problem)
-
-    return Gradients(
-        grad_query.to(problem.query.dtype),
-        grad_key.to(problem.key.dtype),
-        grad_value.to(problem.value.dtype),
-        {name: grad.to(getattr(whole, name).dtype) for name, grad in learned.items()},
-    )
+        block = _block_gradients(problem, attention, _rows(query, rows), key, value, lse, upstream, sums)
+        for name, part in block.items():
+            if name in of_rows or not parts[name]:
+                parts[name].append(part)
+            else:
+                parts[name][0] = parts[name][0] + part
+    grads = {name: _joined(parts[name], own) for name, own in inputs.items()}
+    return Gradients(grads.pop("query"), grads.pop("key"), grads.pop("value"), grads)
 
 
-def _add_learned(
-    learned: dict[str, Tensor], attention: Attention, rows: slice, grad_logits: Tensor, shift: Tensor, lse: Tensor
-) -> None:
-    """Add a block's gradients of the attention's own tensors to `learned`."""
+def _block_gradients(
+    problem: Problem, attention: Attention, query: Tensor, key: Tensor, value: Tensor, lse: Tensor, grad_out: Tensor,
+    grad_lse: Tensor | None,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Return what a block of queries adds to the gradients, by name; those of a bias with the block's rows.
+
+    Args:
+        attention: of the block; the tensors are of the block too, except key and value.
+    """
+    heads = query.shape[1]
+    scaled, upstream = _scaled(problem, attention, query, key), _group(grad_out, problem)
+    weights = _normalised(_weights(logits(attention, scaled), lse), attention)
+    grad_weights = _ungroup(upstream @ value.mT, heads)
+    factor, dropped = _dropout_factor(attention, weights), weights
+    if factor is not None:
+        dropped, grad_weights = weights * factor, grad_weights * factor
+
+    # An empty row has a constant output and lse, so no gradient passes through it.
+    shift = (weights * grad_weights).sum(-1)
+    if grad_lse is not None:
+        shift = shift - grad_lse
+    shift = shift.masked_fill(lse == -torch.inf, 0)
+    grad_logits = weights * (grad_weights - shift[..., None])
+    slope = cap_slope(attention, scaled)
+    grad_scaled = grad_logits if slope is None else grad_logits * slope
+    grad_products = _group(grad_scaled * attention.multiplier, problem)
+    grads = {
+        "query": _ungroup(grad_products @ key, heads),
+        "key": grad_products.mT @ _group(query, problem),
+        "value": _group(dropped, problem).mT @ upstream,
+    }
+    learned = _learnable(problem.attention)
+    if "head_scale" in learned:
+        along_query = _ungroup(_group(grad_scaled, problem) @ key, heads) * query
+        grads["head_scale"] = along_query.sum((0, 2, 3)) * attention.scale
     if attention.sinks is not None and "sinks" in learned:
         sink = attention.sinks[None, :, None, None].expand(*lse.shape, 1)
-        learned["sinks"] -= (_weights(sink, lse)[..., 0] * shift).sum((0, 2))
-    if "bias" in learned:
-        part = rows_of(learned["bias"], rows)
-        part += grad_logits.sum_to_size(part.shape)
+        grads["sinks"] = -(_weights(sink, lse)[..., 0] * shift).sum((0, 2))
+    if attention.bias is not None and "bias" in learned:
+        grads["bias"] = grad_logits.sum_to_size(four_axes(attention.bias).shape)
     if "alibi" in learned:
         length, keys = grad_logits.shape[-2:]
         distance = distances(attention, length, keys, grad_logits.device)
-        learned["alibi"] -= (grad_logits * distance).sum((0, 2, 3))
+        grads["alibi"] = -(grad_logits * distance).sum((0, 2, 3))
+    return grads
 
 
-def rows_of(mask: Tensor, rows: slice) -> Tensor:
-    """Return a block of rows of a tensor that broadcasts to (B, H, L, S), as a view with four axes."""
-    full = four_axes(mask)
-    return full if full.shape[2] == 1 else full[:, :, rows]
+def _joined(parts: list[Tensor], own: Tensor) -> Tensor:
+    """Return a gradient in the shape and dtype of its tensor, from its blocks of rows, its one sum, or nothing."""
+    if not parts:
+        return torch.zeros_like(own)
+    whole = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+    return whole.reshape(own.shape).to(own.dtype)
+
+
+def _rows(tensor: Tensor, rows: slice) -> Tensor:
+    """Return a block of rows of a tensor (B, H, L, ...). A slice of all rows is an alias, which torch.vmap refuses."""
+    return tensor.narrow(2, rows.start, rows.stop - rows.start)
 
 
 def _learnable(attention: Attention) -> list[str]:

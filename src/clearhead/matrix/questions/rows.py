@@ -123,6 +123,9 @@ class RowQuestions(Asked):
             where: called for each block with a batch index, row positions (r,) and key positions (c,); returns boolean
                 (r, c).
 
+        Raises:
+            DtypeError, ShapeError: it returned something else.
+
         Example:
             >>> from clearhead import AttentionMatrix
             >>> q = torch.zeros(1, 1, 4, 2)

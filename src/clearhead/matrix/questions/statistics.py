@@ -6,10 +6,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from clearhead.errors import DtypeError, ShapeError
 from clearhead.matrix import products
 from clearhead.matrix.logits import BLOCK, NEG_INF, Block, Logits, blocks, finite, weigh
 from clearhead.spec import EVERYWHERE
 from clearhead.spec.band import intersect, outside, shift
+from clearhead.spec.validation import broadcasts
 
 
 def rowwise(
@@ -196,9 +198,27 @@ def mass_where(logits: Logits, lse: Tensor, where: Callable[[int, Tensor, Tensor
         device = block.logits.device
         rows = torch.arange(block.rows.start, block.rows.stop, device=device)
         cols = torch.arange(block.cols.start, block.cols.stop, device=device)
-        return (block.weights(lse).masked_fill(~where(block.batch, rows, cols), 0.0).sum(-1),)
+        met = where(block.batch, rows, cols)
+        _check_condition(met, len(rows), len(cols))
+        return (block.weights(lse).masked_fill(~met, 0.0).sum(-1),)
 
     return rowwise(logits, reduce)[0]
+
+
+def _check_condition(met: Tensor, rows: int, cols: int) -> None:
+    """Check the answer of a caller's condition on pairs of rows and keys.
+
+    Raises:
+        DtypeError, ShapeError: it is not a boolean tensor that broadcasts to (rows, cols).
+    """
+    if not isinstance(met, Tensor) or met.dtype != torch.bool:
+        given = met.dtype if isinstance(met, Tensor) else f"a {type(met).__name__}"
+        raise DtypeError(f"where returned {given}, expected a boolean tensor (rows, keys), as keys < rows[:, None].")
+    if not broadcasts(met.shape, (rows, cols)):
+        raise ShapeError(
+            f"where returned shape {tuple(met.shape)} for {rows} rows and {cols} keys, expected {(rows, cols)}. "
+            f"Both arguments have one axis: give the rows a second one, as in keys < rows[:, None]."
+        )
 
 
 def visible(logits: Logits) -> Tensor:
