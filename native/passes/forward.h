@@ -60,6 +60,8 @@ inline size_t forward_scratch(const Attention& p, const Statistics* s, int64_t r
          transpose_scratch(larger(p.width, p.value_width));
 }
 
+constexpr int64_t kSummed = 16;  // keys whose weights are summed first
+
 struct Sums {
   Vec weight[2] = {}, surprise[2] = {}, squares[2] = {};
 };
@@ -101,9 +103,20 @@ inline void softmax_block(const TileState& state, const TileStatistics& extra, R
     alpha[v] = exp2(-further[v]);
     store(state.offset + v * LANES, offset[v]);
   }
-  int64_t j = 0;
-  for (; j + 2 <= keys; j += 2) weights_of<kStatistics, 2>(logits + j * kTile, c, offset, sums);
-  if (j < keys) weights_of<kStatistics, 1>(logits + j * kTile, c, offset, sums);
+  // Sixteen keys have sums of their own: added one after the other, 128 weights lose three times as much to rounding.
+  for (int64_t first = 0; first < keys; first += kSummed) {
+    const int64_t last = smaller(first + kSummed, keys);
+    Sums part;
+    int64_t j = first;
+    for (; j + 2 <= last; j += 2) weights_of<kStatistics, 2>(logits + j * kTile, c, offset, part);
+    if (j < last) weights_of<kStatistics, 1>(logits + j * kTile, c, offset, part);
+    UNROLL for (int v = 0; v < 2; v++) {
+      sums.weight[v] += part.weight[v];
+      if (!kStatistics) continue;
+      sums.surprise[v] += part.surprise[v];
+      sums.squares[v] += part.squares[v];
+    }
+  }
   UNROLL for (int v = 0; v < 2; v++) {
     const Vec before = load(state.sum + v * LANES);
     store(state.sum + v * LANES, before * alpha[v] + sums.weight[v]);

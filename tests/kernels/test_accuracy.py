@@ -90,6 +90,17 @@ def test_rounded_weights_still_give_an_accurate_mean(target: str) -> None:
     assert (got.double() - exact(problem)[0]).abs().max() < 1.07 * half_a_unit
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_weights_of_a_long_row_have_the_sum_of_one(target: str) -> None:
+    make = torch.Generator().manual_seed(0)
+    query, key = torch.randn(1, 4, 67, 64, generator=make), torch.randn(1, 4, 4001, 64, generator=make)
+    with kernels.target(target):
+        found = kernels.with_weights(Problem(query, key, key, scale=0.125))
+    assert found is not None
+    error = found[1].double().sum(-1) - 1  # that of the sum that they were divided by: each one's own error cancels out
+    assert error.square().mean().sqrt() < 4 * torch.finfo(torch.float32).eps
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("mask", ["full", "causal", "window", "padding", "dense float", "soft cap"])
