@@ -91,6 +91,7 @@ def gradients_of_some(rank, size):
         assert all(tensor.grad is None for place, tensor in enumerate(own) if place != rank)
 
 
+@pytest.mark.slow
 def test_ranks_may_need_gradients_of_different_tensors():
     world(2, gradients_of_some)
 

@@ -73,6 +73,7 @@ def rules(rank, size, algorithm):
             close(distributed.gather(out), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ring", "heads"])
 @pytest.mark.parametrize("size", [2, 4])
 def test_a_rule_that_raises_on_one_rank_is_an_error_on_all(size, algorithm):
@@ -99,6 +100,7 @@ def kernels(rank, size):
         distributed.attention(*own, algorithm=algorithm, kernel="torch").sum().backward()
 
 
+@pytest.mark.slow
 def test_a_kernel_without_memory_on_one_rank_is_an_error_on_all():
     world(3, kernels)
 
@@ -157,6 +159,7 @@ def statistics(rank, size):
         arm(rank, n=0)
 
 
+@pytest.mark.slow
 def test_a_statistic_that_fails_on_one_rank_is_an_error_on_all():
     world(3, statistics)
 

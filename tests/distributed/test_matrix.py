@@ -73,6 +73,7 @@ def answers(rank, size, names):
         distributed.rollout([])
 
 
+@pytest.mark.slow
 def test_statistics_equal_those_of_the_whole_matrix():
     world(2, answers, ["causal", "soft cap and sinks", "documents"])
 
