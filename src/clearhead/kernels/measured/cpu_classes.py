@@ -105,7 +105,7 @@ _ZEN4: Costs = {
 _AVX512: Costs = {
     ("one query, gradients", _F32): (Cost(69.7, 1.07, 700), Cost(46, 1.1, 860)),
     ("one query, gradients", _BF16): (Cost(69.5, 0.9, 530), Cost(50, 1.1, 3300)),
-    ("one query, gradients", _F16): (Cost(72.7, 1.6, 1320), Cost(56.8, 4.5, 5325)),
+    ("one query, gradients", _F16): (Cost(72.7, 1.6, 1320), Cost(52.5, 4.5, 5325)),
     ("one query, gradients", _F64): (Cost(70.5, 0.9, 1340), Cost(47, 0.9, 1500)),
     ("few queries, gradients", _F32): (Cost(72.5, 2.4, 220), Cost(55, 2, 335)),
     ("few queries, gradients", _BF16): (Cost(71.2, 1.53, 190), Cost(56, 4.45, 700)),
@@ -113,7 +113,7 @@ _AVX512: Costs = {
     ("few queries, gradients", _F64): (Cost(75, 2.1, 450), Cost(58, 1.8, 680)),
     ("short, gradients", _F32): (Cost(82.9, 3.37, 145), Cost(56.8, 4.42, 106)),
     ("short, gradients", _F64): (Cost(75.7, 5.5, 285), Cost(54, 17.6, 358)),
-    ("gradients", _F32): (Cost(71, 7, 100), Cost(53, 16, 135)),  # 1 to 4 heads of up to 64 tokens
+    ("gradients", _F32): (Cost(76, 7, 112), Cost(53, 16, 135)),  # 1 to 4 heads of up to 64 tokens
     ("gradients", _F64): (Cost(80, 9, 262), Cost(52, 25, 330)),
 }
 
