@@ -15,8 +15,17 @@ inline int64_t padded(int64_t width) { return round_up(width, kTile); }
 // The lanes that a block's queries use: whole tiles.
 inline int64_t lanes_of(int64_t rows) { return round_up(rows, kTile); }
 
-// Whether the forward pass used decode.h; then backward_few.h follows.
-inline bool few_queries(const Attention& p) { return p.length <= kFewQueries; }
+// Whether queries are so few that the backward pass computes them row by row (backward_few.h): a tile would be half empty.
+// Up to three quarters of one this is faster, 1.1 to 2 times (bench/LOG.md). It computes the lse again, so that it may follow
+// either forward pass. Tile registers were not compared.
+constexpr int64_t kFewGradients = kTile >= 32 ? 2 * kFewQueries : kTile >= 16 ? kFewQueries * 3 / 2 : kFewQueries;
+
+inline bool few_queries(const Attention& p) {
+#ifdef TILES
+  if (p.dtype == kBFloat16) return p.length <= kFewQueries;
+#endif
+  return p.length <= kFewGradients;
+}
 
 // Whether the bias has one number per key, shared by all queries. Its gradient is then a sum over queries, as those of
 // keys and values are.

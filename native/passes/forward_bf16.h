@@ -42,7 +42,8 @@ struct PairBlock {
         value_stride(2 * p.value_width) {
     if (p.key.column != 1) {
       uint16_t* const to = reinterpret_cast<uint16_t*>(key_space);
-      for (int64_t j = 0; j < n; j++)
+      if (is_transposed(p.key)) copy_transposed(keys, p.key.column, n, p.width, to);
+      else for (int64_t j = 0; j < n; j++)
         for (int64_t c = 0; c < p.width; c++) to[j * p.width + c] = keys[j * key_stride + c * p.key.column];
       keys = to;
       key_stride = p.width;

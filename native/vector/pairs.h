@@ -6,7 +6,7 @@
 namespace clearhead {
 namespace {
 
-typedef uint32_t UnalignedPairs __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef uint32_t UnalignedPairs __attribute__((vector_size(LANES * 4), aligned(2), may_alias));  // of rows of odd length too
 
 inline VecU load_pairs(const uint32_t* from) { return *reinterpret_cast<const UnalignedPairs*>(from); }
 inline void store_pairs(void* to, VecU x) { *reinterpret_cast<UnalignedPairs*>(to) = x; }
@@ -32,6 +32,32 @@ inline VecU round_pairs(Vec first, Vec second) {
     return x == x ? bits + 0x7FFF + (bits >> 16 & 1) : bits | 0x00400000u;
   };
   return rounded(first) >> 16 | (rounded(second) & 0xFFFF0000u);
+}
+
+typedef uint16_t UnalignedHalves __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
+
+// to[j * width + c] = from[c * column + j] for n rows whose columns are apart, by squares of pairs: number by number, a
+// number takes ten times as long.
+inline void copy_transposed(const uint16_t* from, int64_t column, int64_t n, int64_t width, uint16_t* to) {
+  constexpr int64_t kColumns = 2 * LANES;
+  const auto lanes = [](const uint16_t* x) {
+    return __builtin_convertvector(*reinterpret_cast<const UnalignedHalves*>(x), VecU);
+  };
+  for (int64_t c = 0; c < width; c += kColumns)
+    for (int64_t j = 0; j < n; j += LANES) {
+      const uint16_t* const corner = from + c * column + j;
+      uint16_t* const rows = to + j * width + c;
+      if (c + kColumns <= width && j + LANES <= n) {
+        Vec square[LANES];
+        UNROLL for (int k = 0; k < LANES; k++)
+          square[k] = (Vec)(lanes(corner + 2 * k * column) | lanes(corner + (2 * k + 1) * column) << 16);
+        transpose(square);
+        UNROLL for (int k = 0; k < LANES; k++) store_pairs(rows + k * width, (VecU)square[k]);
+        continue;
+      }
+      for (int64_t i = 0; i < smaller(LANES, n - j); i++)
+        for (int64_t k = 0; k < smaller(kColumns, width - c); k++) rows[i * width + k] = corner[k * column + i];
+    }
 }
 
 // The product in pairs. `a` holds bfloat16 numbers: rows in place, or adjacent rows with the numbers of each pair

@@ -154,6 +154,20 @@ def test_every_number_of_threads_gives_the_same_bits(heads: int, kv_heads: int, 
     assert all(torch.equal(alone, many) for alone, many in zip(answers(1), answers(threads), strict=True))
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("length", "width"), [(11, 67), (37, 96), (37, 31)])
+def test_keys_whose_columns_are_apart_give_the_bits_of_their_copy(target: str, length: int, width: int) -> None:
+    make = torch.Generator().manual_seed(0)
+    query, value = torch.randn(1, 2, length, width, generator=make), torch.randn(1, 2, 149, 7, generator=make)
+    key = torch.full((1, 2, width, 157), torch.nan)[..., 3:152].mT  # NaN beside each column
+    key.copy_(torch.randn(1, 2, 149, width, generator=make))
+    tensors = [x.bfloat16() for x in (query, key, value)]
+    assert tensors[1].stride(-1) > 1
+    with kernels.target(target):
+        apart, whole = (native(Problem(tensors[0], k, tensors[2], 0.2)) for k in (tensors[1], tensors[1].contiguous()))
+    assert torch.equal(apart.out, whole.out)
+
+
 @pytest.mark.parametrize(
     "shape", [(2, 3, 307, 67), (1, 3, 307, 67), (2, 1, 307, 67), (307, 67), (1, 67), (307, 1)], ids=str
 )
