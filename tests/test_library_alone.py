@@ -11,6 +11,7 @@ from test_extras import libraries, requirements
 
 ROOMS = ("masks", "kernels", "matrix", "multihead", "capture", "sandbox", "views")
 NEEDS_AN_EXTRA = {
+    "views.fonts",
     "views.plot",
     "views.media.figure",
     "views.media.in_terminal",

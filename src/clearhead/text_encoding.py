@@ -54,7 +54,7 @@ def decode_text(data: bytes, encoding: str | None = None, *, remedy: str = "Save
     Raises:
         OptionError: there is no such encoding. UndecodableError: the bytes are not text in it.
 
-    >>> decode_text("é".encode("utf-16")), decode_text(b'<?xml version="1.0" encoding="ISO-8859-1"?><q>\xe9</q>')[-5:]
+    >>> decode_text("é".encode("utf-16")), decode_text(b'<?xml version="1.0" encoding="ISO-8859-1"?><q>\\xe9</q>')[-5:]
     ('é', 'é</q>')
     """
     name = checked_encoding(encoding) if encoding else _said_by(data)

@@ -9,6 +9,7 @@ from torch import Tensor
 from clearhead import kernels
 from clearhead.kernels import Problem
 from clearhead.kernels.native.cpu_targets import has_tiles, targets
+from clearhead.kernels.registry import KERNELS
 
 from .targets import TARGETS, needs_native
 from .test_contract import exact, gradients, runner
@@ -86,3 +87,24 @@ def test_keys_and_values_that_are_left_out_at_the_end_may_be_nan(target: str, is
     key[:, :, 261:] = value[:, :, 261:] = torch.nan
     for name, grad in got().items():
         assert torch.equal(grad, clean[name])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("length", [8, 9, 12, 13, 16, 17])
+def test_parts_of_the_keys_give_parts_of_the_gradients_where_that_is_said(target: str, length: int) -> None:
+    make = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 2, n, 11, generator=make) for n in (length, 67, 67))
+    problem, upstream = Problem(query, key, value, 0.3), torch.randn(query.shape, generator=make)
+    native = KERNELS["native"]
+    if not native.takes_some_keys(problem):
+        pytest.skip(f"the native kernel takes no part of the keys of {length} queries")
+    with kernels.target(target):
+        result = native.forward(problem)
+        whole = native.backward(problem, result, upstream, None)
+        parts = [
+            native.backward(problem.change(key=key[:, :, keys], value=value[:, :, keys]), result, upstream, None)
+            for keys in (slice(0, 31), slice(31, 67))
+        ]
+    bound = BOUNDS[torch.float32]
+    torch.testing.assert_close(parts[0].query + parts[1].query, whole.query, atol=bound, rtol=bound)
+    torch.testing.assert_close(torch.cat([part.key for part in parts], 2), whole.key, atol=bound, rtol=bound)

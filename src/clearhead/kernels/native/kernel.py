@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from clearhead.kernels.second_pass import Statistics, Wanted
 
 
-_FEW_QUERIES = 8  # kFewQueries of native/arguments.h
+_BY_ROWS = 16  # queries at most whose backward pass computes their lse itself: kFewGradients of the widest target
 
 
 def peak(steps: int = 1 << 20) -> float:
@@ -84,7 +84,7 @@ class Native:
         return gradients.result()
 
     def takes_some_keys(self, problem: Problem) -> bool:
-        return problem.query.shape[2] > _FEW_QUERIES
+        return problem.query.shape[2] > _BY_ROWS
 
     def forward_with_weights(
         self, problem: Problem, weights: Tensor, wanted: Wanted | None = None, statistics: Statistics | None = None
