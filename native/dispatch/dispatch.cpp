@@ -191,7 +191,7 @@ class Rounds {
 
 // How many work items the backward pass of a few long heads is split into; each has sums as large as keys and values. So
 // parts have many rows; but a head that is alone is split in two sooner, for otherwise one thread would do all the work.
-constexpr int64_t kBackwardItems = 8, kRowsOfPart = 128, kRowsOfTwo = 96, kTile = 32;
+constexpr int64_t kBackwardItems = 8, kRowsOfPart = 128, kRowsOfTwo = 96, kWholeRows = 32;
 
 template <class Number>
 void run_queries(const Passes<Number>& passes, const Attention& p, const Gradients& g, int threads) {
@@ -201,9 +201,9 @@ void run_queries(const Passes<Number>& passes, const Attention& p, const Gradien
   const Rounds rounds(p, g);
   const int64_t heads = rounds.heads();
   int64_t parts = 1;
-  if (heads == 1 && p.length > kTile && p.length * p.heads / p.kv_heads >= kRowsOfTwo) parts = 2;
+  if (heads == 1 && p.length > kWholeRows && p.length * p.heads / p.kv_heads >= kRowsOfTwo) parts = 2;
   while (heads * parts < kBackwardItems && p.length / (parts * 2) >= kRowsOfPart) parts *= 2;
-  const int64_t rows = ((p.length + parts - 1) / parts + kTile - 1) / kTile * kTile;
+  const int64_t rows = ((p.length + parts - 1) / parts + kWholeRows - 1) / kWholeRows * kWholeRows;
   threads = threads_for(heads * parts, threads);
   const size_t sums = in_lines(passes.key_sums(p, g)), each = in_lines(passes.backward_scratch(p));
   const Scratch<Number> all(each * threads + sums * (parts == 1 ? threads : heads * parts));

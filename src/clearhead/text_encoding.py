@@ -83,7 +83,7 @@ def _decoded(data: bytes, name: str) -> str:
         try:
             return data.decode("utf-8" if name == "ascii" else "cp1252")
         except UnicodeDecodeError:
-            pass
+            pass  # it has bytes that the wider encoding lacks: read as what it is called
     return data.decode(name)
 
 
@@ -107,9 +107,9 @@ def _said_by(data: bytes) -> str:
             return "utf-16-be" if first else "utf-16-le"
     match = _DECLARED.match(data)
     declared = _known(match[1].decode("ascii")) if match else None
-    return (
-        declared if declared and not declared.startswith(("utf-16", "utf-32")) else "utf-8"
-    )  # these have no ASCII declaration
+    if declared is None or declared.startswith(("utf-16", "utf-32")):  # these have no declaration in ASCII
+        return "utf-8"
+    return declared
 
 
 def _evidence(data: bytes, at: int) -> str:

@@ -12,8 +12,6 @@ from clearhead.text_encoding import UndecodableError, decode_text, with_unix_lin
 
 SHELL_ENCODING = "utf-8"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm")
-
-
 FILE_SUFFIXES = frozenset(
     (*PICTURES, ".txt", ".text", ".md", ".rst", ".log", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".htm",
      ".yaml", ".yml", ".toml", ".tex", ".pdf", ".doc", ".docx", ".odt", ".rtf", ".epub", ".py", ".ipynb", ".wav",
