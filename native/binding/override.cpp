@@ -179,6 +179,8 @@ bool is_torchs(const Call& call) {
 
 void run_python(PyObject* function, const Call& call, Value* results) {
   const nb::gil_scoped_acquire locked;
+  Handle lent[3];
+  int count = 0;
   try {
     nb::list arguments;
     for (int i = 0; i < call.count; i++) arguments.append(as_python(call.tensors[i]));
@@ -189,11 +191,13 @@ void run_python(PyObject* function, const Call& call, Value* results) {
     const nb::object returned = nb::handle(function)(*arguments, nb::arg("attn_mask") = mask, nb::arg("scale") = scale);
     for (nb::handle tensor : returned) {
       const nb::object capsule = nb::handle(lend)(tensor);
-      *results++ = reinterpret_cast<Value>(PyCapsule_GetPointer(capsule.ptr(), nullptr));
+      lent[count++] = static_cast<Handle>(PyCapsule_GetPointer(capsule.ptr(), nullptr));
     }
   } catch (const nb::python_error& error) {
+    for (int i = 0; i < count; i++) torch.delete_tensor(lent[i]);
     rethrow(error);
   }
+  for (int i = 0; i < count; i++) results[i] = reinterpret_cast<Value>(lent[i]);
 }
 
 bool run_torch(Call& call, Handle (&r)[3]) {
