@@ -231,14 +231,18 @@ RECORDED = {
     "Emerald Rapids": ("6", "fma avx2 f16c avx512f avx512bw avx512dq avx512vl avx512_bf16 amx_bf16 amx_tile"),
 }
 OF_CPU = {
-    "Zen 3": ["AVX2, a Zen 3 (bench/results/zen3.md)"],
-    "Zen 4": ["a Zen 4 (bench/results/zen4.md)", "AVX-512, a Zen 4", "AVX2, a Zen 3 (bench/results/zen3.md)"],
-    "Ice Lake": ["AVX-512, a Zen 4", "AVX2, a Zen 3 (bench/results/zen3.md)"],
-    "Zen 5": ["AVX-512, a Zen 4", "AVX2, a Zen 3 (bench/results/zen3.md)"],
+    "Zen 3": ["AVX2, a Zen 4 held to it (bench/results/sweep-avx2-on-zen4.md)"],
+    "Zen 4": [
+        "a Zen 4 (bench/results/zen4.md)",
+        "AVX-512, a Zen 4",
+        "AVX2, a Zen 4 held to it (bench/results/sweep-avx2-on-zen4.md)",
+    ],
+    "Ice Lake": ["AVX-512, a Zen 4", "AVX2, a Zen 4 held to it (bench/results/sweep-avx2-on-zen4.md)"],
+    "Zen 5": ["AVX-512, a Zen 4", "AVX2, a Zen 4 held to it (bench/results/sweep-avx2-on-zen4.md)"],
     "Emerald Rapids": [
         "Intel AMX, an Emerald Rapids Xeon",
         "AVX-512, a Zen 4",
-        "AVX2, a Zen 3 (bench/results/zen3.md)",
+        "AVX2, a Zen 4 held to it (bench/results/sweep-avx2-on-zen4.md)",
     ],
 }
 
