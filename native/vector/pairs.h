@@ -26,13 +26,19 @@ inline __attribute__((always_inline)) Vec dot_pairs(Vec sum, VecU a, VecU b) {
 #endif
 }
 
-// Round to nearest, ties to even; NaN stays NaN.
+// Round to nearest, ties to even; NaN stays NaN. The instruction treats denormals as 0.
 inline VecU round_pairs(Vec first, Vec second) {
+#ifdef __AVX512BF16__  // two instructions instead of 14: `first` is rounded to the lower half of `both`
+  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+  const VecU lane = (VecU)lane_numbers();
+  return (VecU)_mm512_maskz_permutexvar_epi16(0xFFFFFFFF, (__m512i)(lane | (lane + LANES) << 16), both);
+#else
   const auto rounded = [](Vec x) {
     const VecU bits = (VecU)x;
     return x == x ? bits + 0x7FFF + (bits >> 16 & 1) : bits | 0x00400000u;
   };
   return rounded(first) >> 16 | (rounded(second) & 0xFFFF0000u);
+#endif
 }
 
 typedef uint16_t UnalignedHalves __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
