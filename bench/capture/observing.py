@@ -7,6 +7,7 @@ Memory is the peak of one run, in a separate process for each way, minus that of
 the run (Linux), because building the model may take more memory than running it.
 """
 
+import argparse
 import subprocess
 import sys
 import time
@@ -125,4 +126,10 @@ def main(cases: tuple[str, ...] = CASES) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tuple(sys.argv[1:]) or CASES))
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.capture.observing",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("cases", nargs="*", metavar="case", help=f"any of {', '.join(CASES)}; default: all")
+    sys.exit(main(tuple(parser.parse_args().cases) or CASES))

@@ -91,7 +91,7 @@ def _run(answers: Any, store: str, rank: int, ranks: int, function: Any, argumen
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.distributed.ranks", description=__doc__.splitlines()[0])
     parser.add_argument("--length", type=int, default=16_384, help="tokens of the sequence")
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)

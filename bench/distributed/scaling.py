@@ -138,7 +138,7 @@ def table(pieces: Pieces, lengths: Sequence[int], ranks: Sequence[int], speeds: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.distributed.scaling", description=__doc__.splitlines()[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=[131_072, 1_048_576], help="tokens of the sequence")
     parser.add_argument("--ranks", type=int, nargs="+", default=[8, 32, 128, 512])
     parser.add_argument(

@@ -59,7 +59,11 @@ def row(dtype: torch.dtype, causal: bool, backward: bool, seconds: float, wanted
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.kernels.amx",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--target", default=None)
     parser.add_argument("--seconds", type=float, default=2.5, help="for each figure (default: %(default)s)")

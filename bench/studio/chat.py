@@ -31,7 +31,7 @@ REQUESTS = 60
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.studio.chat", description=__doc__)
     parser.add_argument("--tokens", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--writing", action="store_true")

@@ -6,6 +6,7 @@ percentile of the time that a browser waits, through a real socket on a kept con
 its styles and modules, without pictures. No page should be above 30 ms or 100 kB.
 """
 
+import argparse
 import json
 import random
 import re
@@ -133,8 +134,11 @@ def measure(client: httpx2.Client, context: Context, addresses: list[str]) -> di
 
 def main() -> None:
     """Print the table; exit with 1 if a page is over a limit."""
+    parser = argparse.ArgumentParser(prog="python -m bench.studio.pages", description=__doc__)
+    parser.add_argument("proofs", nargs="?", type=Path, help="a folder of proofs, which otherwise are computed first")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        cache = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder) / "proofs"
+        cache = options.proofs or Path(folder) / "proofs"
         settings = Settings(data=Path(folder))
         app = create(settings, fill(None, cache))
         context = app.state.context

@@ -24,7 +24,7 @@ def most_resident() -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.survey.long_text", description=__doc__)
     parser.add_argument("--length", type=int, default=131_072, help="queries and keys")
     parser.add_argument("--width", type=int, default=64, help="head_dim")
     parser.add_argument("--cells", type=int, default=512, help="cells of the map, each way")

@@ -75,7 +75,7 @@ def on_two_nodes(surveys: Surveys, name: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.survey.resumed", description=__doc__.splitlines()[0])
     parser.add_argument("--sentences", type=int, default=20_000)
     parser.add_argument("--part", type=int, default=512, help="texts computed and written together")
     parser.add_argument("--no-ray", action="store_true", help="skip the cluster")

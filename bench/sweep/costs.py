@@ -42,7 +42,7 @@ def line(key: tuple[str, torch.dtype], pair: tuple[Cost, Cost]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.sweep.costs", description=__doc__)
     parser.add_argument("file", type=Path, help="what `bench.sweep --out` wrote")
     data = json.loads(parser.parse_args().file.read_text())
     found = [CaseResult(Case(**each.pop("case")), **each) for each in data["found"]]
