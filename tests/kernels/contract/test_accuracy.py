@@ -17,9 +17,10 @@ from clearhead import kernels
 from clearhead.kernels import Problem
 
 from ..cases import Case
+from ..implementations import runner
+from ..oracle import added, allowed, exact, gradients
 from ..rounding import largest_logit
 from ..targets import HERE, TARGETS, needs_native
-from .test_contract import added, allowed, exact, gradients, runner
 
 pytestmark = [needs_native, pytest.mark.pairwise]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -7,8 +7,8 @@ import reference
 from clearhead import kernels
 
 from ..cases import CASES
+from ..oracle import added, allowed, scale_of
 from ..targets import HERE, needs_native
-from .test_contract import added, allowed, scale_of
 
 pytestmark = [needs_native, pytest.mark.pairwise(name=CASES)]
 # Half a unit in the last place of a 16-bit weight up to 1. A logit's error is the relative error of its weight.

@@ -13,8 +13,9 @@ from torch import Tensor
 from clearhead import kernels
 from clearhead.kernels import Problem
 
+from ..implementations import runner
+from ..oracle import assert_as_exact, exact, gradients, plain
 from ..targets import HERE, needs_native
-from .test_contract import assert_as_exact, exact, gradients, plain, runner
 
 CASES = 10_000
 ON_TILES = [name for name in HERE if name in ("amx", "amxmodel")]

@@ -16,8 +16,9 @@ import clearhead
 from clearhead import kernels
 
 from ..cases import Case
+from ..implementations import runner
+from ..oracle import exact, gradients, plain
 from ..targets import HERE, TARGETS
-from .test_contract import exact, gradients, plain, runner
 
 pytestmark = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
 # Targets with a fused multiply-add, as in torch's product; on x86 it is a separate CPU feature.

@@ -9,8 +9,8 @@ from clearhead import kernels
 from clearhead.kernels import Problem
 from clearhead.spec import Attention
 
+from ..implementations import IMPLEMENTATIONS, skip_if_refused
 from ..targets import chosen
-from .test_contract import IMPLEMENTATIONS, skip_if_refused
 
 B, H, H_KV, L, S, D = 2, 6, 3, 131, 157, 7
 

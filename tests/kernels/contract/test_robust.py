@@ -11,8 +11,9 @@ from clearhead import attention, kernels
 from clearhead.kernels import Problem
 
 from ..cases import Case
+from ..implementations import runner
+from ..oracle import exact, gradients
 from ..targets import TARGETS, needs_native
-from .test_contract import exact, gradients, runner
 
 pytestmark = [needs_native, pytest.mark.pairwise]
 DTYPES = (torch.float32, torch.bfloat16)

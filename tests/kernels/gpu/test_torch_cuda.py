@@ -22,7 +22,7 @@ from clearhead.kernels.registry import KERNELS
 from clearhead.kernels.triton.kernel import Triton, is_interpreted, slower_than_torch
 
 from ..cases import CASES
-from ..contract import test_contract
+from ..oracle import exact
 
 FLASH, EFFICIENT, CUDNN = torch_cuda.FUSED
 
@@ -160,7 +160,7 @@ def test_results_with_a_stand_in_for_each_operator_equal_float64(monkeypatch, na
     for operator, function in stand_ins.items():
         monkeypatch.setattr(torch_cuda, f"_{operator}", function)
     result: Result = torch_cuda.forward(problem, chosen)
-    out, lse = test_contract.exact(problem)
+    out, lse = exact(problem)
     torch.testing.assert_close(result.out.double(), out, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(result.lse.double(), lse, rtol=1e-5, atol=1e-5)
 

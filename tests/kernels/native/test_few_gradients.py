@@ -11,7 +11,8 @@ from clearhead.kernels import Problem
 from clearhead.kernels.native.cpu_targets import has_tiles, targets
 from clearhead.kernels.registry import KERNELS
 
-from ..contract.test_contract import exact, gradients, runner
+from ..implementations import runner
+from ..oracle import exact, gradients
 from ..targets import TARGETS, needs_native
 from .test_few_queries import BOUNDS, drawn, drawn_tensors, laid_out
 

@@ -10,7 +10,8 @@ from clearhead import attention, kernels
 from clearhead.kernels import Problem, Wanted
 from clearhead.kernels.second_pass import run_with, statistics
 
-from ..contract.test_contract import assert_as_exact, exact, gradients, plain, runner
+from ..implementations import runner
+from ..oracle import assert_as_exact, exact, gradients, plain
 from ..rounding import assert_within, logit_unit
 from ..targets import needs_native, on
 
