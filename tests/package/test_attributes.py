@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import clearhead
+import scripts
 from fresh import answer
 
 
@@ -77,14 +78,7 @@ def test_check_says_what_is_wrong_in_json(tmp_path):
 
 @pytest.mark.slow
 def test_the_manual_page_is_up_to_date():
-    import importlib.util
-    from pathlib import Path
-
-    spec = importlib.util.spec_from_file_location(
-        "man_page", Path(__file__).parents[2] / "tools" / "docs" / "man_page.py"
-    )
-    man_page = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(man_page)
+    man_page = scripts.load("tools/docs/man_page.py")
     assert man_page.FILE.read_text(encoding="utf-8") == man_page.manual(), "run python tools/docs/man_page.py --write"
 
 

@@ -1,6 +1,5 @@
 """The build backend: what a wheel has without a library, and with one from each compiler."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -11,6 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+import scripts
 
 ROOT = Path(__file__).parents[2]
 FAILURE = "clearhead/kernels/native/build_failure.txt"
@@ -36,10 +37,7 @@ LINKER = "/usr/bin/ld: cannot find -lgomp\ncollect2: error: ld returned 1 exit s
 @pytest.fixture(scope="module")
 def backend():
     pytest.importorskip("scikit_build_core", reason="scikit-build-core is not installed")
-    spec = importlib.util.spec_from_file_location("clearhead_build", ROOT / "tools/backend/clearhead_build.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("tools/backend/clearhead_build.py")
 
 
 @pytest.mark.parametrize(

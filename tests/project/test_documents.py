@@ -2,13 +2,13 @@
 
 import contextlib
 import importlib
-import importlib.util
 import re
 from collections import Counter
 
 import pytest
 
 import clearhead
+import scripts
 from project.checkout import ROOT, SOURCE, tracked_files
 
 
@@ -73,9 +73,7 @@ def test_the_first_files_to_open_have_the_functions_named_there():
 
 def test_the_drawn_rooms_are_those_of_the_imports_and_have_no_circles():
     grimp = pytest.importorskip("grimp", reason="import-linter is not installed")
-    spec = importlib.util.spec_from_file_location("draw_house", ROOT / "tools" / "docs" / "draw_house.py")
-    draw_house = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(draw_house)
+    draw_house = scripts.load("tools/docs/draw_house.py")
     page = (ROOT / "docs" / "design.md").read_text()
     drawn = page.split(draw_house.BEGIN)[1].split(draw_house.END)[0].strip()
     without_lines = re.compile(r"(\| \w+ \| \d+ \|) \d+ \|")  # the number of lines changes with every commit

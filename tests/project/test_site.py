@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import importlib.util
 import inspect
 import io
 import re
@@ -13,6 +12,7 @@ from types import ModuleType
 import pytest
 
 import clearhead
+import scripts
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -28,10 +28,7 @@ PROGRAMS = [
 
 @cache
 def tool(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"site_{name}", ROOT / "tools" / "site" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load(f"tools/site/{name}.py")
 
 
 def navigation() -> list[str]:

@@ -1,6 +1,5 @@
 """Dependencies are pinned, and the version is the same everywhere."""
 
-import importlib.util
 import os
 import re
 import shutil
@@ -11,6 +10,7 @@ from itertools import chain
 import pytest
 
 import clearhead
+import scripts
 from fresh import answer
 from project.checkout import ROOT
 
@@ -38,9 +38,7 @@ def test_torch_here_is_the_pinned_one():
 
 
 def test_the_lowest_constraints_are_up_to_date():
-    spec = importlib.util.spec_from_file_location("lowest", ROOT / "tools" / "lowest.py")
-    lowest = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(lowest)
+    lowest = scripts.load("tools/lowest.py")
     assert lowest.FILE.read_text() == lowest.lowest((ROOT / "pyproject.toml").read_text()), "run tools/lowest.py"
 
 

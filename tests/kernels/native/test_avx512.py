@@ -1,35 +1,26 @@
 """The AVX-512 kernels, run in an emulator for machines without that instruction set."""
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+import scripts
+
 CASES = 20
-
-
-def emulator() -> ModuleType:
-    path = Path(__file__).parents[3] / "tools" / "emulate_avx512.py"
-    spec = importlib.util.spec_from_file_location("emulate_avx512", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+emulator = scripts.load("tools/emulate_avx512.py")
 
 
 @pytest.mark.stress
-@pytest.mark.skipif(emulator().missing() is not None, reason=f"no emulator: {emulator().missing()}")
+@pytest.mark.skipif(emulator.missing() is not None, reason=f"no emulator: {emulator.missing()}")
 def test_avx512_passes_its_check_on_an_emulated_processor(tmp_path: Path) -> None:
-    message = emulator().run(tmp_path, CASES)
+    message = emulator.run(tmp_path, CASES)
     assert f"target avx512: {CASES} cases" in message, message
     assert "check ended with 0" in message, message
 
 
 def test_the_initial_file_system_has_the_format_that_linux_reads() -> None:
     """A header has 13 fields of 8 hexadecimal digits; names and data start at multiples of 4."""
-    out = emulator().archive([("init", 0o100755, b"hello", (0, 0)), ("dev/console", 0o20600, b"", (5, 1))])
+    out = emulator.archive([("init", 0o100755, b"hello", (0, 0)), ("dev/console", 0o20600, b"", (5, 1))])
     names, at = [], 0
     while at < len(out):
         assert out[at : at + 6] == b"070701"

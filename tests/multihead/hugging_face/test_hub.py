@@ -1,6 +1,5 @@
 """The kernel for the Hugging Face hub: flash-attn's functions, in a repository that `kernels` and transformers load."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -10,28 +9,22 @@ from pathlib import Path
 import pytest
 import torch
 
+import scripts
 from clearhead.errors import OptionError
 
 ROOT = Path(__file__).parents[3]
 HUB = ROOT / "tools" / "hub"
 
 
-def module_of(path: Path):
-    spec = importlib.util.spec_from_file_location(f"hub_{path.parent.name.replace('-', '_')}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def kernel():
-    return module_of(HUB / "attention.py")
+    return scripts.load(HUB / "attention.py")
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hub") / "repository"
-    variants = module_of(HUB / "build.py").build(folder)
+    variants = scripts.load(HUB / "build.py").build(folder)
     assert "torch-universal" in variants
     return folder
 
@@ -164,7 +157,7 @@ def test_transformers_runs_a_model_on_it(repository, kernel, form, monkeypatch):
 
     def from_folder(name, **_):
         requested.append(name)
-        loaded = module_of(next(repository.glob("build/*/__init__.py")))
+        loaded = scripts.load(next(repository.glob("build/*/__init__.py")))
         if form == "forward":  # a kernel without flash-attn's functions is called as an attention interface
             del loaded.flash_attn_varlen_func, loaded.flash_attn_func
         return loaded
