@@ -1,9 +1,10 @@
-"""The documents: links, names, drawings and the form of the changelog."""
+"""The documents: links, names, commands, drawings and the form of the changelog."""
 
 import contextlib
 import importlib
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -110,4 +111,42 @@ def test_dotted_names_in_the_documents_are_there():
         for name in sorted({*dotted.findall(path.read_text(encoding="utf-8"))})
         if not name.endswith((".h", ".js", ".json", ".md", ".py")) and not is_there(name)
     ]
+    assert wrong == []
+
+
+PATH = re.compile(r"(?<![\w/.{-])((?:bench|docs|editor|native|src|tests|tools)/[\w./-]*\w)(?:::(\w+))?")
+MODULE = re.compile(r"(?:-m |`)(bench(?:\.(?!md\b|json\b)\w+)+)")
+# What programs write, so that no checkout has it.
+WRITTEN = (
+    "bench/results/",
+    "editor/node_modules",
+    "src/clearhead/kernels/native/build_failure.txt",
+    "src/clearhead/studio/locale",
+)
+
+
+def is_in_the_checkout(name: str, test: str, beside: Path) -> bool:
+    """Whether a path from the root or from the file that names it is there, and has the test, if one is named."""
+    files = [file for file in (beside / name, *ROOT.glob(f"{name}*")) if file.exists()]
+    if test:
+        return any(f"def {test}(" in file.read_text(encoding="utf-8") for file in files if file.is_file())
+    return bool(files) or name.startswith(WRITTEN)
+
+
+def test_files_tests_and_benchmarks_that_are_named_anywhere_are_there():
+    """In documents, comments, docstrings and commands; a decision may be named by its number."""
+    wrong = []
+    for path in tracked_files():
+        if "packs" in path.parts or path.name == "CHANGELOG.md":  # which names what there was
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        missing = [name for name, test in PATH.findall(text) if not is_in_the_checkout(name, test, path.parent)]
+        for module in MODULE.findall(text):
+            file = ROOT.joinpath(*module.split("."))
+            if not (file.with_suffix(".py").exists() or (file / "__main__.py").exists()):
+                missing.append(module)
+        wrong += [f"{path.relative_to(ROOT)}: {name}" for name in missing]
     assert wrong == []
