@@ -64,6 +64,20 @@ def exact(problem: Problem) -> tuple[Tensor, Tensor]:
     )
 
 
+def exact_weights(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Return the weights (B, H, L, S) without dropout, and the lse (B, H, L), in float64."""
+    logits = reference.logits(
+        problem.query,
+        problem.key,
+        scale=scale_of(problem, torch.float64),
+        allow=allowed(problem),
+        bias=added(problem, torch.float64),
+        softcap=problem.attention.softcap,
+    )
+    lse = reference.lse(logits, problem.attention.sinks)
+    return reference.weights(logits, lse), lse
+
+
 def plain(problem: Problem) -> tuple[Tensor, Tensor]:
     """Compute the attention as a torch user writes it, dense and in the tensors' dtype. Its error is the yardstick."""
     key = problem.key.repeat_interleave(problem.group, dim=1)

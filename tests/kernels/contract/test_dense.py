@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-import reference
 from clearhead import kernels
 
 from ..cases import CASES
-from ..oracle import added, allowed, scale_of
+from ..oracle import exact_weights
 from ..targets import HERE, needs_native
 
 pytestmark = [needs_native, pytest.mark.pairwise(name=CASES)]
@@ -16,23 +15,11 @@ FLOOR = {torch.float32: 3e-6, torch.bfloat16: 2.1e-3, torch.float16: 3e-4}
 NAMES = [name for name, case in CASES.items() if case.dropout_p == 0 and case.batch and case.length and case.keys]
 
 
-def exact(problem):
-    logits = reference.logits(
-        problem.query,
-        problem.key,
-        scale=scale_of(problem, torch.float64),
-        allow=allowed(problem),
-        bias=added(problem, torch.float64),
-        softcap=problem.attention.softcap,
-    )
-    return reference.weights(logits, reference.lse(logits, problem.attention.sinks))
-
-
 @pytest.mark.parametrize("dtype", FLOOR, ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_of_each_head_and_averaged(name, dtype):
     problem = CASES[name].problem(dtype)
-    truth = exact(problem)
+    truth = exact_weights(problem)[0]
     floor = max(FLOOR[dtype], 3e-3 if "large logits" in name else 0)
     for target in HERE:
         with kernels.target(target):
@@ -52,7 +39,7 @@ def test_weights_of_each_head_and_averaged(name, dtype):
 def test_statistics_and_weights_in_one_pass(name, dtype):
     problem = CASES[name].problem(dtype)
     wanted = kernels.Wanted(entropy=True, maximum=True, squares=True, mass=True, topk=3)
-    truth = exact(problem)
+    truth = exact_weights(problem)[0]
     keys = truth.shape[3]
     floor = max(4 * FLOOR[dtype], 6e-3 if "large logits" in name else 0)
     for target in HERE:

@@ -10,6 +10,7 @@ from clearhead import kernels
 from clearhead.kernels import Problem
 from clearhead.kernels.second_pass import Cells, Statistics, Wanted, in_forward_pass, refuses, run_with, statistics
 
+from ..oracle import exact_weights
 from ..rounding import assert_within, logit_unit
 from ..targets import TARGETS, needs_native
 
@@ -52,16 +53,6 @@ def extras(length: int, keys: int) -> dict[str, dict[str, object]]:
     }
 
 
-def dense(p: Problem) -> tuple[Tensor, Tensor]:
-    """Return the weights (B, H, L, S) and the lse, float64."""
-    keys = p.key.shape[2]
-    eye = torch.eye(keys, dtype=torch.float64).expand(*p.key.shape[:2], keys, keys)
-    bias, sinks = (None if t is None else t.double() for t in (p.attention.bias, p.attention.sinks))
-    wide = p.change(query=p.query.double(), key=p.key.double(), value=eye, bias=bias, sinks=sinks)
-    result = kernels.run(wide, kernel="reference")
-    return result.out, result.lse
-
-
 def edges(first: int, last: int, cells: int) -> Tensor:
     """Return the cells of torch's adaptive pooling, which overlap if their number does not divide the length."""
     size = last - first
@@ -98,7 +89,7 @@ def everything(cells: Cells) -> Wanted:
 
 
 def check(p: Problem, cells: Cells) -> None:
-    W, lse = dense(p)
+    W, lse = exact_weights(p)
     actual, exact = statistics(p, lse, everything(cells)), expected(W, cells)
     for name in ("entropy", "maximum", "squares", "mass", "distance", "spread", "received", "best", "map"):
         assert_within(getattr(actual, name), getattr(exact, name), logit_unit(p), UNITS, name)
@@ -128,7 +119,7 @@ def test_maxima_of_cells_and_cells_finer_than_the_matrix(target: str) -> None:
 
 def test_a_map_of_a_part_covers_only_that_part() -> None:
     p = problem(67, 151, reach=(None, 61))
-    W, lse = dense(p)
+    W, lse = exact_weights(p)
     cells = Cells(edges(11, 53, 4), edges(29, 103, 5))
     actual = statistics(p, lse, Wanted(cells=cells)).map
     assert_within(actual, expected(W, cells).map, logit_unit(p), UNITS)
@@ -182,7 +173,7 @@ def test_progress_is_reported_and_ends_at_one(monkeypatch) -> None:
     p, reports = problem(2053, 7), []
     whole = statistics(p, kernels.run(p).lse, Wanted(received=True), reports.append)
     assert reports == [1024 / 2053, 2048 / 2053, 1.0]
-    assert_within(whole.received, dense(p)[0].sum(2), logit_unit(p), UNITS)
+    assert_within(whole.received, exact_weights(p)[0].sum(2), logit_unit(p), UNITS)
 
 
 @pytest.mark.parametrize(("length", "keys"), [(0, 5), (5, 0), (0, 0)])
@@ -219,7 +210,7 @@ def test_the_forward_pass_computes_statistics_of_its_rows(kind: str, dtype: torc
             close = torch.finfo(dtype).eps if dtype == torch.bfloat16 else logit_unit(p)
             assert_within(result.out, plain.out, close, UNITS, "out")
             assert_within(result.lse, plain.lse, logit_unit(p), UNITS, "lse")
-            W = dense(p)[0]
+            W = exact_weights(p)[0]
             exact = expected(W, Cells(edges(0, length, 1), edges(0, keys, 1)))
             for name in ("entropy", "maximum", "squares", "mass", "best"):
                 assert_within(getattr(actual, name), getattr(exact, name), logit_unit(p), UNITS, name)
@@ -231,7 +222,7 @@ def test_statistics_of_the_forward_pass_at_other_scales(scale: float) -> None:
     """At scale 90 the first key raises the running maximum by more than a float32 exponent in log2 units can hold."""
     p = problem(29, 137, is_causal=True).change(scale=scale)
     actual = run_with(p, IN_FORWARD)[1]
-    exact = expected(dense(p)[0], Cells(edges(0, 29, 1), edges(0, 137, 1)))
+    exact = expected(exact_weights(p)[0], Cells(edges(0, 29, 1), edges(0, 137, 1)))
     for name in ("entropy", "maximum", "squares", "mass", "best"):
         assert_within(getattr(actual, name), getattr(exact, name), logit_unit(p), UNITS, name)
 

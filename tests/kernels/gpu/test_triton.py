@@ -25,9 +25,9 @@ from devices import missing, needs_triton, placed
 
 from ..cases import CASES
 from ..contract import test_contract, test_second_pass
-from ..contract.test_second_pass import IN_FORWARD, dense, edges, everything, extras
+from ..contract.test_second_pass import IN_FORWARD, edges, everything, extras
 from ..implementations import runner
-from ..oracle import gradients
+from ..oracle import exact_weights, gradients
 from .interpreter import combine_slices
 
 pytestmark = [pytest.mark.skipif(missing() is not None, reason=str(missing())), needs_triton]
@@ -70,7 +70,7 @@ def on_triton(problem: Problem, lse: torch.Tensor, wanted: Wanted) -> Statistics
 
 
 def check(problem: Problem, cells: Cells, tolerance: float = 2e-5) -> None:
-    W, lse = dense(problem)
+    W, lse = exact_weights(problem)
     actual, exact = on_triton(problem, lse, everything(cells)), test_second_pass.expected(W, cells)
     for name in NAMES:
         torch.testing.assert_close(
@@ -142,7 +142,7 @@ def test_combining_slices_sorts_as_the_interpreter_does(
     monkeypatch: pytest.MonkeyPatch, own_reduction: Callable[..., Any]
 ) -> None:
     problem = test_second_pass.problem(3, 7, heads=2)
-    lse = dense(problem)[1]
+    lse = exact_weights(problem)[1]
     fast = on_triton(problem, lse, Wanted(topk=3))
     monkeypatch.setattr("triton.runtime.interpreter.ReduceOps.generic_reduce", own_reduction)
     slow = on_triton(problem, lse, Wanted(topk=3))
@@ -155,7 +155,7 @@ def test_combining_slices_sorts_as_the_interpreter_does(
 def test_the_forward_pass_computes_statistics_of_its_rows(kind: str) -> None:
     problem = test_second_pass.problem(23, 79, **extras(23, 79)[kind])
     result, actual = run_with(placed(problem), IN_FORWARD, kernel="triton")
-    W, lse = dense(problem)
+    W, lse = exact_weights(problem)
     torch.testing.assert_close(result.lse.cpu().double(), lse, rtol=1e-6, atol=1e-6)
     exact = test_second_pass.expected(W, Cells(edges(0, 23, 1), edges(0, 79, 1)))
     for name in ("entropy", "maximum", "squares", "mass", "best"):
@@ -168,7 +168,7 @@ def test_the_forward_pass_computes_statistics_of_its_rows(kind: str) -> None:
 def test_statistics_of_the_forward_pass_at_other_scales(scale: float) -> None:
     problem = test_second_pass.problem(29, 137, is_causal=True).change(scale=scale)
     _, actual = run_with(placed(problem), IN_FORWARD, kernel="triton")
-    exact = test_second_pass.expected(dense(problem)[0], Cells(edges(0, 29, 1), edges(0, 137, 1)))
+    exact = test_second_pass.expected(exact_weights(problem)[0], Cells(edges(0, 29, 1), edges(0, 137, 1)))
     for name in ("entropy", "maximum", "squares", "mass", "best"):
         torch.testing.assert_close(getattr(actual, name).cpu().double(), getattr(exact, name), rtol=1e-3, atol=1e-3)
 
