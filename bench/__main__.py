@@ -25,10 +25,11 @@ def main() -> int:
 
     import torch
 
-    from bench import lengths, report
-    from bench.measure import peak, undisturbed
-    from bench.observing import main as observing
-    from bench.work import all_work
+    from bench.capture.observing import main as observing
+    from bench.harness import report
+    from bench.harness.measure import peak, undisturbed
+    from bench.harness.work import all_work
+    from bench.kernels import lengths
     from clearhead.kernels import targets
 
     if not targets():

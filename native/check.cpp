@@ -1,5 +1,5 @@
 // Runs the kernels on buffers of exactly the right size and compares them with plain loops in double. Meant to be built
-// with -fsanitize=address,undefined, as tests/kernels/test_cpp.py does. On a wrong result it prints a line and exits
+// with -fsanitize=address,undefined, as tests/kernels/native/test_cpp.py does. On a wrong result it prints a line and exits
 // with 1.
 #include <algorithm>
 #include <cmath>

@@ -3,6 +3,7 @@
 A test that needs torch itself unimported, or imported after something else, starts a process of its own.
 """
 
+import atexit
 import json
 import os
 import subprocess
@@ -35,7 +36,9 @@ if asked:
 
 @cache
 def _server(process: int) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen([sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(lambda: os.getpid() == process and server.communicate())  # it ends with its input
+    return server
 
 
 def run(

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from browser.conftest import serve
-from browser.test_journey import ready
+from browser.learn.test_journey import ready
 from clearhead.studio.web.settings import Settings
 from studio import postgresql, sample
 

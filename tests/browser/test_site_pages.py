@@ -1,7 +1,6 @@
 """The built documentation site in a browser: no request elsewhere, readable wide and narrow, light and dark."""
 
 import functools
-import importlib.util
 import os
 import re
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import scripts
 from browser.looking import findings
 
 ROOT = Path(__file__).parents[2]
@@ -35,9 +35,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_public_name_and_method_is_on_its_page(site):
-    spec = importlib.util.spec_from_file_location("site_public", ROOT / "tools/site/public.py")
-    public = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(public)
+    public = scripts.load("tools/site/public.py")
     missing = []
     for page in public.pages():
         anchors = set(re.findall(r'id="([^"]+)"', (site / "reference" / f"{page}.html").read_text()))

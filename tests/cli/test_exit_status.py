@@ -58,7 +58,7 @@ GIVEN = {
 
 @pytest.fixture(autouse=True)
 def measured_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`tune` measures nothing: a second of kernels for each status adds nothing here (kernels/test_figures.py)."""
+    """`tune` measures nothing: a second of kernels for each status adds nothing here (kernels/plan/test_figures.py)."""
     cost = Cost(3.0, 0.5, 50.0)
     monkeypatch.setattr(tuning, "measure", lambda seconds, tell: {("forward", torch.float32): (cost, cost)})
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from bench.scaling import BYTES, HEADS, KV_HEADS, LINKS, WIDTH, Link, Pieces, simulate, table
+from bench.distributed.scaling import BYTES, HEADS, KV_HEADS, LINKS, WIDTH, Link, Pieces, simulate, table
 
 PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
 

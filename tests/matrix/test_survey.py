@@ -92,7 +92,7 @@ def test_a_first_statistic_also_computes_the_lse(name: str) -> None:
 @pytest.mark.stress
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the memory of a process is read from /proc")
 def test_a_survey_of_one_head_of_131072_tokens_takes_under_a_gigabyte() -> None:
-    command = [sys.executable, "-m", "bench.survey", "--length", "131072", "--cells", "512"]
+    command = [sys.executable, "-m", "bench.survey.long_text", "--length", "131072", "--cells", "512"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True)
     actual = re.search(r"(\d+) MiB beyond queries and keys", done.stdout)
     assert actual is not None, done.stdout

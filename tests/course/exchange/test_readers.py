@@ -1,4 +1,4 @@
-"""Our exports, read by other people's programs, which `tools/ensure-readers` installs; else tests are skipped."""
+"""Our exports, read by other people's programs, which `tools/setup/ensure-readers` installs; else tests are skipped."""
 
 import json
 import os
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confineme
 
 def needs(name: str) -> None:
     if not (READERS / "node_modules" / name).is_dir():
-        pytest.skip(f"the npm package {name}, an outside reader, is not here: run tools/ensure-readers")
+        pytest.skip(f"the npm package {name}, an outside reader, is not here: run tools/setup/ensure-readers")
 
 
 @pytest.fixture(scope="module")

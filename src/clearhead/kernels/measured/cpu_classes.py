@@ -41,7 +41,7 @@ def of(target: Target, features: frozenset[str], family: int) -> list[CpuClass]:
 
 
 # Two cores of an Emerald Rapids Xeon, 2026-11-29, at real-time priority beside other work: float32 and bfloat16 without
-# gradients are fitted to the sweep (bench/sweep_costs.py), the others are those of `clearhead tune`. "short" and tasks
+# gradients are fitted to the sweep (bench/sweep/costs.py), the others are those of `clearhead tune`. "short" and tasks
 # of many keys are fitted to both kernels of 66 shapes in turn, and so are float16 without gradients and short gradients
 # of float64; the other float64 of many keys are those of few. "one query" of bfloat16 and float16: 47 shapes in turn.
 _AMX: Costs = {

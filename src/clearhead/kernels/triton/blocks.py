@@ -33,7 +33,7 @@ FORWARD, BACKWARD, SECOND_PASS = "forward", "backward", "second pass"
 
 # The tiles of which Triton's autotuner selects the fastest once: by pass, and by the largest row of a query or value in
 # bytes, which determines the shared memory of a tile. Each fits in the 164 KiB of sm_80;
-# tests/kernels/triton_builds.py compiles every one.
+# tests/kernels/gpu/triton_builds.py compiles every one.
 TABLE: dict[tuple[str, int], tuple[Blocks, ...]] = {
     (FORWARD, 128): (Blocks(128, 64, 4, 3), Blocks(64, 64, 4, 3), Blocks(16, 64, 4, 2)),
     (FORWARD, 256): (Blocks(128, 64, 8, 2), Blocks(64, 32, 4, 2), Blocks(16, 64, 4, 2)),

@@ -1,0 +1,1 @@
+"""Attention over ranks, measured and simulated."""

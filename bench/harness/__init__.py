@@ -1,0 +1,1 @@
+"""What every measurement uses: interleaved timing, peak memory, the pieces of work, and the report."""

@@ -1,0 +1,1 @@
+"""Layers and whole models, with and without `clearhead.accelerate()`."""

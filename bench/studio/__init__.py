@@ -1,0 +1,1 @@
+"""The studio's pages and requests, and a class at work."""

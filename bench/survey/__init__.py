@@ -1,0 +1,1 @@
+"""Surveys of a corpus, and of one very long text."""
