@@ -17,7 +17,8 @@ GROUND = "() => getComputedStyle(document.body).backgroundColor"
 def test_the_dark_theme_prints_dark_on_light(page: Page) -> None:
     page.goto("/settings")
     page.get_by_label("dark", exact=True).check()
-    page.get_by_role("button", name="Save").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Save").click()
     page.goto(f"{TOPIC}/read")
     ready(page)
     assert page.evaluate(GROUND) == "rgb(23, 25, 29)"
