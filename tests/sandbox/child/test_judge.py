@@ -55,6 +55,15 @@ def test_a_wrong_program_hears_why() -> None:
     ]
 
 
+def test_close_says_that_it_compares_tensors() -> None:
+    """A list failed as an attribute error of the judge's own, which blamed the program."""
+    tests = "def test_two(): close(double([1.0]), [2.0])"
+    (two,) = sandbox.judge(RIGHT, tests, limits=Limits(), preload=("torch",)).tests
+    assert two.message.startswith(
+        "TypeError: close() compares tensors, and the test expects a list. Write torch.tensor"
+    )
+
+
 def test_raises_needs_an_exception_of_its_kind_and_words_in_any_case() -> None:
     assert judge("def double(x): return 42").tests[1].message == "nothing was raised; TypeError was expected"
     for says, passed in (("A NUMBER", True), ("", True), ("a text", False)):

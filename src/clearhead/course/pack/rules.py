@@ -92,5 +92,8 @@ def _check_numbers(item: Item, section: Section) -> None:
     match = _NUMBER.search(prose)
     if match:
         line = section.text_line + prose.count("\n", 0, match.start())
-        message = f"hand-typed number {match[0][:40]} in the stem; let a program set it and write {{{{name}}}}"
+        message = (
+            f"hand-typed number {match[0][:40]} in the stem; let a `setup` program set it and write {{{{name}}}}. "
+            "Part of a program or a formula goes between backticks or dollar signs."
+        )
         raise _wrong(item, line, message)

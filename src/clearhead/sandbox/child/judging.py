@@ -155,7 +155,12 @@ def _rebuilt(data: Any) -> BaseException:
 
 def close(actual: object, expected: Any, tolerance: float = 1e-5, what: str = "the result") -> None:
     """Assert a tensor: its type, then its shape, then its dtype, then its values within `tolerance`."""
-    torch = sys.modules["torch"]
+    torch = importlib.import_module("torch")
+    if not isinstance(expected, torch.Tensor):
+        raise TypeError(
+            f"close() compares tensors, and the test expects {_kind(expected)}. "
+            "Write torch.tensor(…), or assert abs(a - b) < tolerance for a number."
+        )
     if not isinstance(actual, torch.Tensor):
         raise AssertionError(f"{what} is {_kind(actual)}; a tensor of shape {tuple(expected.shape)} was expected")
     if actual.shape != expected.shape:
