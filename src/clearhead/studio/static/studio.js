@@ -223,7 +223,7 @@ if (typeof document !== "undefined") {
   document.addEventListener("submit", underway);
   sending.start(); // after what keeps a form from being sent
   addEventListener("pageshow", returned);
-  addEventListener("beforeprint", () => document.querySelectorAll("details:is(.folded, .at-a-glance)").forEach((program) => { program.open = true; }));
+  addEventListener("beforeprint", () => document.querySelectorAll("details:is(.folded, .at-a-glance, .asked)").forEach((program) => { program.open = true; }));
   const here = document.querySelector(".tabs [aria-current]"); // on a phone the row is wider than the window
   if (here) here.closest("ul").scrollLeft = here.offsetLeft - here.closest("ul").offsetLeft - 40;
   addCopyButtons();
