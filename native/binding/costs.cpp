@@ -1,6 +1,5 @@
 #include "binding/costs.h"
 
-#include <algorithm>
 #include <atomic>
 #include <cmath>
 
@@ -39,9 +38,9 @@ double CostTable::saved(int dtype, bool learns, double batch_heads, int64_t quer
   for (const Task& task : tasks_[dtype][learns]) {
     if (queries > task.queries || keys > task.keys) continue;
     const double heads = std::ceil(batch_heads / threads), multiply_adds = 2.0 * batch_heads * queries * keys * width / threads;
-    return std::max(0.0, task.call + task.head * heads + task.work * multiply_adds / 1e6);
+    return task.call + task.head * heads + task.work * multiply_adds / 1e6;
   }
-  return 0;
+  return -INFINITY;
 }
 
 bool may_be_forced() { return forced; }
@@ -65,7 +64,8 @@ void bind_costs(nb::module_& m) {
                        int64_t width, int threads) -> nb::object {
         if (!table.computes(dtype)) return nb::none();
         return nb::float_(table.saved(dtype, learns, batch_heads, queries, keys, width, threads));
-      }, "The microseconds that torch's function saves, 0.0 where it saves none; None where no target has the dtype.");
+      }, "The microseconds that torch's function saves: negative where ours is faster, -inf where no costs are known; None where "
+         "no target has the dtype.");
 
   m.def("register_costs", [](nb::handle table_of, nb::handle forced_target) {
     ask = table_of.inc_ref().ptr();

@@ -23,7 +23,8 @@ class CostTable {
   // Whether a CPU target computes a dtype.
   bool computes(int dtype) const { return dtype >= 0 && dtype < kDtypes && computed_[dtype]; }
 
-  // The microseconds that torch's function saves, 0 where it saves none. In doubles, which no shape overflows.
+  // The microseconds that torch's function saves: negative where ours is faster, -infinity where no costs are known. In
+  // doubles, which no shape overflows.
   double saved(int dtype, bool learns, double batch_heads, int64_t queries, int64_t keys, int64_t width, int threads) const;
 
  private:

@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <stdexcept>
@@ -28,7 +29,7 @@ constexpr int kForward = 3, kBackward = 6;  // how many tensors the operators ta
 shim::Functions torch;
 // Python objects, for as long as the process lives.
 PyObject *python_forward, *python_backward, *adopt, *lend, *is_forced;
-double few[kFloat64 + 1];  // of each dtype
+double few[kFloat64 + 1], through_python;  // multiply-adds of each dtype; microseconds
 std::atomic<bool> is_on{false};
 std::atomic<int64_t> handed_back{0};
 
@@ -118,19 +119,20 @@ int dtype_of(int32_t scalar_type) {
   }
 }
 
-// Whether torch's kernel is faster for a call with gradients: it has few multiply-adds, or the plan's costs say so. They
-// are those of a Python function on each kernel, so that they decide only above `few`.
+// Whether torch's kernel is faster for a call with gradients than ours through Python: by the plan's costs, or where these
+// are not known, because it has few multiply-adds.
 bool is_torch_faster(const Call& call) {
   const Shape query(call.inputs()[0]), key(call.inputs()[1]);
   const int dtype = dtype_of(query.dtype);
   if (dtype < 0) return true;
   const int64_t* const q = query.sizes;
   const double heads = double(q[0]) * double(q[1]);
-  if (2 * heads * double(q[2]) * double(q[3]) * double(key.sizes[2]) < few[dtype]) return true;
   uint32_t threads = 1;
   torch.get_num_threads(&threads);
   const auto saves = [&](const CostTable* costs) {
-    return costs->saved(dtype, true, heads, q[2], key.sizes[2], q[3], int(threads)) > 0;
+    const double saved = costs->saved(dtype, true, heads, q[2], key.sizes[2], q[3], int(threads));
+    if (saved == -INFINITY) return 2 * heads * double(q[2]) * double(q[3]) * double(key.sizes[2]) < few[dtype];
+    return saved + through_python > 0;
   };
   if (const CostTable* const costs = unforced_costs()) return saves(costs);
   const nb::gil_scoped_acquire locked;
@@ -179,6 +181,8 @@ bool is_torchs(const Call& call) {
 
 void run_python(PyObject* function, const Call& call, Value* results) {
   const nb::gil_scoped_acquire locked;
+  Handle lent[3];
+  int count = 0;
   try {
     nb::list arguments;
     for (int i = 0; i < call.count; i++) arguments.append(as_python(call.tensors[i]));
@@ -189,11 +193,13 @@ void run_python(PyObject* function, const Call& call, Value* results) {
     const nb::object returned = nb::handle(function)(*arguments, nb::arg("attn_mask") = mask, nb::arg("scale") = scale);
     for (nb::handle tensor : returned) {
       const nb::object capsule = nb::handle(lend)(tensor);
-      *results++ = reinterpret_cast<Value>(PyCapsule_GetPointer(capsule.ptr(), nullptr));
+      lent[count++] = static_cast<Handle>(PyCapsule_GetPointer(capsule.ptr(), nullptr));
     }
   } catch (const nb::python_error& error) {
+    for (int i = 0; i < count; i++) torch.delete_tensor(lent[i]);
     rethrow(error);
   }
+  for (int i = 0; i < count; i++) results[i] = reinterpret_cast<Value>(lent[i]);
 }
 
 bool run_torch(Call& call, Handle (&r)[3]) {
@@ -221,7 +227,7 @@ void kernel(Value* stack, uint64_t, uint64_t outputs) {
 
 void bind_overrides(nb::module_& m) {
   m.def("register_overrides", [](nb::handle forward, nb::handle backward, nb::handle adopting, nb::handle lending,
-                                 nb::handle forced, const nb::tuple& fewer_than) {
+                                 nb::handle forced, const nb::tuple& fewer_than, double microseconds) {
     if (!torch.find()) return false;
     python_forward = forward.inc_ref().ptr();
     python_backward = backward.inc_ref().ptr();
@@ -229,12 +235,14 @@ void bind_overrides(nb::module_& m) {
     lend = lending.inc_ref().ptr();
     is_forced = forced.inc_ref().ptr();
     for (size_t i = 0; i < fewer_than.size(); i++) few[i] = nb::cast<double>(fewer_than[i]);
+    through_python = microseconds;
     return torch.override_cpu("_scaled_dot_product_flash_attention_for_cpu", kernel<kForward>) &&
            torch.override_cpu("_scaled_dot_product_flash_attention_for_cpu_backward", kernel<kBackward>);
   }, "Register C++ kernels for torch's attention operators on the CPU, for as long as the process lives: calls with "
      "gradients that torch computes faster go back to torch, others to the two functions. The next two turn a capsule of a "
-     "handle into a tensor and back, the third says whether a CPU target is forced. Last the numbers of multiply-adds, one "
-     "for each dtype, below which calls with gradients go back. Returns False where torch lacks the interface.");
+     "handle into a tensor and back, the third says whether a CPU target is forced. Then the numbers of multiply-adds, one "
+     "for each dtype, below which calls with gradients go back where no costs are known, and the microseconds that Python "
+     "takes. Returns False where torch lacks the interface.");
 
   m.def("read_requires_grad", [](nb::capsule without, nb::capsule with) {
     const auto handle = [](const nb::capsule& capsule) { return static_cast<Handle>(capsule.data()); };

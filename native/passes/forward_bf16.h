@@ -12,56 +12,28 @@
 namespace clearhead {
 namespace {
 
-// Replace x[n][kTile] in float32 by pairs [n / 2][kTile] in place; a last odd row is paired with 0.
-// Calls through(v, first, second, pairs) with the numbers and their pairs, for vector v of the two.
-template <class Through>
-inline __attribute__((always_inline)) void pair_rows(int64_t n, float* x, const Through& through) {
-  for (int64_t j = 0; j < n; j += 2)
-    UNROLL for (int v = 0; v < 2; v++) {
-      const float* const at = x + j * kTile + v * LANES;
-      const Vec first = load(at), second = j + 1 < n ? load(at + kTile) : Vec{};
-      const VecU pairs = round_pairs(first, second);
-      store_pairs(x + j / 2 * kTile + v * LANES, pairs);
-      through(v, first, second, pairs);
-    }
-}
-
-inline const uint32_t* as_pairs(const float* x) { return reinterpret_cast<const uint32_t*>(x); }
-
 // As RealBlock, in pairs: keys are read in place if their columns are contiguous; values are packed in pairs of keys.
 struct PairBlock {
   static constexpr int64_t kStep = 2;  // a tile begins at a pair
-  const uint16_t *keys, *values;
-  int64_t key_stride, value_stride;  // value_stride: from pair to pair
+  const PairRows keys;
+  const uint16_t* const values;
+  const int64_t value_stride;  // from pair to pair
 
   PairBlock(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t n, int64_t, float* key_space,
             float* value_space)
-      : keys(place(p.key, batch, kv_head, first)),
+      : keys(p.key, batch, kv_head, first, n, p.width, key_space),
         values(reinterpret_cast<uint16_t*>(value_space)),
-        key_stride(p.key.row),
         value_stride(2 * p.value_width) {
-    if (p.key.column != 1) {
-      uint16_t* const to = reinterpret_cast<uint16_t*>(key_space);
-      if (is_transposed(p.key)) copy_transposed(keys, p.key.column, n, p.width, to);
-      else for (int64_t j = 0; j < n; j++)
-        for (int64_t c = 0; c < p.width; c++) to[j * p.width + c] = keys[j * key_stride + c * p.key.column];
-      keys = to;
-      key_stride = p.width;
-    }
-    const uint16_t* const from = place(p.value, batch, kv_head, first);
-    uint32_t* const to = reinterpret_cast<uint32_t*>(value_space);
-    for (int64_t j = 0; j < n; j += 2)
-      pair_values(from + j * p.value.row, j + 1 < n ? p.value.row : 0, p.value.column, p.value_width,
-                  to + j / 2 * p.value_width);
+    pair_rows(p.value, batch, kv_head, first, n, p.value_width, p.value_width, reinterpret_cast<uint32_t*>(value_space));
   }
 
   static void start(const Attention& p, const TileState& state) {
-    pair_rows(p.width, state.query, [](int, Vec, Vec, VecU) {});  // exact: bfloat16 numbers times 1, -1 or 0
+    pair_lanes(p.width, kTile, state.query);  // exact: bfloat16 numbers times 1, -1 or 0
   }
 
   void logits(const Attention& p, const TileState& state, int64_t from, int64_t n, float* to) const {
     for_rows<InPairs>(state.rows, [&](auto how) {
-      product<kAlong, decltype(how)>(n, keys + from * key_stride, key_stride, as_pairs(state.query), kTile, p.width,
+      product<kAlong, decltype(how)>(n, keys.data + from * keys.stride, keys.stride, as_pairs(state.query), kTile, p.width,
                                      Set{to, kTile});
     });
   }
@@ -69,10 +41,15 @@ struct PairBlock {
   void add_to_output(const Attention& p, const TileState& state, int64_t from, int64_t n, float* weights,
                      const Vec (&alpha)[2]) const {
     Vec exact[2] = {}, rounded[2] = {};
-    pair_rows(n, weights, [&](int v, Vec first, Vec second, VecU pairs) {
-      exact[v] += first + second;
-      rounded[v] += first_of(pairs) + second_of(pairs);
-    });
+    for (int64_t j = 0; j < n; j += 2)
+      UNROLL for (int v = 0; v < 2; v++) {
+        const float* const at = weights + j * kTile + v * LANES;
+        const Vec first = load(at), second = j + 1 < n ? load(at + kTile) : Vec{};
+        const VecU pairs = round_pairs(first, second);
+        store_pairs(weights + j / 2 * kTile + v * LANES, pairs);
+        exact[v] += first + second;
+        rounded[v] += first_of(pairs) + second_of(pairs);
+      }
     UNROLL for (int v = 0; v < 2; v++) {
       float *const before = state.exact + v * LANES, *const after = state.rounded + v * LANES;
       store(before, load(before) * alpha[v] + exact[v]);
@@ -85,17 +62,6 @@ struct PairBlock {
   }
 
   static void correct(const TileState& state, float* share) { correct_for_rounding(state, share); }
-
- private:
-  static const uint16_t* place(const Tensor& t, int64_t batch, int64_t head, int64_t row) {
-    return static_cast<const uint16_t*>(row_of(t, kBFloat16, batch, head, row));
-  }
-
-  static void pair_values(const uint16_t* first, int64_t to_second, int64_t column, int64_t n, uint32_t* to) {
-    const uint16_t* const second = first + to_second;
-    if (column == 1) for (int64_t c = 0; c < n; c++) to[c] = first[c] | uint32_t(second[c]) << 16;
-    else for (int64_t c = 0; c < n; c++) to[c] = first[c * column] | uint32_t(second[c * column]) << 16;
-  }
 };
 
 #ifdef TILES

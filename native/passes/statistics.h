@@ -290,6 +290,8 @@ void statistics(const Attention& p, const Statistics& s, int64_t batch, int64_t 
                 float* sums, float* scratch) {
 #ifdef TILES
   if (sweeps_on_tiles(p)) return statistics_in<SweepTiles>(p, s, batch, head, first, last, sums, scratch);
+#elif defined(PAIRS)
+  if (p.dtype == kBFloat16) return statistics_in<SweepPairs>(p, s, batch, head, first, last, sums, scratch);
 #endif
   statistics_in<SweepReals>(p, s, batch, head, first, last, sums, scratch);
 }

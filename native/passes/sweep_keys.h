@@ -1,10 +1,12 @@
 // A block of keys in the second pass over the weights, and its products with a tile of queries: in float32, or for
-// bfloat16 on tile registers.
+// bfloat16 in pairs or on tile registers.
 #pragma once
 #include "passes/logits.h"
 
 #ifdef TILES
 #include "tiles/round.h"
+#elif defined(PAIRS)
+#include "vector/pairs.h"
 #endif
 
 namespace clearhead {
@@ -42,6 +44,37 @@ struct SweepReals {
   static inline __attribute__((always_inline)) void exp2(Vec (&x)[N]) { exp2_all(x); }
   static void between() {}  // called now and then between two products
 };
+
+#if defined(PAIRS) && !defined(TILES)
+struct SweepPairs {
+  static constexpr int64_t kStep = 1;
+  typedef SweepReals::Use Use;
+  PairRows keys;
+
+  SweepPairs(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t n, float* space)
+      : keys(p.key, batch, kv_head, first, n, p.width, space) {}
+
+  static void pack(const Attention& p, const Place& at, float on_query, float* query, float* space) {
+    SweepReals::pack(p, at, on_query, query, space);
+    pair_lanes(p.width, kTile, query);  // exact: bfloat16 numbers times 1, -1 or 0
+  }
+
+  void logits(const Attention& p, const float* query, int64_t from, int64_t n, float* to) const {
+    product<kAlong, InPairs<>>(n, keys.data + from * keys.stride, keys.stride, as_pairs(query), kTile, p.width,
+                               Set{to, kTile});
+  }
+
+  template <class Each>
+  void logits_by_block(const Attention& p, const float* query, int64_t from, int64_t n, float* to, const Each& each) const {
+    logits(p, query, from, n, to);
+    each(0, n);
+  }
+
+  template <int N>
+  static inline __attribute__((always_inline)) void exp2(Vec (&x)[N]) { exp2_all(x); }
+  static void between() {}
+};
+#endif
 
 #ifdef TILES
 static_assert(kSweepKeys % kBlock == 0, "a block of keys is whole tiles");

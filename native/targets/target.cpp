@@ -2,7 +2,7 @@
 // without the -m. -DPAIRS multiplies bfloat16 in pairs, -DTILES on tile registers. -DDOUBLES_OF= names the target whose
 // float64 passes (target_f64.cpp) it uses. -DDTYPES= lists the dtypes it computes, if not all four. -DFOR_TESTS keeps it
 // from being chosen.
-#include "passes/backward_bf16.h"
+#include "backward/bf16.h"
 #include "passes/decode.h"
 #include "passes/forward_bf16.h"
 #include "passes/linear.h"

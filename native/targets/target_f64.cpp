@@ -1,7 +1,7 @@
 // Both passes in doubles, compiled like target.cpp with half the lanes. torch computes statistics and linear layers of
 // float64.
 #define DOUBLES
-#include "passes/backward.h"
+#include "backward/backward.h"
 #include "passes/decode.h"
 #include "passes/forward.h"
 #include "targets/target.h"

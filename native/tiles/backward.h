@@ -1,14 +1,14 @@
-// Backward for bfloat16 on tile registers, by the formulas of passes/backward.h: Sᵀ, dPᵀ and dQᵀ have the queries in the
+// Backward for bfloat16 on tile registers, by the formulas of backward/backward.h: Sᵀ, dPᵀ and dQᵀ have the queries in the
 // lanes, dK and dV the columns. P and dS are rounded to bfloat16 for their products, as torch rounds them.
 #pragma once
-#include "passes/backward.h"
+#include "backward/backward.h"
 #include "tiles/round.h"
 
 namespace clearhead {
 namespace {
 
 constexpr int64_t kBackBlock = 2 * kBlock;  // queries, and keys, of one block
-static_assert(kBackBlock == kRows && kBackBlock <= kWholeKeys, "the scratch of passes/backward.h holds a block");
+static_assert(kBackBlock == kRows && kBackBlock <= kWholeKeys, "the scratch of backward/backward.h holds a block");
 
 // What the tile registers read, in addition to BackwardScratch.
 struct BackwardTiles {
@@ -83,7 +83,7 @@ inline float dot_halves(const uint16_t* a, const uint16_t* b, int64_t n) {
   return total;
 }
 
-// start_block() of passes/backward.h, for tiles.
+// start_block() of backward/backward.h, for tiles.
 inline void start_tiled_block(const Attention& p, const Gradients& g, const BackwardScratch& s, const BackwardTiles& t,
                               int64_t batch, int64_t head, int64_t first, int64_t n, Multiplier m) {
   const uint32_t flip = m.on_query < 0 ? 0x80008000u : 0, keep = m.on_query == 0 ? 0 : ~0u;

@@ -2,6 +2,7 @@
 // With -mavx512bf16 each step is one instruction (vdpbf16ps); without it the same algorithm runs in float32.
 #pragma once
 #include "vector/product.h"
+#include "vector/rows.h"
 
 namespace clearhead {
 namespace {
@@ -25,16 +26,54 @@ inline __attribute__((always_inline)) Vec dot_pairs(Vec sum, VecU a, VecU b) {
 #endif
 }
 
-// Round to nearest, ties to even; NaN stays NaN.
+// Round to nearest, ties to even; NaN stays NaN. The instruction treats denormals as 0.
 inline VecU round_pairs(Vec first, Vec second) {
+#ifdef __AVX512BF16__  // two instructions instead of 14: `first` is rounded to the lower half of `both`
+  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+  const VecU lane = (VecU)lane_numbers();
+  return (VecU)_mm512_maskz_permutexvar_epi16(0xFFFFFFFF, (__m512i)(lane | (lane + LANES) << 16), both);
+#else
   const auto rounded = [](Vec x) {
     const VecU bits = (VecU)x;
     return x == x ? bits + 0x7FFF + (bits >> 16 & 1) : bits | 0x00400000u;
   };
   return rounded(first) >> 16 | (rounded(second) & 0xFFFF0000u);
+#endif
 }
 
 typedef uint16_t UnalignedHalves __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
+
+// Store a vector rounded as above.
+inline void store_rounded(uint16_t* to, Vec x) {
+#ifdef __AVX512BF16__
+  *reinterpret_cast<UnalignedHalves*>(to) = (UnalignedHalves)_mm512_cvtneps_pbh((__m512)x);
+#else
+  *reinterpret_cast<UnalignedHalves*>(to) = __builtin_convertvector(round_pairs(x, Vec{}) & 0xFFFF, UnalignedHalves);
+#endif
+}
+
+// Replace x[n][lanes] in float32 by pairs [n / 2][lanes] in place; a last odd row is paired with 0.
+inline void pair_lanes(int64_t n, int64_t lanes, float* x) {
+  for (int64_t j = 0; j < n; j += 2)
+    for (int64_t v = 0; v < lanes; v += LANES) {
+      const float* const at = x + j * lanes + v;
+      store_pairs(x + j / 2 * lanes + v, round_pairs(load(at), j + 1 < n ? load(at + lanes) : Vec{}));
+    }
+}
+
+inline const uint32_t* as_pairs(const float* x) { return reinterpret_cast<const uint32_t*>(x); }
+
+// Pair rows of a tensor, to[n / 2][stride]: row 2 i with row 2 i + 1; a last odd row is paired with 0.
+inline void pair_rows(const Tensor& t, int64_t batch, int64_t head, int64_t first, int64_t n, int64_t width,
+                      int64_t stride, uint32_t* to) {
+  const uint16_t* row = static_cast<const uint16_t*>(row_of(t, kBFloat16, batch, head, first));
+  for (int64_t i = 0; i < n; i += 2, row += 2 * t.row, to += stride) {
+    const uint16_t* const next = row + t.row;
+    if (i + 1 == n) for (int64_t c = 0; c < width; c++) to[c] = row[c * t.column];
+    else if (t.column == 1) for (int64_t c = 0; c < width; c++) to[c] = row[c] | uint32_t(next[c]) << 16;
+    else for (int64_t c = 0; c < width; c++) to[c] = row[c * t.column] | uint32_t(next[c * t.column]) << 16;
+  }
+}
 
 // to[j * width + c] = from[c * column + j] for n rows whose columns are apart, by squares of pairs: number by number, a
 // number takes ten times as long.
@@ -59,6 +98,23 @@ inline void copy_transposed(const uint16_t* from, int64_t column, int64_t n, int
         for (int64_t k = 0; k < smaller(kColumns, width - c); k++) rows[i * width + k] = corner[k * column + i];
     }
 }
+
+// Rows whose columns are contiguous: in place, or copied to `space`.
+struct PairRows {
+  const uint16_t* data;
+  int64_t stride;
+
+  PairRows(const Tensor& t, int64_t batch, int64_t head, int64_t first, int64_t n, int64_t width, float* space)
+      : data(static_cast<const uint16_t*>(row_of(t, kBFloat16, batch, head, first))), stride(t.row) {
+    if (t.column == 1) return;
+    uint16_t* const to = reinterpret_cast<uint16_t*>(space);
+    if (is_transposed(t)) copy_transposed(data, t.column, n, width, to);
+    else for (int64_t j = 0; j < n; j++)
+      for (int64_t c = 0; c < width; c++) to[j * width + c] = data[j * stride + c * t.column];
+    data = to;
+    stride = width;
+  }
+};
 
 // The product in pairs. `a` holds bfloat16 numbers: rows in place, or adjacent rows with the numbers of each pair
 // together. `b` holds pairs. n and the strides of `a` count numbers, the stride of `b` counts pairs. A last odd number

@@ -1,4 +1,6 @@
-"""Gradients of a few queries on many keys: every input that has one, every layout, on every CPU target."""
+"""Gradients of a few queries and of several blocks: every input that has one, every layout, on every CPU target."""
+
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from .test_few_queries import BOUNDS, drawn, drawn_tensors, laid_out
 pytestmark = needs_native
 
 LENGTHS = (1, 2, 3, 5, 7, 8, 9, 11, 12, 13, 16)
+SEVERAL_BLOCKS = (17, 31, 67, 101, 131)
 KEYS = (1, 7, 31, 127, 128, 131, 293)
 BIASES = ("none", "every pair", "heads share it", "one number a query", "keys alone")
 
@@ -45,9 +48,25 @@ def bias_of(kind: str, heads: int, length: int, keys: int, make: torch.Generator
 @given(data=st.data())
 @settings(max_examples=25, derandomize=True)
 def test_any_gradients_of_few_queries(target: str, dtype: torch.dtype, data: st.DataObject) -> None:
-    make = torch.Generator().manual_seed(drawn(data, *range(100)))
     most = most_by_rows(target, dtype)
-    query, key, value = drawn_tensors(data, make, dtype, [n for n in LENGTHS if n <= most], KEYS)
+    check_gradients(data, target, dtype, [n for n in LENGTHS if n <= most], (None, -2), 4 * BOUNDS[dtype])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+@given(data=st.data())
+@settings(max_examples=15, derandomize=True)
+def test_any_gradients_of_blocks_of_queries(target: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    check_gradients(data, target, dtype, SEVERAL_BLOCKS, (None, -2, -31, -50), 8 * BOUNDS[dtype])
+
+
+def check_gradients(
+    data: st.DataObject, target: str, dtype: torch.dtype, lengths: Sequence[int], bands: Sequence[int | None],
+    bound: float,
+) -> None:  # fmt: skip
+    """Compare the gradients of a drawn problem with those of the float64 equation."""
+    make = torch.Generator().manual_seed(drawn(data, *range(100)))
+    query, key, value = drawn_tensors(data, make, dtype, lengths, KEYS)
     heads, length, keys = *query.shape[1:3], key.shape[2]
     wide = torch.float64 if dtype is torch.float64 else torch.float32
     bias = bias_of(drawn(data, *BIASES), heads, length, keys, make)
@@ -56,7 +75,7 @@ def test_any_gradients_of_few_queries(target: str, dtype: torch.dtype, data: st.
         bias=None if bias is None else bias.to(dtype),
         allow=drawn(data, None, torch.rand(length, keys, generator=make) < 0.7),
         softcap=drawn(data, None, None, 3.0),
-        band_low=drawn(data, None, -2),
+        band_low=drawn(data, *bands),
         band_high=drawn(data, None, 0, 100),
         **{name: numbers for name, numbers in per_head.items() if drawn(data, False, False, True)},
     )
@@ -66,9 +85,24 @@ def test_any_gradients_of_few_queries(target: str, dtype: torch.dtype, data: st.
     with kernels.target(target):
         got = gradients(runner("native"), problem, through)
     for name, truth in gradients(exact, problem, through).items():
-        bound = BOUNDS[dtype] * 4
         size = max(1.0, float(truth.abs().max()) if truth.numel() else 0.0)
+        if name not in ("query", "key", "value"):  # sums over queries, and over batches and heads that share a bias
+            size *= (2 * heads * length) ** 0.5
         torch.testing.assert_close(got[name].double(), truth.double(), atol=bound * size, rtol=bound, msg=name)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("window", [29, 30, 31, 32])
+def test_windows_begin_at_any_key_of_a_pair(target: str, dtype: torch.dtype, window: int) -> None:
+    make = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 2, 101, 7, generator=make).to(dtype) for _ in range(3))
+    problem = Problem(query, key, value, 0.3).change(band_low=-window, band_high=0)
+    with kernels.target(target):
+        got = gradients(runner("native"), problem, "out")
+    for name, truth in gradients(exact, problem, "out").items():
+        bound = 2 * BOUNDS[dtype]
+        torch.testing.assert_close(got[name].double(), truth.double(), atol=bound, rtol=bound, msg=name)
 
 
 @pytest.mark.parametrize("target", TARGETS)

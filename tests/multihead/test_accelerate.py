@@ -142,8 +142,9 @@ def test_the_plan_is_followed(monkeypatch):
     assert all(map(torch.equal, same, stock))
 
 
-def test_gradients_of_a_few_tokens_stay_on_torchs_kernel(monkeypatch):
+def test_gradients_that_torch_computes_faster_stay_on_its_kernel(monkeypatch, costs):
     monkeypatch.setattr(torch_overrides, "is_forced", lambda: False)
+    costs(900.0, 0.0)
     tensors, upstream = inputs(), torch.ones(B, H, L, D)
     with clearhead.accelerate() as accelerated:
         with_gradients(F.scaled_dot_product_attention, tensors, upstream)

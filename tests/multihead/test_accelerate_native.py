@@ -1,5 +1,6 @@
 """The C++ kernels of `accelerate`: few tokens with gradients go back to torch's kernel without entering Python."""
 
+import math
 import signal
 import subprocess
 import sys
@@ -11,9 +12,7 @@ import torch.nn.functional as F
 
 import clearhead
 from attention_calls import DTYPES, B, D, H, L, S, inputs, masks, needs_native, with_gradients
-from clearhead.kernels import plan
-from clearhead.kernels.measured import cpu_classes
-from clearhead.kernels.measured.tasks import GRADIENT_TASKS, Cost
+from clearhead.kernels.measured.costs import LOOK, MARGIN
 from clearhead.kernels.native import cpu_targets
 from clearhead.kernels.native.library import library
 from clearhead.multihead import acceleration, torch_overrides
@@ -46,8 +45,9 @@ def without_python(monkeypatch):
 @pytest.mark.parametrize("scale", [None, 0.3])
 @pytest.mark.parametrize("mask", ["none", "causal", "bool", "float"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_few_tokens_with_gradients_run_on_torchs_kernel_without_python(dtype, mask, scale):
-    length, keys = (3, 5) if dtype.itemsize == 2 else (L, S)  # 16 bits have a lower bound
+def test_calls_that_torch_computes_faster_run_on_its_kernel_without_python(dtype, mask, scale, costs):
+    length, keys = 3, 5
+    costs(900.0, 0.0)
     tensors, upstream = inputs(dtype, length=length, keys=keys), torch.randn(B, H, length, D).to(dtype)
     call = {"scale": scale, **masks(mask, dtype)[0]}
     if "attn_mask" in call:
@@ -69,43 +69,41 @@ def without_python_for_torch(monkeypatch):
     monkeypatch.setattr(torch_overrides.Overrides, "_torch", refuse)
 
 
-@pytest.fixture
-def costs(monkeypatch):
-    """Sets how long our kernel and torch's take for a call with gradients, in microseconds."""
-
-    def known(ours, torchs):
-        pair = Cost(ours, 0.0, 0.0), Cost(torchs, 0.0, 0.0)
-        table = {(task, dtype): pair for task in GRADIENT_TASKS for dtype in DTYPES}
-        monkeypatch.setattr(cpu_classes, "CLASSES", (cpu_classes.CpuClass("a CPU", frozenset(), table),))
-        plan.forget()
-
-    yield known
-    monkeypatch.undo()
-    plan.forget()
-
-
-@pytest.mark.parametrize(
-    ("dtype", "length"),
-    [(torch.float32, 67), (torch.float64, 67), (torch.bfloat16, 11), (torch.float16, 11)],
-    ids=str,
-)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("length", [3, 67])
 @pytest.mark.usefixtures("without_python_for_torch")
-def test_above_the_bound_the_plans_costs_decide(dtype, length, costs):
+def test_the_plans_costs_decide_and_ours_must_also_save_what_python_takes(dtype, length, costs):
     tensors, upstream = inputs(dtype, length=length, keys=length), torch.randn(B, H, length, D).to(dtype)
     ours = {"forward": 1, "backward": 1, "module": 0, "torch": 0}
-    for faster, counts in (
-        ("ours", ours),
-        ("torch", {**ours, "forward": 0, "backward": 0, "torch": 2}),
-        ("ours", ours),
+    torchs = {**ours, "forward": 0, "backward": 0, "torch": 2}
+    python = torch_overrides.THROUGH_PYTHON - LOOK  # torch's kernel is looked for, too
+    for microseconds, counts in (
+        ((0.0, 900.0), ours),
+        ((900.0, 0.0), torchs),
+        ((0.0, python / MARGIN - 1), torchs),
+        ((0.0, python / MARGIN + 1), ours),
     ):
-        costs(900.0, 0.0) if faster == "torch" else costs(0.0, 900.0)
+        costs(*microseconds)
         with clearhead.accelerate() as accelerated:
             with_gradients(F.scaled_dot_product_attention, tensors, upstream)
         assert accelerated.counts == counts
 
 
+@pytest.mark.usefixtures("without_python_for_torch")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_without_costs_few_multiply_adds_go_to_torch(dtype, costs):
+    costs(None, None)
+    least = math.ceil((torch_overrides._few(dtype) / (2 * B * H * D)) ** 0.5)
+    for length, torchs in ((least - 1, 2), (least, 0)):
+        tensors, upstream = inputs(dtype, length=length, keys=length), torch.randn(B, H, length, D).to(dtype)
+        with clearhead.accelerate() as accelerated:
+            with_gradients(F.scaled_dot_product_attention, tensors, upstream)
+        assert accelerated.counts["torch"] == torchs
+
+
 @pytest.mark.parametrize("learner", range(3))
-def test_a_gradient_of_any_input_counts_and_none_goes_to_our_kernel(learner):
+def test_a_gradient_of_any_input_counts_and_none_goes_to_our_kernel(learner, costs):
+    costs(900.0, 0.0)
     tensors = inputs(learn=False)
     with clearhead.accelerate() as accelerated:
         F.scaled_dot_product_attention(*tensors)
@@ -118,14 +116,14 @@ def test_a_gradient_of_any_input_counts_and_none_goes_to_our_kernel(learner):
         assert accelerated.counts["forward"] == 2
 
 
-def test_a_wrong_answer_about_gradients_is_noticed():
+def test_a_wrong_answer_about_gradients_is_noticed(costs):
     """The kernel reads it from a handle, which this torch allows; otherwise it asks Python, which takes 2 µs."""
     handle = torch._C._aoti.unsafe_alloc_void_ptr_from_tensor
     plain, learning = torch.empty(1), torch.empty(1, requires_grad=True)
     with clearhead.accelerate():
         try:
             assert not library.read_requires_grad(handle(learning), handle(plain))
-            test_a_gradient_of_any_input_counts_and_none_goes_to_our_kernel(0)  # Python is asked
+            test_a_gradient_of_any_input_counts_and_none_goes_to_our_kernel(0, costs)  # Python is asked
         finally:
             assert library.read_requires_grad(handle(plain), handle(learning))
 
@@ -202,7 +200,8 @@ def test_no_call_keeps_a_tensor(learn, forced):
     assert [tensor._use_count() for tensor in (*tensors, mask)] == before
 
 
-def test_counts_are_exact_with_threads():
+def test_counts_are_exact_with_threads(costs):
+    costs(900.0, 0.0)
     tensors, upstream = inputs(), torch.ones(B, H, L, D)
 
     def work():

@@ -1,6 +1,6 @@
 """Run a problem on a kernel, differentiably. One autograd function serves every kernel."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -118,7 +118,13 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        raise KernelError(
-            "attention was differentiated twice, but its kernels compute first derivatives only. For a second "
-            "derivative compute softmax(query @ key.mT * scale) @ value in plain torch, on a short sequence."
-        )
+        refuse_second_derivative()
+
+
+def refuse_second_derivative(*_: Any) -> NoReturn:
+    """Refuse to differentiate a gradient, as the backward pass of a backward pass."""
+    raise KernelError(
+        "attention was differentiated twice, but its kernels compute first derivatives only. For a second "
+        "derivative use torch.func.hessian or jvp of grad, or on a short sequence compute "
+        "softmax(query @ key.mT * scale) @ value in plain torch."
+    )

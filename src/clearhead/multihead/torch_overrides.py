@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels.fast_path import native_forward
+from clearhead.kernels.measured.costs import UNKNOWN, torch_saves
 from clearhead.kernels.native.call import DTYPES
 from clearhead.kernels.native.cpu_targets import index_of, is_forced
 from clearhead.kernels.native.library import library
-from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, match, needs_gradients
+from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, cost_key, match, needs_gradients
 from clearhead.kernels.portable.blockwise import EMPTY
 from clearhead.kernels.portable.torch_sdpa import is_torchs_own
 from clearhead.kernels.precision import wide
@@ -38,9 +39,11 @@ SCHEMAS = {
 }
 
 _OURS = (NATIVE, NATIVE_GRADIENTS)
-# Below this many multiply-adds a call with gradients uses torch's kernel, because ours saves less than the Python
-# function around it takes, 30 µs. Fitted to both ways with 1 and 8 heads of 1 to 128 tokens on a Zen 4 (bench/LOG.md):
-# in float32 and float64 32 tokens of 8 heads of width 64, and 4 in 16 bits, which torch multiplies slowly.
+# Our kernel takes this many microseconds longer here than in `clearhead.attention`, whose costs the plan knows: torch's
+# dispatcher enters Python twice (bench/LOG.md).
+THROUGH_PYTHON = 10.0
+# Where no costs are known, it uses torch's kernel below this many multiply-adds: in float32 and float64 32 tokens of 8
+# heads of width 64, and 4 in 16 bits, which torch multiplies slowly.
 FEW, FEW_16_BIT = 1 << 20, 1 << 14
 _OWN_CLASSES = (Tensor, torch.nn.Parameter)
 _SOURCE, _PADDING = 0, 1  # mask_type of torch's module: (L, S), (B, S); any other is (B, H, L, S)
@@ -85,7 +88,8 @@ class Overrides:
             return False
         forward, backward = partial(self.forward, keyset), partial(self.backward, keyset)
         few = tuple(float(_few(dtype)) for dtype in sorted(DTYPES, key=DTYPES.__getitem__))
-        self.is_native = library.register_overrides(forward, backward, adopt, lend, lambda: is_forced(), few)
+        bounds = few, THROUGH_PYTHON
+        self.is_native = library.register_overrides(forward, backward, adopt, lend, lambda: is_forced(), *bounds)
         if self.is_native:
             without, learning = torch.empty(1), torch.empty(1, requires_grad=True)
             library.read_requires_grad(lend(without), lend(learning))
@@ -122,7 +126,7 @@ class Overrides:
             or dropout_p != 0
             or query.dim() != 4
             or is_torchs_own()
-            or _is_small_with_gradients(query, key, value)
+            or (needs_gradients(query, key, value) and _is_torch_faster(query, key))
             or match(query, key, value, is_causal, scale, attn_mask, True, watched=False) not in _OURS
         ):
             call = (query, key, value, dropout_p, is_causal)
@@ -147,7 +151,7 @@ class Overrides:
             not self.is_on
             or dropout_p != 0
             or is_torchs_own()
-            or _is_small(query, key)
+            or _is_torch_faster(query, key)
             or not _fit(query, grad_out, out, logsumexp)
             or match(query, key, value, is_causal, scale, attn_mask, True, learns=True, watched=False) not in _OURS
         ):
@@ -202,12 +206,14 @@ def _copies_handles(adopt: Any, lend: Any) -> bool:
     return tensor._use_count() == 2  # type: ignore[attr-defined]
 
 
-def _is_small_with_gradients(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    return needs_gradients(query, key, value) and _is_small(query, key)
-
-
-def _is_small(query: Tensor, key: Tensor) -> bool:
-    return 2 * query.numel() * key.shape[-2] < _few(query.dtype) and not is_forced()
+def _is_torch_faster(query: Tensor, key: Tensor) -> bool:
+    """Whether torch's kernel is faster for a call with gradients than ours through Python."""
+    if is_forced():
+        return False
+    saved = torch_saves(*cost_key(query, key, True))
+    if saved in (None, UNKNOWN):
+        return 2 * query.numel() * key.shape[-2] < _few(query.dtype)
+    return saved > -THROUGH_PYTHON
 
 
 def _few(dtype: torch.dtype) -> int:

@@ -35,14 +35,14 @@ class Known(NamedTuple):
     source: str
 
 
-# What torch saves where nothing was measured, and its matrix instructions are not used by ours.
-ALWAYS = math.inf
+# What torch saves where nothing was measured: always something if ours does not use its matrix instructions.
+ALWAYS, UNKNOWN = math.inf, -math.inf
 
 
 def torch_saves(dtype: torch.dtype, learns: bool, shape: tuple[int, ...], keys: int, threads: int) -> float | None:
-    """Return the microseconds that torch's function saves over our kernel for a query of a shape; 0.0 if none.
+    """Return the microseconds that torch's function saves over our kernel for a query of a shape.
 
-    None if no CPU target has the dtype.
+    Negative where ours is faster, -inf where no costs are known, and None if no CPU target has the dtype.
     """
     if library is None or dtype not in DTYPES:
         return None
@@ -83,7 +83,7 @@ def _saved(dtype: torch.dtype) -> list[tuple[float, ...]]:
 def _saving(known: Known | None, dtype: torch.dtype) -> tuple[float, float, float]:
     """Return the microseconds that torch's function saves: per call, per head, per million multiply-adds."""
     if known is None:
-        return ALWAYS if torch_has_more(dtype) else 0.0, 0.0, 0.0
+        return ALWAYS if torch_has_more(dtype) else UNKNOWN, 0.0, 0.0
     call, head, work = (ours - MARGIN * torchs for ours, torchs in zip(known.ours, known.torchs, strict=True))
     return call - LOOK, head, work
 

@@ -5,15 +5,14 @@ code calls the kernels directly, because that costs several times less per call.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from clearhead import kernels
-from clearhead.errors import KernelError
-from clearhead.kernels.autograd import forward
+from clearhead.kernels.autograd import forward, refuse_second_derivative
 from clearhead.kernels.plan import choose
 from clearhead.kernels.precision import lse_dtype, wide
 from clearhead.spec import ARGUMENTS, FIELDS, LEARNABLE, Attention
@@ -133,16 +132,8 @@ def _backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tup
     return tuple(named[n] if n in ("query", "key", "value") or n in ctx.learning else None for n in INPUTS)
 
 
-def _refuse(_ctx: Any, *_grads: Any) -> NoReturn:
-    """Refuse to differentiate a gradient."""
-    raise KernelError(
-        "attention was differentiated twice, but its kernels compute first derivatives only. For a second "
-        "derivative use torch.func.hessian or jvp of grad, which computes attention in plain torch."
-    )
-
-
 attend.register_autograd(_backward, setup_context=_setup)
-attend_backward.register_autograd(_refuse)
+attend_backward.register_autograd(refuse_second_derivative)
 
 
 class _Transformable(torch.autograd.Function):
@@ -176,7 +167,7 @@ class _TransformableBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        return _refuse(ctx, *grads)
+        refuse_second_derivative()
 
 
 @register_flop_formula(torch.ops.clearhead.attend)

@@ -15,7 +15,7 @@ inline int64_t padded(int64_t width) { return round_up(width, kTile); }
 // The lanes that a block's queries use: whole tiles.
 inline int64_t lanes_of(int64_t rows) { return round_up(rows, kTile); }
 
-// Whether queries are so few that the backward pass computes them row by row (backward_few.h): a tile would be half empty.
+// Whether queries are so few that the backward pass computes them row by row (few.h): a tile would be half empty.
 // Up to three quarters of one this is faster, 1.1 to 2 times (bench/LOG.md). It computes the lse again, so that it may follow
 // either forward pass, but must see all keys of a row (takes_some_keys in kernel.py). Tile registers were not compared.
 constexpr int64_t kFewGradients = kTile >= 32 ? 2 * kFewQueries : kTile >= 16 ? kFewQueries * 3 / 2 : kFewQueries;

@@ -1,17 +1,11 @@
 // Backward: queries in the lanes, blocks of kRows queries against blocks of keys (Dao 2023, FlashAttention-2, alg. 2).
 // With P the weights, dP = dO Vᵀ and δ = rowsum(dO ∘ O) - d lse: dS = P ∘ (dP - δ), dQ = dS K, dK = dSᵀ Q, dV = Pᵀ dO.
 #pragma once
-#include "passes/backward_few.h"
-#include "passes/backward_scratch.h"
+#include "backward/few.h"
+#include "backward/slopes.h"
 
 namespace clearhead {
 namespace {
-
-inline void pack_rows(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
-                      int64_t width, Real* to) {
-  if (n < lanes_of(n) || width < padded(width)) __builtin_memset(to, 0, sizeof(Real) * padded(width) * lanes_of(n));
-  load_rows(t, dtype, batch, head, first, n, width, to, padded(width));
-}
 
 // The lse and δ of a block's queries; rowsum(i) is row i's dO · O. A lane past the end or an empty row gets lse +inf: its
 // weights are 0.
@@ -31,95 +25,70 @@ inline void start_sums(const Attention& p, const Gradients& g, const BackwardScr
   }
 }
 
-// Prepare what a block of queries needs.
+// Prepare what a block of queries needs, its operands excepted.
 inline void start_block(const Attention& p, const Gradients& g, const BackwardScratch& s, int64_t batch, int64_t head,
-                        int64_t first, int64_t n, Multiplier m) {
-  pack_lanes(p.query, p.dtype, batch, head, first, n, p.width, m.on_query, s.lanes, s.query_lanes, s.row_space);
-  pack_rows(p.query, p.dtype, batch, head, first, n, p.width, s.query_rows);
-  // The sums over the heads of a key are multiplied by the scale on storing; each head's own factor is applied here.
-  if (p.head_scale) {
-    const Real factor = number_at(p.head_scale, head);
-    for (int64_t i = 0; i < padded(p.width) * s.lanes; i++) s.query_rows[i] *= factor;
-  }
-  pack_lanes(g.grad_out, p.dtype, batch, head, first, n, p.value_width, 1.0f, s.lanes, s.grad_lanes, s.row_space);
-  pack_rows(g.grad_out, p.dtype, batch, head, first, n, p.value_width, s.grad_rows);
+                        int64_t first, int64_t n) {
   __builtin_memset(s.grad_query, 0, sizeof(Real) * p.width * s.lanes);
   __builtin_memset(s.distance_sums, 0, sizeof(Real) * s.lanes);
   start_sums(p, g, s, batch, head, first, n, [&](int64_t i) {
-    load_row(row_of(p.out, p.dtype, batch, head, first + i), p.dtype, 1, p.value_width, s.row_space);
-    return dot(s.grad_rows + i * padded(p.value_width), s.row_space, p.value_width);
+    Real *const out = s.row_space, *const grad = out + p.value_width;
+    load_row(row_of(p.out, p.dtype, batch, head, first + i), p.dtype, 1, p.value_width, out);
+    load_row(row_of(g.grad_out, p.dtype, batch, head, first + i), p.dtype, 1, p.value_width, grad);
+    return dot(out, grad, p.value_width);
   });
 }
 
-// Turn logits into weights, in place.
-inline void weights_from_logits(const BackwardScratch& s, Real slope, int64_t keys) {
-  const Vec c = splat(slope);
-  for (int64_t v = 0; v < s.lanes; v += LANES) {
-    const Vec lse = load(s.lse + v), rest = load(s.lse_rest + v);
-    Real* const at = s.weights + v;
-    int64_t j = 0;
-    for (; j + 4 <= keys; j += 4) {  // computed together, as in the forward pass
-      Vec x[4];
-      UNROLL for (int i = 0; i < 4; i++) x[i] = load(at + (j + i) * s.lanes) * c - lse - rest;
-      exp2_all(x);
-      UNROLL for (int i = 0; i < 4; i++) store(at + (j + i) * s.lanes, x[i]);
+// Rows of numbers that a product reads.
+template <class How>
+struct RowsIn {
+  const typename How::A* data;
+  int64_t stride;
+};
+
+// What the products of a block of queries and a block of keys read. In pairs of bfloat16: bf16.h.
+struct RealOperands {
+  using How = InReals<>;
+  RowsIn<How> keys, values, key_sides;                                // [key][column]; the keys once more, for dQ
+  const Real *query_lanes, *grad_lanes, *query_rows, *grad_rows;      // Q and dO, [column][lane] and [lane][column]
+  const Real *weights, *slopes, *slope_lanes;                         // P and dS, [key][lane]; dS once more, for dQ
+
+  // Pack the queries of a block and their gradients of the output.
+  static void pack(const Attention& p, const Gradients& g, const BackwardScratch& s, int64_t batch, int64_t head,
+                   int64_t first, int64_t n, Multiplier m) {
+    pack_lanes(p.query, p.dtype, batch, head, first, n, p.width, m.on_query, s.lanes, s.query_lanes, s.row_space);
+    pack_rows(p.query, p.dtype, batch, head, first, n, p.width, s.query_rows);
+    // The sums over the heads of a key are multiplied by the scale on storing; each head's own factor is applied here.
+    if (p.head_scale) {
+      const Real factor = number_at(p.head_scale, head);
+      for (int64_t i = 0; i < padded(p.width) * s.lanes; i++) s.query_rows[i] *= factor;
     }
-    for (; j < keys; j++) store(at + j * s.lanes, exp2(load(at + j * s.lanes) * c - lse - rest));
+    pack_lanes(g.grad_out, p.dtype, batch, head, first, n, p.value_width, 1.0f, s.lanes, s.grad_lanes, s.row_space);
+    pack_rows(g.grad_out, p.dtype, batch, head, first, n, p.value_width, s.grad_rows);
   }
-}
 
-// dS = P ∘ (dP - δ), written over dP.
-inline void slopes_from_weights(const BackwardScratch& s, int64_t keys) {
-  for (int64_t v = 0; v < s.lanes; v += LANES) {
-    const Vec delta = load(s.delta + v);
-    for (int64_t j = 0; j < keys; j++) {
-      Real* at = s.slopes + j * s.lanes + v;
-      store(at, load(s.weights + j * s.lanes + v) * (load(at) - delta));
-    }
+  RealOperands(const Attention& p, const BackwardScratch& s, const Place& at)
+      : keys(rows(p, p.key, at, p.width, s.key_space)),
+        values(rows(p, p.value, at, p.value_width, s.value_space)),
+        key_sides(keys),
+        query_lanes(s.query_lanes), grad_lanes(s.grad_lanes), query_rows(s.query_rows), grad_rows(s.grad_rows),
+        weights(s.weights), slopes(s.slopes), slope_lanes(s.slopes) {}
+
+  // P and dS are computed: they are read where they are.
+  void take_weights(const Attention&, const BackwardScratch&, const Place&) const {}
+
+ private:
+  static void pack_rows(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
+                        int64_t width, Real* to) {
+    if (n < lanes_of(n) || width < padded(width)) __builtin_memset(to, 0, sizeof(Real) * padded(width) * lanes_of(n));
+    load_rows(t, dtype, batch, head, first, n, width, to, padded(width));
   }
-}
 
-inline void multiply_block(Real* x, const Real* by, int64_t n) {
-  for (int64_t i = 0; i < n; i += LANES) store(x + i, load(x + i) * load(by + i));
-}
-
-inline void add_alibi_rows(const Attention& p, const BackwardScratch& s, const Place& at) {
-  for (int64_t v = 0; v < s.lanes; v += LANES) {
-    const Distance distance(p, at.row + v, at.key);
-    Vec sum = load(s.distance_sums + v);
-    for (int64_t j = 0; j < at.keys; j++) sum += load(s.slopes + j * s.lanes + v) * distance(j);
-    store(s.distance_sums + v, sum);
+  static RowsIn<How> rows(const Attention& p, const Tensor& t, const Place& at, int64_t width, Real* space) {
+    const Rows rows =
+        rows_as_real(t, p.dtype, at.batch, at.head / (p.heads / p.kv_heads), at.key, at.keys, width, space);
+    return {rows.data, rows.stride};
   }
-}
-
-// Add dS to the gradient of a bias that has one number per key, [keys].
-inline void add_to_bias_of_keys(const BackwardScratch& s, const Place& at, Real* grad_bias) {
-  for (int64_t j = 0; j < at.keys; j++) {
-    Vec sum = {};
-    for (int64_t v = 0; v < s.lanes; v += LANES) sum += load(s.slopes + j * s.lanes + v);
-    grad_bias[at.key + j] += total_of(sum);
-  }
-}
-
-// Add dS to the gradient of a bias that has one number per row, or per row and key.
-inline void add_to_bias(const Gradients& g, const BackwardScratch& s, const Place& at) {
-  const Tensor& b = g.grad_bias;
-  Real* const to = static_cast<Real*>(b.data) + at.batch * b.batch + at.head * b.head + at.row * b.row +
-                    at.key * b.column;
-  if (b.column == 0) {
-    for (int64_t v = 0; v < at.rows; v += LANES) {
-      Vec sum = {};
-      for (int64_t j = 0; j < at.keys; j++) sum += load(s.slopes + j * s.lanes + v);
-      for (int64_t i = v; i < at.rows && i < v + LANES; i++) to[i * b.row] += sum[i - v];
-    }
-    return;
-  }
-  const int64_t lanes = round_up(at.rows, LANES);
-  for (int64_t j = 0; j < at.keys; j += LANES)
-    transpose_rows(s.slopes + j * s.lanes, s.lanes, lanes, 1.0f, s.space + j, kWholeKeys);
-  for (int64_t i = 0; i < at.rows; i++)
-    for (int64_t j = 0; j < at.keys; j++) to[i * b.row + j] += s.space[i * kWholeKeys + j];
-}
+};
 
 // The keys of a block, counted from its first, that the band lets each tile of queries attend. Other keys are neither
 // multiplied nor added: at the edge of a causal mask that saves a third of the work.
@@ -147,13 +116,14 @@ struct Reached {
 };
 
 // x[key][lane] = rows · lanes for the keys that each tile reaches; 0 elsewhere, where the band makes the weights 0.
-inline void reached_products(const Reached& reached, int64_t count, Rows rows, const Real* lanes,
+template <class How, class Rows>
+inline void reached_products(const Reached& reached, int64_t count, const Rows& rows, const typename How::B* lanes,
                              int64_t width, Real* x) {
   const int64_t stride = reached.lanes;
   for (int64_t t = 0; t < reached.tiles; t++) {
     const Span keys = reached.tile[t];
-    product<kAlong>(keys.last - keys.first, rows.data + keys.first * rows.stride, rows.stride, lanes + t * kTile,
-                    stride, width, Set{x + keys.first * stride + t * kTile, stride});
+    product<kAlong, How>(keys.last - keys.first, rows.data + keys.first * rows.stride, rows.stride, lanes + t * kTile,
+                         stride, width, Set{x + keys.first * stride + t * kTile, stride});
     for (int64_t j = 0; j < count; j++)
       for (int v = 0; v < kTile && (j < keys.first || j >= keys.last); v += LANES)
         store(x + j * stride + t * kTile + v, Vec{});
@@ -161,60 +131,58 @@ inline void reached_products(const Reached& reached, int64_t count, Rows rows, c
 }
 
 // sums[key] += x[key][lane] * rows[lane], summed over the lanes that reach the key.
-inline void add_to_keys(const Reached& reached, int64_t keys, const Real* x, const Real* rows, int64_t width,
-                        Real* sums) {
+template <class How>
+inline void add_to_keys(const Reached& reached, int64_t keys, const typename How::A* x, const typename How::B* rows,
+                        int64_t width, Real* sums) {
   const int64_t step = reached.whole ? keys : 2 * ROWS;
   for (int64_t j = 0; j < keys; j += step) {
     const int64_t n = smaller(step, keys - j);
     const Span lanes = reached.queries(j, j + n);
     for (int64_t c = 0; c < width && lanes.first < lanes.last; c += kTile)
-      product<kAlong>(n, x + j * reached.lanes + lanes.first, reached.lanes, rows + lanes.first * width + c, width,
-                      lanes.last - lanes.first, Add{sums + j * width + c, width});
+      product<kAlong, How>(n, x + j * reached.lanes + lanes.first, reached.lanes,
+                           rows + lanes.first / How::kSide * width + c, width, lanes.last - lanes.first,
+                           Add{sums + j * width + c, width});
+  }
+}
+
+// dQᵀ += Kᵀ dSᵀ, over the keys that each tile reaches. `keys` are rows, or pairs of rows, that are read across.
+template <class How>
+inline void add_to_queries(const Attention& p, const BackwardScratch& s, const Reached& reached, RowsIn<How> keys,
+                           const typename How::B* slopes) {
+  for (int64_t t = 0; t < reached.tiles; t++) {
+    const Span some = reached.tile[t];
+    const int64_t first = some.first / How::kSide;  // a pair's other key is out of reach: its slopes are 0
+    product<kAcross, How>(p.width, keys.data + first * keys.stride, keys.stride, slopes + first * s.lanes + t * kTile,
+                          s.lanes, some.last - first * How::kSide, Add{s.grad_query + t * kTile, s.lanes});
   }
 }
 
 // Logits, in s.weights, and dP, in s.slopes.
+template <class Operands>
 inline void products_of_block(const Attention& p, const BackwardScratch& s, const Multiplier& m, const Place& at,
-                              State mask, Rows keys) {
+                              State mask, const Operands& x) {
+  using How = typename Operands::How;
   const Reached reached(p, at);
-  reached_products(reached, at.keys, keys, s.query_lanes, p.width, s.weights);
+  reached_products<How>(reached, at.keys, x.keys, x.query_lanes, p.width, s.weights);
   change_logits(p, at, m, mask, s.weights, s.lanes, s.lanes, s.cap_slopes, s.space);
-  const Rows values = rows_as_real(p.value, p.dtype, at.batch, at.head / (p.heads / p.kv_heads), at.key, at.keys,
-                                   p.value_width, s.value_space);
-  reached_products(reached, at.keys, values, s.grad_lanes, p.value_width, s.slopes);
+  reached_products<How>(reached, at.keys, x.values, x.grad_lanes, p.value_width, s.slopes);
   drop(p, at, s.slopes, s.lanes, s.lanes);
 }
 
-// dS from P and dP, and the gradients that are sums of dS; then dropout is applied to P, as in the forward pass.
-inline void slopes_of_block(const Attention& p, const Gradients& g, const BackwardScratch& s, const Place& at,
-                            Real* sums) {
-  slopes_from_weights(s, at.keys);
-  if (g.alibi_rows) add_alibi_rows(p, s, at);
-  if (bias_of_keys(g))
-    add_to_bias_of_keys(s, at, sums + numbers_of_keys(p) + at.head % (p.heads / p.kv_heads) * p.keys);
-  else if (g.grad_bias.data)
-    add_to_bias(g, s, at);
-  if (p.softcap != 0) multiply_block(s.slopes, s.cap_slopes, at.keys * s.lanes);
-  drop(p, at, s.weights, s.lanes, s.lanes);
-}
-
 // Compute all gradients from P and dP.
+template <class Operands>
 inline void gradients_of_block(const Attention& p, const Gradients& g, const BackwardScratch& s, const Place& at,
-                               Rows keys, Real* sums) {
-  const int64_t n = at.keys;
+                               const Operands& x, Real* sums) {
+  using How = typename Operands::How;
   const int64_t width = padded(p.width), value_width = padded(p.value_width);
   Real* const grad_key = sums + at.key * width;
   Real* const grad_value = sums + key_rows(p) * width + at.key * value_width;
   const Reached reached(p, at);
   slopes_of_block(p, g, s, at, sums);
-  for (int64_t t = 0; t < reached.tiles; t++) {
-    const Span some = reached.tile[t];
-    product<kAcross>(p.width, keys.data + some.first * keys.stride, keys.stride,
-                     s.slopes + some.first * s.lanes + t * kTile, s.lanes, some.last - some.first,
-                     Add{s.grad_query + t * kTile, s.lanes});
-  }
-  add_to_keys(reached, n, s.weights, s.grad_rows, value_width, grad_value);
-  add_to_keys(reached, n, s.slopes, s.query_rows, width, grad_key);
+  x.take_weights(p, s, at);
+  add_to_queries<How>(p, s, reached, x.key_sides, x.slope_lanes);
+  add_to_keys<How>(reached, at.keys, x.weights, x.grad_rows, value_width, grad_value);
+  add_to_keys<How>(reached, at.keys, x.slopes, x.query_rows, width, grad_key);
 }
 
 inline void finish_block(const Attention& p, const Gradients& g, const BackwardScratch& s, int64_t batch, int64_t head,
@@ -240,17 +208,14 @@ inline void finish_block(const Attention& p, const Gradients& g, const BackwardS
   for (int64_t i = 0; i < n; i++) rows[i] = -s.distance_sums[i];
 }
 
-// Call act(place, mask state, keys) for every block of keys of which these queries may attend any.
+// Call act(place, mask state) for every block of keys of which these queries may attend any.
 template <class Act>
-inline void for_each_block(const Attention& p, const BackwardScratch& s, int64_t batch, int64_t head, int64_t row,
-                           int64_t rows, const Act& act) {
+inline void for_each_block(const Attention& p, int64_t batch, int64_t head, int64_t row, int64_t rows, const Act& act) {
   const Span all = span_of(p, row, rows);
   for (int64_t key = all.first; key < all.last; key += kBackKeys) {
     Place at = {batch, head, row, rows, key, smaller(kBackKeys, all.last - key)};
     const State mask = trim(p, &at, 1);
-    if (mask == kEmpty) continue;
-    act(at, mask,
-        rows_as_real(p.key, p.dtype, batch, head / (p.heads / p.kv_heads), at.key, at.keys, p.width, s.key_space));
+    if (mask != kEmpty) act(at, mask);
   }
 }
 
@@ -258,9 +223,9 @@ size_t backward_scratch(const Attention& p) {
   return few_queries(p) ? size_of_scratch(p, carve_few) : size_of_scratch(p, carve);
 }
 
-void backward(const Attention& p, const Gradients& g, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
-              Real* sums, Real* scratch) {
-  if (few_queries(p)) return FewBackward(p, g, batch, kv_head, scratch).run();
+template <class Operands>
+inline void backward_in(const Attention& p, const Gradients& g, int64_t batch, int64_t kv_head, int64_t first,
+                        int64_t last, Real* sums, Real* scratch) {
   size_t total;
   BackwardScratch s = carve(p, scratch, &total);
   const int64_t group = p.heads / p.kv_heads;
@@ -269,15 +234,23 @@ void backward(const Attention& p, const Gradients& g, int64_t batch, int64_t kv_
     for (int64_t row = first; row < last; row += kRows) {
       const int64_t rows = smaller(kRows, last - row);
       s.lanes = lanes_of(rows);
-      start_block(p, g, s, batch, head, row, rows, m);
-      for_each_block(p, s, batch, head, row, rows, [&](const Place& at, State mask, Rows keys) {
-        products_of_block(p, s, m, at, mask, keys);
+      start_block(p, g, s, batch, head, row, rows);
+      Operands::pack(p, g, s, batch, head, row, rows, m);
+      for_each_block(p, batch, head, row, rows, [&](const Place& at, State mask) {
+        const Operands operands(p, s, at);
+        products_of_block(p, s, m, at, mask, operands);
         weights_from_logits(s, m.slope, at.keys);
-        gradients_of_block(p, g, s, at, keys, sums);
+        gradients_of_block(p, g, s, at, operands, sums);
       });
       finish_block(p, g, s, batch, head, row, rows);
     }
   }
+}
+
+void backward(const Attention& p, const Gradients& g, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
+              Real* sums, Real* scratch) {
+  if (few_queries(p)) FewBackward(p, g, batch, kv_head, scratch).run();
+  else backward_in<RealOperands>(p, g, batch, kv_head, first, last, sums, scratch);
 }
 
 void store_key_sums(const Attention& p, const Gradients& g, int64_t batch, int64_t kv_head, const Real* sums) {

@@ -3,7 +3,7 @@
 // dP of all keys fit in memory, so the lse and δ are computed again from them. Keys and values are read twice, and each row
 // of their gradients is stored once.
 #pragma once
-#include "passes/backward_scratch.h"
+#include "backward/scratch.h"
 #include "passes/few_rows.h"
 
 namespace clearhead {
