@@ -71,7 +71,13 @@ class ModelError(ClearheadError, RuntimeError):
 
 
 class PackError(ClearheadError, ValueError):
-    """A course pack is wrong. `file` and `line` (1-based, or None) say where."""
+    """A course pack is wrong. `file` and `line` (1-based, or None) say where.
+
+    Attributes:
+        others: the errors of other items of the same pack, so that an author sees all of them at once.
+    """
+
+    others: Sequence["PackError"] = ()
 
     def __init__(self, message: str, *, file: str | None = None, line: int | None = None) -> None:
         place = ":".join(str(part) for part in (file, line) if part is not None)

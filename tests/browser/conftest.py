@@ -68,6 +68,6 @@ def page(browser: Browser, address: str, look: dict[str, object]) -> Iterator[Pa
     yield context.new_page()
     context.close()
     assert not watched.strayed, "a page asked something off this machine"
-    # A wrong password, no such page, a full queue, a database that is away, a network switched off.
-    meant = ("401", "404", "429", "503", "ERR_INTERNET_DISCONNECTED")
+    # A wrong password, a form that is too old, no such page, a full queue, a database that is away, a network switched off.
+    meant = ("401", "403", "404", "429", "503", "ERR_INTERNET_DISCONNECTED")
     assert not [error for error in watched.errors if not any(one in error for one in meant)], "errors in its console"

@@ -45,8 +45,8 @@ PHONE = {"viewport": {"width": 390, "height": 800}, "has_touch": True, "is_mobil
 def answered(page: Page, text: str) -> None:
     page.goto("/items/scale-of-logits")
     page.get_by_text(text).last.click()
-    page.get_by_role("button", name="Answer").first.click()
-    page.get_by_role("heading", level=1).wait_for()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Answer").first.click()
 
 
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.stress)], ids=["some", "all"])
@@ -104,6 +104,23 @@ def test_a_device_without_keys_shows_none(page: Page) -> None:
         page.goto(address)
         page.locator("html.scripted").wait_for()
         assert [one.text_content() for one in page.locator("kbd").all() if one.is_visible()] == [], address
+
+
+@pytest.mark.parametrize("look", [{"forced_colors": "active"}], indirect=True, ids=["system palette"])
+def test_with_the_systems_palette_it_shows_what_is_chosen_and_what_a_weight_is(page: Page) -> None:
+    """There our backgrounds and shadows are gone: a choice that only they show could not be seen."""
+    ground = "(one) => getComputedStyle(one).backgroundColor"
+    page.goto("/items/scale-of-logits")
+    page.get_by_label("fairly sure").check()
+    chosen, *others = (page.locator(".sure label", has_text=text) for text in ("fairly sure", "a guess", "unsure"))
+    assert len({one.evaluate(ground) for one in (chosen, *others)}) == 2
+    disc = page.locator(".options input").first
+    assert (
+        disc.evaluate("(one) => getComputedStyle(one, '::before').content") == "none"
+    )  # it would cover the system's dot
+    page.goto(f"{TOPIC}/walk")
+    scale = page.locator(".scale .heat").all()
+    assert len({one.evaluate(ground) for one in scale}) == len(scale) == 9
 
 
 def test_the_looks_see_what_they_should(page: Page) -> None:

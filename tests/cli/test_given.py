@@ -50,3 +50,11 @@ def test_the_path_of_a_file_is_a_text_with_a_notice(tmp_path, capsys):
     place.write_text("words")
     assert given_input.read_words(str(place), None) == str(place)
     assert capsys.readouterr().err.endswith(f"To read the file of that name, give --file {place}\n")
+
+
+def test_a_pack_after_studio_is_told_how_it_is_given(tmp_path):
+    (tmp_path / "pack.toml").write_text("")
+    result = clearhead("studio", str(tmp_path))
+    assert result.exit_code == 2
+    assert f"a pack is given with --pack: clearhead studio --pack {tmp_path}" in result.stderr.replace("\n", " ")
+    assert "No such command" in clearhead("studio", str(tmp_path / "nosuch")).stderr

@@ -1,13 +1,25 @@
 """`clearhead studio` serves the course; `clearhead studio user …` manages the learners of a shared studio."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from clearhead import printing
+from clearhead.errors import OptionError
 
-command = typer.Typer(invoke_without_command=True)
+
+class _Studio(TyperGroup):
+    """The group of `studio`, which tells somebody who names a pack after it how a pack is given."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and (Path(args[0]) / "pack.toml").is_file():
+            raise OptionError(f"a pack is given with --pack: clearhead studio --pack {args[0]}")
+        return super().resolve_command(ctx, args)
+
+
+command = typer.Typer(cls=_Studio, invoke_without_command=True)
 user = typer.Typer(help="The learners of a shared studio: add, list, reset, remove.", no_args_is_help=True)
 command.add_typer(user, name="user")
 

@@ -7,7 +7,9 @@ from browser.learn.test_journey import TOPIC, ready, until
 DRAFTS = "() => Object.keys(localStorage).filter((key) => key.startsWith('draft:'))"
 NONE = f"({DRAFTS})().length == 0"
 LOG_OUT = """() => {
-  const form = Object.assign(document.createElement("form"), { method: "get", action: "/search" });
+  const form = Object.assign(document.createElement("form"), { method: "post", action: "/settings/start-over" });
+  const token = document.querySelector("meta[name=csrf]").content;
+  form.append(Object.assign(document.createElement("input"), { type: "hidden", name: "csrf", value: token }));
   form.dataset.forgetAll = "";
   document.body.append(form);
   form.requestSubmit();
@@ -53,10 +55,11 @@ def test_a_page_from_the_browsers_memory_is_asked_for_anew_after_log_out(page: P
 def test_a_draft_of_what_was_changed_since_is_not_put_over_it(page: Page) -> None:
     page.goto(f"{TOPIC}/practice")
     page.get_by_text("16.0").click()
-    page.get_by_role("button", name="Answer").first.click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Answer").first.click()
     page.get_by_text("Your note on this question").click()
     page.get_by_label("Your note", exact=True).fill("first")
-    with page.expect_navigation():  # the page before it shows "first" too
+    with page.expect_event("load"):  # the page before it shows "first" too
         page.get_by_role("button", name="Save the note").click()
     gone(page)
     expect(page.get_by_label("Your note", exact=True)).to_have_value("first")
@@ -65,7 +68,8 @@ def test_a_draft_of_what_was_changed_since_is_not_put_over_it(page: Page) -> Non
     # A draft is kept a moment after one stops typing.
     until(page, "localStorage.getItem('draft:0:note:scale-of-logits')?.includes('second')")
     draft = page.evaluate("localStorage.getItem('draft:0:note:scale-of-logits')")
-    page.get_by_role("button", name="Save the note").click()
+    with page.expect_event("load"):
+        page.get_by_role("button", name="Save the note").click()
     gone(page)
     page.evaluate(
         "(draft) => localStorage.setItem('draft:0:note:scale-of-logits', draft)", draft.replace("second", "old")

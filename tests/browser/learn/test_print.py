@@ -17,7 +17,8 @@ GROUND = "() => getComputedStyle(document.body).backgroundColor"
 def test_the_dark_theme_prints_dark_on_light(page: Page) -> None:
     page.goto("/settings")
     page.get_by_label("dark", exact=True).check()
-    page.get_by_role("button", name="Save").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Save").click()
     page.goto(f"{TOPIC}/read")
     ready(page)
     assert page.evaluate(GROUND) == "rgb(23, 25, 29)"
@@ -58,3 +59,19 @@ def test_the_lens_prints_its_heads_and_not_its_controls(page: Page) -> None:
         expect(page.locator(control).first).to_be_hidden()
     for kept in ("h1", "#lens-text", ".ch-head h2", ".ch-cell", ".ch-number"):
         expect(page.locator(kept).first).to_be_visible()
+
+
+def test_an_answer_is_printed_with_its_question_and_without_what_is_folded(page: Page) -> None:
+    page.goto("/items/scale-of-logits")
+    assert page.locator(".sure").is_visible()
+    page.get_by_text("16.0").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Answer").first.click()
+    ready(page)
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    expect(page.locator("details.asked .stem")).to_be_visible()
+    expect(page.get_by_text("How was this computed?")).to_be_hidden()
+    expect(page.get_by_text("Something is wrong with this question")).to_be_hidden()
+    page.goto("/items/scale-of-logits")
+    expect(page.locator(".sure")).to_be_hidden()  # nobody presses it on paper

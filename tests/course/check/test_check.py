@@ -82,8 +82,25 @@ def test_wrong_items_are_counted_and_named(tmp_path: Path) -> None:
     packs = [PACKS / "broken" / "surviving-mutant", PACKS / "broken" / "bad-toml", tmp_path / "nowhere"]
     assert check(packs, receipts=tmp_path, show=said.append) == 3
     assert any("surviving-mutant/items/code-mean.md:23: this mutant survives" in one for one in said)
-    assert any("bad-toml: items/card-word.md:6: not valid TOML" in one for one in said)
+    assert any("bad-toml/items/card-word.md:6: not valid TOML" in one for one in said)
     assert any("is not a folder" in one for one in said)
+
+
+def test_every_item_that_cannot_be_read_is_named_at_once(pack: Path, tmp_path: Path) -> None:
+    """One at a time, an author would run the check as often as there are slips."""
+    for name, old, new in (
+        ("card-sum", 'kind = "card"', 'kind = "quiz"'),
+        ("card-word", "## Rule", "## Ruel"),
+        ("choice-even", "## Stem\n", "## Stem\n\nThere are 17.\n"),
+    ):
+        item = pack / "items" / f"{name}.md"
+        assert old in item.read_text()
+        item.write_text(item.read_text().replace(old, new))
+    said: list[str] = []
+    assert check([pack], receipts=tmp_path, show=said.append) == 3
+    assert [one.partition(".md:")[0] for one in said] == [
+        f"{pack}/items/{name}" for name in ("card-sum", "card-word", "choice-even")
+    ]
 
 
 def test_one_item(pack: Path, tmp_path: Path) -> None:

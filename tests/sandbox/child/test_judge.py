@@ -55,6 +55,15 @@ def test_a_wrong_program_hears_why() -> None:
     ]
 
 
+def test_close_says_that_it_compares_tensors() -> None:
+    """A list failed as an attribute error of the judge's own, which blamed the program."""
+    tests = "def test_two(): close(double([1.0]), [2.0])"
+    (two,) = sandbox.judge(RIGHT, tests, limits=Limits(), preload=("torch",)).tests
+    assert two.message.startswith(
+        "TypeError: close() compares tensors, and the test expects a list. Write torch.tensor"
+    )
+
+
 def test_raises_needs_an_exception_of_its_kind_and_words_in_any_case() -> None:
     assert judge("def double(x): return 42").tests[1].message == "nothing was raised; TypeError was expected"
     for says, passed in (("A NUMBER", True), ("", True), ("a text", False)):
@@ -204,13 +213,13 @@ def test_a_program_that_replaces_something_of_torch_ends_its_batch() -> None:
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        ("x[:, :2] * 2", "has shape (3, 2); expected (3, 5)"),
-        ("(x * 2).reshape(5, 3)", "has shape (5, 3); expected (3, 5)"),
-        ("(x * 2).double()", "has dtype torch.float64; expected torch.float32"),
-        ("x * 2 + 0.01 * (torch.arange(15).reshape(3, 5) == 7)", "at [1, 2] is 2.01; expected 2 (within 1e-05)"),
-        ("x * 2 * float('nan')", "is nan; expected 2"),
-        ("[2.0]", "is a list; a tensor of shape (3, 5) was expected"),
-        ("None", "is None"),
+        ("x[:, :2] * 2", ": shape (3, 2); expected (3, 5)"),
+        ("(x * 2).reshape(5, 3)", ": shape (5, 3); expected (3, 5)"),
+        ("(x * 2).double()", ": dtype torch.float64; expected torch.float32"),
+        ("x * 2 + 0.01 * (torch.arange(15).reshape(3, 5) == 7)", "at [1, 2]: 2.01; expected 2 (within 1e-05)"),
+        ("x * 2 * float('nan')", ": nan; expected 2"),
+        ("[2.0]", ": a list; expected a tensor of shape (3, 5)"),
+        ("None", "the result: None; expected"),
         ("x * 2", ""),
     ],
 )

@@ -83,6 +83,19 @@ def test_each_learner_sees_only_his_own(shared: TestClient) -> None:
     assert "Mind the root." in ada.get(f"/attempts/{kept['id']}")
 
 
+def test_who_is_logged_in_is_not_asked_to_log_in(shared: TestClient) -> None:
+    ada = learner(shared, "ada")
+    for address, where in (
+        ("/login", "/"),
+        ("/login?next=/progress", "/progress"),
+        ("/login?next=//evil.example", "/"),
+    ):
+        reply = ada.client.get(address, follow_redirects=False)
+        assert (reply.status_code, reply.headers.get("location")) == (303, where), address
+    assert "The name or the password is wrong." in ada.log_in("bob", "wrong", 401)
+    assert "Welcome" not in ada.get("/login?next=/progress")
+
+
 def pages(client: TestClient) -> Iterator[str]:
     """An address of every route one can get."""
     there = {"pack_id": "attention", "topic_id": "one-head"}

@@ -25,6 +25,7 @@ DATA = {
     "/lens/write", "/lens/write/rows", "/lens/write/table", "/lens/write/heads", "/lens/write/why",
 }  # fmt: skip
 BROWSER = {"accept": "text/html,application/xhtml+xml"}
+SCRIPT = {"x-sent-by": "script"}  # of static/sending.js, which is told where to go instead of being sent there
 FORMS: dict[str, dict[str, str]] = {
     "/answer": {"response": "a"},
     "/help": {"hint": "true"},
@@ -90,6 +91,9 @@ def test_every_post_is_a_form_that_redirects_or_data_for_a_script(client: TestCl
             assert answer.status_code == 303, (path, fields, answer.status_code)
             shown = client.get(answer.headers["location"], headers=BROWSER)
             assert shown.headers["content-type"].startswith("text/html"), path
+            by_script = client.post(address, data=fields, headers=BROWSER | SCRIPT, follow_redirects=False)
+            assert (by_script.status_code, by_script.content) == (204, b""), path
+            assert by_script.headers["location"].startswith("/"), path
 
 
 def test_a_refusal_can_be_shown_again_and_says_its_status(visitor: Visitor) -> None:

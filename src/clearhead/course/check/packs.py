@@ -34,7 +34,7 @@ def check(
         seeds: at how many seeds an item with variants must hold.
         receipts: a folder for <pack>.json, what was proved with which versions, and for the proofs; None: neither.
     Returns:
-        How many items and pages are wrong; a malformed pack counts as one.
+        How many items and pages are wrong, and how many problems keep a pack from being read.
     """
     checked = check_all(packs, item=item, jobs=jobs, fresh=fresh, seeds=seeds, receipts=receipts, show=show)
     return sum(pack.wrong for pack in checked)
@@ -78,7 +78,8 @@ class CheckedPack:
 
     Attributes:
         pack: None if the pack cannot be read; then `problems` says why.
-        problems: a sentence for a malformed pack and for each page that is wrong. Items have an outcome each.
+        problems: a sentence for each thing that keeps a pack from being read, and for each page that is wrong. Items
+            have an outcome each.
         receipts: the file that was written, if any.
     """
 
@@ -91,7 +92,7 @@ class CheckedPack:
 
     @property
     def wrong(self) -> int:
-        """How many items and pages are wrong; a malformed pack counts as one."""
+        """How many items and pages are wrong, and how many problems keep the pack from being read."""
         return sum(not outcome.ok for outcome in self.outcomes) + len(self.problems)
 
 
@@ -140,7 +141,8 @@ def _check(
         path = checked.path = find(path)
         pack = checked.pack = load(path)
     except PackError as error:
-        problem(f"{path}: {error}")
+        for each in (error, *error.others):
+            problem(f"{path}/{each}" if each.file else f"{path}: {each}")
         return checked
     if item is not None and item not in pack.items:
         problem(f"{path}: no item {item!r}; it has {', '.join(pack.items)}")

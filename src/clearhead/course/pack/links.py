@@ -52,8 +52,11 @@ def check_challenges(topics: Iterable[Topic], items: Mapping[str, Item], text: s
                 )
             for slot, name in challenge.problems.items():
                 item = items.get(name)
-                if item is None or item.topic != topic.id:
-                    raise _wrong(text, slot, name, f"topic {topic.id!r} has no item {name!r}")
+                if item is None:
+                    raise _wrong(text, slot, name, f"`{slot}` names {name!r}, and the pack has no such item")
+                if item.topic != topic.id:
+                    message = f"{name!r} is of topic {item.topic!r}; a challenge takes items of its own, {topic.id!r}"
+                    raise _wrong(text, slot, name, message)
                 if item.kind not in SLOTS[slot]:
                     expected = " or ".join(SLOTS[slot])
                     raise _wrong(text, slot, name, f"{name!r} is a {item.kind} item; `{slot}` takes a {expected}")

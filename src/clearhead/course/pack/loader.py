@@ -168,8 +168,21 @@ def _challenges(topic: TopicFront) -> tuple[Challenge, ...]:
 
 
 def _items(root: Path, misconceptions: Mapping[str, str], order: Mapping[str, int]) -> dict[str, Item]:
-    """Return every items/*.md, in topic order and then by file name."""
-    items = [_item(root, file, misconceptions, order) for file in _texts(root, root / "items")]
+    """Return every items/*.md, in topic order and then by file name.
+
+    Raises:
+        PackError: of the first item that is wrong; `others` has those of the other items.
+    """
+    items: list[Item] = []
+    wrong: list[PackError] = []
+    for file in _texts(root, root / "items"):
+        try:
+            items.append(_item(root, file, misconceptions, order))
+        except PackError as error:
+            wrong.append(error)
+    if wrong:
+        wrong[0].others = wrong[1:]
+        raise wrong[0]
     if not items:
         raise PackError("no items; add items/<id>.md. `clearhead new item` makes one.", file="items")
     items.sort(key=lambda item: (order[item.topic], item.file))

@@ -1,5 +1,7 @@
 """Rules for each kind of item, checked before anything runs: sections, programs, names, no hand-typed numbers."""
 
+import builtins
+import keyword
 import re
 from collections.abc import Mapping
 
@@ -29,6 +31,11 @@ _NUMBER = re.compile(r"(?<![\w.^_{/-])\d+(?:[.,]\d+)*(?![\w}])")
 _FREE = re.compile(
     r"`[^`]*`|\{\{[^{}]*\}\}|\$[^$]*\$|```.*?```|~~~.*?~~~|\[[^\[\]]*\]\((?:[^()]|\([^()]*\))*\)", re.DOTALL
 )
+_CALL = re.compile(r"(?<![\w.])([A-Za-z_]\w*)\(")
+_USED = re.compile(r"(?<![\w.])([A-Za-z_]\w*)\b(?!\()")  # without a call: as the target of an assignment, an argument …
+_DEFINED = re.compile(r"\b(?:def|class) (\w+)")
+_TEXT = re.compile(r"#[^\n]*|\"[^\"\n]*\"|'[^'\n]*'")
+_PYTHON = frozenset((*keyword.kwlist, *dir(builtins)))
 
 
 def check_item(item: Item, misconceptions: Mapping[str, str]) -> None:
@@ -54,6 +61,7 @@ def check_item(item: Item, misconceptions: Mapping[str, str]) -> None:
     if item.kind == "card" and item.evidence == "program" and not item.first("proof"):
         raise _wrong(item, top, 'a card needs a `proof` program, or evidence = "definition" and a source')
     _check_names(item, misconceptions)
+    _check_calls(item)
     for section in item.named("Stem"):
         _check_numbers(item, section)
 
@@ -86,11 +94,28 @@ def _check_names(item: Item, misconceptions: Mapping[str, str]) -> None:
             raise _wrong(item, section.line, f"no program acts out {section.argument!r}")
 
 
+def _check_calls(item: Item) -> None:
+    """Check that a learner knows what the shown program calls: `setup` may define it, but nobody sees that."""
+    given = item.first("given")
+    if given is None:
+        return
+    source = _TEXT.sub(" ", given.source)
+    defined = {*_DEFINED.findall(source), *_USED.findall(source)}
+    known = {*re.findall(r"\w+", item.stem), *defined, *_PYTHON}
+    for match in _CALL.finditer(source):
+        if match[1] not in known:
+            message = f"the program calls `{match[1]}`, which the learner does not see; say in the stem what it is"
+            raise _wrong(item, given.line + source.count("\n", 0, match.start()), message)
+
+
 def _check_numbers(item: Item, section: Section) -> None:
     """Check that no number in a stem is typed by hand. Code spans, formulas and links may contain digits."""
     prose = _FREE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), section.text)
     match = _NUMBER.search(prose)
     if match:
         line = section.text_line + prose.count("\n", 0, match.start())
-        message = f"hand-typed number {match[0][:40]} in the stem; let a program set it and write {{{{name}}}}"
+        message = (
+            f"hand-typed number {match[0][:40]} in the stem; let a `setup` program set it and write {{{{name}}}}. "
+            "Part of a program or a formula goes between backticks or dollar signs."
+        )
         raise _wrong(item, line, message)

@@ -154,14 +154,22 @@ def _rebuilt(data: Any) -> BaseException:
 
 
 def close(actual: object, expected: Any, tolerance: float = 1e-5, what: str = "the result") -> None:
-    """Assert a tensor: its type, then its shape, then its dtype, then its values within `tolerance`."""
-    torch = sys.modules["torch"]
+    """Assert a tensor: its type, then its shape, then its dtype, then its values within `tolerance`.
+
+    The messages fit a `what` of one thing or of several: "the outputs at [0, 1]: 0.3; expected 0.5".
+    """
+    torch = importlib.import_module("torch")
+    if not isinstance(expected, torch.Tensor):
+        raise TypeError(
+            f"close() compares tensors, and the test expects {_kind(expected)}. "
+            "Write torch.tensor(…), or assert abs(a - b) < tolerance for a number."
+        )
     if not isinstance(actual, torch.Tensor):
-        raise AssertionError(f"{what} is {_kind(actual)}; a tensor of shape {tuple(expected.shape)} was expected")
+        raise AssertionError(f"{what}: {_kind(actual)}; expected a tensor of shape {tuple(expected.shape)}")
     if actual.shape != expected.shape:
-        raise AssertionError(f"{what} has shape {tuple(actual.shape)}; expected {tuple(expected.shape)}")
+        raise AssertionError(f"{what}: shape {tuple(actual.shape)}; expected {tuple(expected.shape)}")
     if actual.dtype != expected.dtype:
-        raise AssertionError(f"{what} has dtype {actual.dtype}; expected {expected.dtype}")
+        raise AssertionError(f"{what}: dtype {actual.dtype}; expected {expected.dtype}")
     if expected.numel() == 0:
         return
     difference = (actual.double() - expected.double()).abs()
@@ -170,7 +178,7 @@ def close(actual: object, expected: Any, tolerance: float = 1e-5, what: str = "t
     if not difference.flatten()[worst] <= tolerance:
         place = [int(index) for index in torch.unravel_index(torch.tensor(worst), expected.shape)]
         got, want = actual.flatten()[worst].item(), expected.flatten()[worst].item()
-        raise AssertionError(f"{what} at {place} is {got:.6g}; expected {want:.6g} (within {tolerance:g})")
+        raise AssertionError(f"{what} at {place}: {got:.6g}; expected {want:.6g} (within {tolerance:g})")
 
 
 def _kind(value: object) -> str:

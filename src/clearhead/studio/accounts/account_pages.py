@@ -52,8 +52,11 @@ Typed = Annotated[str, Form(max_length=LONGEST)]
 @router.get("/login", response_class=HTMLResponse)
 @linkable
 @open_to_all
-def login(request: Request, next: str = "/") -> HTMLResponse:
+def login(request: Request, next: str = "/") -> Response:
+    """Show the log-in; who is logged in goes on to `next`, unless another log-in was refused just now."""
     why = saved_forms.refusal_of(context_of(request), request)
+    if context_of(request).who and not why:
+        return RedirectResponse(safe(next), 303)
     wait, given = why.get("wait", 0), why.get("given", "")
     status = (429 if wait else 401) if why else 200
     page = render(

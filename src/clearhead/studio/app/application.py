@@ -45,6 +45,7 @@ with needs(*STUDIO):
     from clearhead.studio.web.context import Context, context_of, secret_in
     from clearhead.studio.web.cross_site import check_origin
     from clearhead.studio.web.route_marks import open_to_all
+    from clearhead.studio.web.script_redirects import ScriptRedirects
     from clearhead.studio.web.security import Guard, KnownHost
     from clearhead.studio.web.settings import CORES, EVERYWHERE, Settings
 
@@ -90,6 +91,7 @@ def create(settings: Settings, library: Library | None = None) -> FastAPI:
         openapi_url=None,
     )
     app.state.context = context
+    app.add_middleware(ScriptRedirects)
     app.add_middleware(Guard)
     app.add_middleware(KnownHost, names=settings.hosts, addresses=settings.host in EVERYWHERE)
     for part in PARTS:

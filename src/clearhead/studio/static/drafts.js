@@ -112,7 +112,7 @@ export function restore(form) {
  */
 function arrived() {
   const [way] = performance.getEntriesByType("navigation");
-  if (way?.type !== "navigate") return [];
+  if (!way || way.type === "back_forward") return [];
   const refused = document.querySelector("[data-refused]");
   const sent = keys().filter((key) => get(key)?.sent);
   for (const key of sent) refused ? put(key, { ...get(key), sent: false }) : drop(key);
@@ -138,20 +138,24 @@ function afterLogOut() {
   location.reload();
 }
 
+let refused = [];
+
+/** The form is sent: the page that comes decides whether its draft arrived. @param {HTMLFormElement} form */
+export function sent(form) {
+  if (form.matches("[data-forget-all]")) for (const key of keys()) drop(key);
+  if (form.closest("[data-refused]")) for (const key of refused) put(key, { ...get(key), sent: true });
+  const draft = form.dataset.draft && get(keyOf(form));
+  if (draft) put(keyOf(form), { ...draft, sent: true });
+}
+
 /** Restore the drafts of this page's forms and keep them from now on. */
 export function start() {
   mineAlone();
-  const refused = arrived();
+  refused = arrived();
   for (const form of document.querySelectorAll("form[data-draft]")) restore(form);
   document.addEventListener("input", ({ target }) => {
     const form = target.form ?? target.closest?.("form"); // a field may stand outside of its form
     if (form?.matches("[data-draft]")) keep(form);
-  });
-  document.addEventListener("submit", ({ target, defaultPrevented }) => {
-    if (target.matches("[data-forget-all]")) for (const key of keys()) drop(key);
-    if (target.closest("[data-refused]")) for (const key of refused) put(key, { ...get(key), sent: true });
-    const draft = !defaultPrevented && target.dataset.draft && get(keyOf(target));
-    if (draft) put(keyOf(target), { ...draft, sent: true });
   });
   addEventListener("pageshow", ({ persisted }) => persisted && afterLogOut());
   if (cameBack()) afterLogOut();

@@ -4,6 +4,7 @@ import attention, { plainModel } from "/views/attention.js";
 import { forget as forgetDraft } from "./drafts.js";
 import { jsonLines } from "./lines.js";
 import { saveLinks } from "./lens-saves.js";
+import { asData } from "./reply.js";
 import { asSmallPicture, asWav } from "./uploads.js";
 import { _ } from "./words.js";
 
@@ -115,7 +116,7 @@ function progress({ doing, done, total }) {
 /** Draw one reading in its place. */
 function draw(place, { key, payload }, state) {
   const answer = async (question) => {
-    const reply = await (await fetch(`/lens/answer?${new URLSearchParams({ key, question: JSON.stringify(question) })}`)).json();
+    const reply = await asData(fetch(`/lens/answer?${new URLSearchParams({ key, question: JSON.stringify(question) })}`));
     if (reply.error && question.kind !== "why") say(reply.error, true); // that one is shown where it was asked
     return reply;
   };
@@ -250,9 +251,8 @@ async function uploadSound(event) {
 
 /** Send a file and read the text with it. @param {"picture" | "sound"} kind @param {Blob} content @param {string} name */
 async function attach(kind, content, name) {
-  const reply = await fetch("/lens/picture", { method: "POST", headers: { "x-csrf-token": TOKEN, "content-type": "application/octet-stream" }, body: content });
-  const answer = await reply.json();
-  if (!reply.ok) return say(answer.error, true);
+  const answer = await asData(fetch("/lens/picture", { method: "POST", headers: { "x-csrf-token": TOKEN, "content-type": "application/octet-stream" }, body: content }));
+  if (answer.error) return say(answer.error, true);
   forget();
   upload = { kind, key: answer.key, name };
   attached.hidden = false;

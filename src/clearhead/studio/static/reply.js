@@ -4,6 +4,12 @@ import { _ } from "./words.js";
 
 const TRIES = 5;
 
+/** Why nothing came. @param {Error} problem */
+export const unreached = (problem) => _("The request failed (%(problem)s). Is the studio still running?", { problem: problem.message });
+
+/** The JSON of a reply, or an `error` for the reader if none comes. @param {Promise<Response>} asked */
+export const asData = (asked) => asked.then((reply) => reply.json()).catch((problem) => ({ error: unreached(problem) }));
+
 /**
  * The JSON at an address. What goes wrong is an Error with a sentence for the reader.
  * @param {string} address
@@ -18,6 +24,6 @@ export async function replyFrom(address) {
     const isJson = reply.headers.get("content-type")?.includes("json");
     if (reply.ok && isJson) return reply.json();
     const problem = isJson ? (await reply.json()).error : "";
-    throw new Error(problem || _("The request failed (%(problem)s). Is the studio still running?", { problem: reply.status }));
+    throw new Error(problem || unreached(new Error(String(reply.status))));
   }
 }

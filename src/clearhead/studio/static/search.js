@@ -1,15 +1,29 @@
 // Search while typing: the server searches, this module shows the results; arrow keys move through them.
 
+import { unreached } from "./reply.js";
+
 const field = /** @type {HTMLInputElement} */ (document.getElementById("q"));
 const WAIT = 150; // ms after the last letter
 let waiting = 0;
 let asked = 0;
 
+/** Instead of results that do not come. @param {Error} problem */
+function say(problem) {
+  const line = Object.assign(document.createElement("p"), { textContent: unreached(problem) });
+  line.setAttribute("role", "alert");
+  document.getElementById("results").replaceChildren(line);
+}
+
 /** Ask for what is typed now, and show the reply unless a later one was asked for. */
 async function find() {
   const mine = ++asked;
   const address = `/search?q=${encodeURIComponent(field.value)}`;
-  const reply = await fetch(address);
+  let reply;
+  try {
+    reply = await fetch(address);
+  } catch (problem) {
+    return void (mine === asked && say(problem));
+  }
   const page = new DOMParser().parseFromString(await reply.text(), "text/html");
   const results = page.getElementById("results");
   if (!reply.ok || !results || mine !== asked) return;

@@ -5,7 +5,7 @@ const SHELL = "shell";
 const NEEDED = [
   "/offline",
   "/manifest.webmanifest",
-  ...["style.css", "code.css", "learn.css", "dark.css", "stix-two-math.woff2", "icon.svg", "studio.js", "drafts.js", "words.js", "offline.js", "cards.js"].map(
+  ...["style.css", "code.css", "learn.css", "dark.css", "stix-two-math.woff2", "icon.svg", "studio.js", "drafts.js", "sending.js", "words.js", "offline.js", "cards.js"].map(
     (name) => `/static/${name}`,
   ),
 ];

@@ -1,6 +1,7 @@
 // Keys, hints and copying. Every page is complete without this file, which only makes it faster to use.
 
 import * as drafts from "./drafts.js";
+import * as sending from "./sending.js";
 import { _ } from "./words.js";
 
 /** Names of keys as `KeyboardEvent.key` has them, for the words an author writes in `data-key`. */
@@ -53,6 +54,7 @@ function onKey(event) {
     if (sends) sends.click();
     return;
   }
+  if (event.key === "Escape") sending.stop();
   if (event.key === "Escape") returned();
   if (event.key === "Escape") return void (closeKeys() || (event.target.matches?.(TYPED) && event.target.blur()));
   if (event.key === "Enter" && event.target.matches?.("textarea.line")) {
@@ -85,7 +87,10 @@ async function help(event) {
   if (!button?.hasAttribute("data-help")) return;
   event.preventDefault();
   const form = /** @type {HTMLFormElement} */ (event.target);
-  const reply = await fetch(button.formAction, { method: "POST", body: new URLSearchParams(new FormData(form, button)) });
+  document.querySelectorAll(".unsent").forEach((sign) => sign.remove());
+  const body = new URLSearchParams(new FormData(form, button));
+  const reply = await fetch(button.formAction, { method: "POST", body }).catch(() => null);
+  if (!reply) return sending.sayUnsent(form, button);
   const page = new DOMParser().parseFromString(await reply.text(), "text/html");
   const put = page.getElementById("question");
   if (!reply.ok || !put) return void location.reload();
@@ -103,7 +108,7 @@ const GIVEN_UP = 10_000; // ms after which a form may be sent again, for who has
  * @param {SubmitEvent} event
  */
 function underway(event) {
-  const row = (event.submitter ?? event.target.querySelector("button.main"))?.closest("p, fieldset, section, form");
+  const row = sending.rowOf(event.target, event.submitter);
   if (!row || event.defaultPrevented) return;
   const sent = row.querySelector(".underway");
   if (sent && Date.now() - Number(sent.dataset.since) < GIVEN_UP) return void event.preventDefault();
@@ -216,8 +221,9 @@ if (typeof document !== "undefined") {
   document.addEventListener("click", printPage);
   document.addEventListener("submit", help);
   document.addEventListener("submit", underway);
+  sending.start(); // after what keeps a form from being sent
   addEventListener("pageshow", returned);
-  addEventListener("beforeprint", () => document.querySelectorAll("details:is(.folded, .at-a-glance)").forEach((program) => { program.open = true; }));
+  addEventListener("beforeprint", () => document.querySelectorAll("details:is(.folded, .at-a-glance, .asked)").forEach((program) => { program.open = true; }));
   const here = document.querySelector(".tabs [aria-current]"); // on a phone the row is wider than the window
   if (here) here.closest("ul").scrollLeft = here.offsetLeft - here.closest("ul").offsetLeft - 40;
   addCopyButtons();

@@ -1,6 +1,7 @@
 // Build: an editor for the program, a run without its tests that stays on the page, and Cancel for both.
 
 import { edit } from "./edit.js";
+import * as sending from "./sending.js";
 import { _ } from "./words.js";
 
 const PAUSE = 5000; // ms after the last keystroke; until then the browser keeps it (drafts.js)
@@ -67,12 +68,13 @@ function start(field) {
       busy(false);
     }
   });
-  // The tests lead to a page of their own: to cancel them is to stop loading it.
+  // The tests lead to a page of their own: to cancel them is to stop sending the form, or loading that page.
   form.addEventListener("submit", ({ submitter, defaultPrevented }) => {
     if (!defaultPrevented && submitter?.matches(".main")) cancel.hidden = false;
   });
   cancel.addEventListener("click", () => {
     if (way) return void way.abort();
+    sending.stop();
     stop();
     cancel.hidden = true;
     for (const sign of document.querySelectorAll(".underway")) sign.remove();

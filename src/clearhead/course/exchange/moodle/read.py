@@ -1,6 +1,7 @@
 """Read Moodle XML: the kinds of question that GIFT has, orders, and their metadata."""
 
 import math
+import re
 from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
@@ -14,6 +15,15 @@ _KINDS = {
     "multichoice": "choice", "truefalse": "truefalse", "shortanswer": "short", "numerical": "number",
     "matching": "match", "ordering": "order", "essay": "essay", "description": "description",
 }  # fmt: skip
+_TAG = re.compile(r"<[^>]*>")
+# What a draft has no place for.
+_LEFT_OUT = {
+    "units/unit/unit_name": "the unit",
+    "responsetemplate/text": "the text to start from",
+    "correctfeedback/text": "the feedback to a right answer",
+    "partiallycorrectfeedback/text": "the feedback to a partly right answer",
+    "incorrectfeedback/text": "the feedback to a wrong answer",
+}
 
 
 def read_moodle(text: str, file: str, report: Report) -> Iterator[tuple[str, GiftQuestion]]:
@@ -25,7 +35,7 @@ def read_moodle(text: str, file: str, report: Report) -> Iterator[tuple[str, Gif
     quiz = xml_tree(text, file)
     if quiz.tag != "quiz":
         raise PackError(f"its root is <{quiz.tag[:40]}>, and Moodle's is <quiz>; export it as Moodle XML", file=file)
-    category = ""
+    category, reported = "", set[str]()
     for number, node in enumerate(quiz.iter("question"), 1):
         name, kind = node.findtext("name/text") or "", node.get("type", "")
         place = f"{file}, question {number}" + (f" ({name})" if name else "")
@@ -34,7 +44,19 @@ def read_moodle(text: str, file: str, report: Report) -> Iterator[tuple[str, Gif
         elif kind not in _KINDS:
             report.add(place, f"a question of type {kind[:40]!r}; expected one of {', '.join(_KINDS)}")
         else:
+            _report_left_out(node, reported, report.at(place))
             yield place, _question(node, name, _KINDS[kind], category, report.at(place))
+
+
+def _report_left_out(node: Element, reported: set[str], lost: Lost) -> None:
+    """Report what a draft has no place for; a sentence that Moodle gives many questions of a file only once."""
+    for path, name in _LEFT_OUT.items():
+        for part in node.iterfind(path):
+            text = " ".join(_TAG.sub(" ", part.text or "").split())[:60]
+            loss = f"{name} {text!r}"
+            if text and not ("feedback" in name and loss in reported):
+                lost(loss)
+                reported.add(loss)
 
 
 def _question(node: Element, name: str, kind: str, category: str, lost: Lost) -> GiftQuestion:
