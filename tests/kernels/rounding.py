@@ -7,6 +7,7 @@ lse, the weights, their sums and other statistics are exact to some units of eps
 import torch
 from torch import Tensor
 
+import reference
 from clearhead.kernels import Problem
 
 
@@ -31,3 +32,19 @@ def assert_within(actual: Tensor, exact: Tensor, unit: float, units: float, labe
         size = max(1.0, exact[finite].abs().max().item())
         worst = (actual - exact)[finite].abs().max().item() / (unit * size)
         assert worst <= units, f"{label}: off by {worst:.2f} units of {unit * size:.3g}, at most {units}"
+
+
+def largest_terms(
+    query: Tensor, key: Tensor, value: Tensor, lse: Tensor, out: Tensor,
+    upstream: Tensor, scale: float, causal: bool,
+) -> tuple[float, float, float]:  # fmt: skip
+    """Return the largest gradient of query, key and value if no terms cancelled, as they do for a single key."""
+    tensors = [x.detach().double() for x in (query, key, value)]
+    group = query.shape[1] // key.shape[1]
+    q, k, v, u = (
+        x.abs() for x in (tensors[0], *(x.repeat_interleave(group, 1) for x in tensors[1:]), upstream.double())
+    )
+    weights = reference.weights(reference.logits(*tensors[:2], scale=scale, is_causal=causal), lse.detach())
+    logits = weights * (u @ v.mT + (u * out.detach().abs()).sum(-1, keepdim=True)) * abs(scale)
+    of_key, of_value = (x.unflatten(1, (-1, group)).sum(2) for x in (logits.mT @ q, weights.mT @ u))
+    return tuple(float(x.max()) for x in (logits @ k, of_key, of_value))
