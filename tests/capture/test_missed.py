@@ -4,6 +4,7 @@ import pytest
 import torch
 import transformers as hf
 
+import clearhead
 from clearhead.capture import observe
 
 from .families import SIZE, ids
@@ -144,3 +145,46 @@ def test_the_same_kinds_are_recorded_where_they_are_one_matrix(make):
     assert record.missed == []
     for matrix, exact in zip(record.values(), weights, strict=True):
         torch.testing.assert_close(matrix.to_dense(), exact, rtol=0, atol=1e-6)
+
+
+def test_nan_in_a_models_own_output_is_named():
+    model = hf.LlamaModel(hf.LlamaConfig(**SIZE)).eval()
+    with torch.no_grad():
+        model.layers[0].self_attn.v_proj.weight.fill_(torch.nan)
+        with observe(model) as record:
+            model(**text())
+    assert len(record) == 0
+    assert all("its own output has NaN in it" in item.reason for item in record.missed)
+
+
+class OnSomeTokens(torch.nn.Module):
+    """One layer of attention that may get no tokens, as the experts of a mixture do."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.own = how, torch.nn.MultiheadAttention(6, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (x.unflatten(-1, (2, 3)).transpose(1, 2) * scale for scale in (1, 2, 3))
+        if self.how == "own code":
+            return (q @ k.mT).softmax(-1) @ v
+        if self.how == "a module":
+            return self.own(x, x, x)[0]
+        function = clearhead.attention if self.how == "ours" else torch.nn.functional.scaled_dot_product_attention
+        return function(q, k, v)
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 6), (3, 0, 6)])
+@pytest.mark.parametrize("how", ["own code", "a module", "torch's function", "ours"])
+@torch.no_grad()
+def test_a_model_without_tokens_keeps_running(how: str, shape: tuple[int, ...]):
+    model = OnSomeTokens(how).eval()
+    if how == "a module" and shape[1] == 0:
+        pytest.skip("torch's module refuses texts of length 0")
+    plain = model(torch.zeros(shape))
+    with observe(model) as record:
+        assert model(torch.zeros(shape)).shape == plain.shape
+    assert len(record) == 0
+    assert all("ran on a batch of 0 texts" in item.reason for item in record.missed)
+    with clearhead.intervene(model, {("own" if how == "a module" else "", 1): "zero"}):
+        assert model(torch.zeros(shape)).shape == plain.shape

@@ -132,6 +132,15 @@ def test_a_file_that_is_not_text(tmp_path):
     assert "UTF-8" in result.stderr
 
 
+def test_a_text_without_end_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(given_input, "LARGEST_TEXT", 1031)
+    place = tmp_path / "long.txt"
+    place.write_text("a " * 516)
+    for arguments, given in ((["--file", str(place)], ""), (["--file", "/dev/zero"], ""), (["-"], "a " * 516)):
+        result = clearhead("see", *arguments, given=given)
+        assert (result.exit_code, "is more than 1,031 bytes" in result.stderr) == (2, True)
+
+
 def test_ctrl_c_stops_quietly(monkeypatch):
     def pressed(*_):
         raise KeyboardInterrupt

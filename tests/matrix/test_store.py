@@ -11,6 +11,7 @@ from clearhead.matrix import AttentionMatrix, load, save
 from .cases import CASES
 
 save_file = pytest.importorskip("safetensors.torch", reason="files need clearhead[models]").save_file
+safe_open = pytest.importorskip("safetensors", reason="files need clearhead[models]").safe_open
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -48,6 +49,68 @@ def test_other_files_are_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(OptionError, match="has format None"):
         load(path)
+
+
+PARTS = {"query", "key", "value", "lse", "allow", "bias", "alibi", "sinks"}
+SHAPES = {"no axes": (), "one axis": (13,), "less": (1, 1, 4, 10), "more": (3, 4, 6, 12), "empty": (0, 0, 0, 0)}
+NUMBERS = [None, "x", [], {}, 1e400, float("nan"), 10**30, -(10**30)]
+
+
+def damaged(path, *, tensors=None, entry=None, matrices=None):
+    """Write a file in which some tensors, parts of its one entry, or all entries are others."""
+    q, k = torch.randn(2, 3, 5, 7), torch.randn(2, 3, 11, 7)
+    extra = {"allow": torch.rand(2, 3, 5, 11) > 0.2, "bias": torch.randn(2, 3, 5, 11), "sinks": torch.randn(3)}
+    matrix = AttentionMatrix(q, k, value=torch.randn(2, 3, 11, 7), alibi=torch.rand(3), **extra)
+    matrix.lse  # noqa: B018 (saved too)
+    save({"a": matrix}, path)
+    with safe_open(path, "pt") as file:
+        metadata, whole = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    entries = json.loads(metadata["matrices"])
+    assert set(entries[0]["tensors"]) == PARTS
+    for name, value in (entry or {}).items():
+        entries[0][name] = value(entries[0][name]) if callable(value) else value
+    metadata["matrices"] = json.dumps(entries) if matrices is None else matrices
+    save_file(whole | {f"0.{part}": tensor for part, tensor in (tensors or {}).items()}, path, metadata)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("part", sorted(PARTS))
+def test_a_tensor_of_another_shape_is_never_read_past_its_end(part: str, shape: tuple[int, ...], tmp_path):
+    given = torch.ones(shape, dtype=torch.bool if part == "allow" else torch.float32)
+    damaged(tmp_path / "a", tensors={part: given})
+    if part in {"allow", "bias"} and shape == ():
+        assert load(tmp_path / "a")["a"].entropy().shape == (2, 3, 5)  # one number for every pair
+        return
+    with pytest.raises(OptionError, match="a is damaged"):
+        load(tmp_path / "a")
+
+
+@pytest.mark.parametrize("part", sorted(PARTS))
+def test_a_part_that_is_missing_or_of_no_use_is_named(part: str, tmp_path):
+    damaged(tmp_path / "a", tensors={part: torch.ones(2, 3, 5, 7, dtype=torch.complex64)})
+    with pytest.raises(OptionError, match="a is damaged"):
+        load(tmp_path / "a")
+    damaged(tmp_path / "b", entry={"tensors": lambda tensors: tensors | {part: ["elsewhere", 5]}})
+    with pytest.raises(OptionError, match="b is damaged"):
+        load(tmp_path / "b")
+
+
+@pytest.mark.parametrize("value", NUMBERS, ids=repr)
+@pytest.mark.parametrize("name", ["scale", "first_query", "first_key", "band_low", "band_high", "softcap"])
+def test_a_number_out_of_bounds_is_named(name: str, value, tmp_path):
+    damaged(tmp_path / "a", entry={"options": lambda options: options | {name: value}})
+    if value is None and name in {"band_low", "band_high", "softcap"}:
+        assert load(tmp_path / "a")["a"].entropy().shape == (2, 3, 5)
+        return
+    with pytest.raises(OptionError, match=f"a is damaged .*{name} is"):
+        load(tmp_path / "a")
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"a": 1}', "[" * 9999, "[{}]", f"[{'9' * 9999}]", '[{"name": 1}]'])
+def test_entries_that_save_did_not_write_are_a_sentence(text: str, tmp_path):
+    damaged(tmp_path / "a", matrices=text)
+    with pytest.raises(OptionError, match="a is damaged"):
+        load(tmp_path / "a")
 
 
 @pytest.mark.slow

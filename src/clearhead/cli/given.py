@@ -5,12 +5,14 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from clearhead import files, printing
 from clearhead.errors import ModelError, OptionError
 from clearhead.text_encoding import UndecodableError, decode_text, with_unix_lines
 
 SHELL_ENCODING = "utf-8"
+LARGEST_TEXT = 2**26
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm")
 FILE_SUFFIXES = frozenset(
     (*PICTURES, ".txt", ".text", ".md", ".rst", ".log", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".htm",
@@ -114,15 +116,24 @@ def _heed_path(text: str, instead: str) -> None:
             )
 
 
+def _read(stream: BinaryIO, source: Path | str) -> bytes:
+    """Return the bytes of a text; a device or a pipe may have no end."""
+    data = stream.read(LARGEST_TEXT + 1)
+    if len(data) > LARGEST_TEXT:
+        raise ModelError(f"{source} is more than {LARGEST_TEXT:,} bytes, more than a model reads. Give a part of it.")
+    return data
+
+
 def read_text(text: str | None, file: Path | None) -> str:
     """Return the text to read: from the argument, a file, or standard input (named by -, or piped in)."""
     if text is not None and file is not None:
         raise OptionError("both a text and --file were given. Give one of them.")
     try:
         if file is not None:
-            words, source = with_unix_lines(decode_text(file.read_bytes())), str(file)
+            with file.open("rb") as stream:
+                words, source = with_unix_lines(decode_text(_read(stream, file))), str(file)
         elif text == "-" or (text is None and not sys.stdin.isatty()):
-            words, source = decode_text(sys.stdin.buffer.read()), "standard input"
+            words, source = decode_text(_read(sys.stdin.buffer, "standard input")), "standard input"
         elif text is not None:
             _heed_path(text, "give --file {}")
             words, source = os.fsencode(text).decode(SHELL_ENCODING), "the text"

@@ -126,6 +126,8 @@ class AttentionMatrix(Questions, Derived):
                 f"({shape_text('lse', lse.shape, 'B,H,L')}; {shape_text('query', query.shape, 'B,H,L,D')}). "
                 "Give the lse of this attention, or None."
             )
+        if lse is not None and not lse.is_floating_point():
+            raise DtypeError(f"lse is {lse.dtype}, expected a floating-point dtype. Give the lse of this attention.")
         self._logits = Logits(query, key, attention.with_four_axes())
         self._value = value
         self._lse = lse

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.errors import OptionError
+from clearhead.errors import ClearheadError, OptionError
 from clearhead.extras import needs
 from clearhead.files import unwritable
-from clearhead.matrix.logits import Logits
 from clearhead.matrix.matrix import AttentionMatrix
-from clearhead.spec import Attention
+from clearhead.spec import FIELDS, Attention
 
 FORMAT = "clearhead.attention/4"
+LARGEST = 2**53  # a position or a factor of a file; sums of positions stay within 64 bits
 READABLE = ("clearhead.attention/1", "clearhead.attention/2", "clearhead.attention/3", FORMAT)
 
 
@@ -111,7 +111,7 @@ def load(path: str | Path) -> Saved:
     record.
 
     Raises:
-        OptionError: the file does not exist, or was not written by `save`.
+        OptionError: the file does not exist, was not written by `save`, or is damaged.
     """
     with needs("models", "loading a matrix"):
         from safetensors import SafetensorError, safe_open
@@ -132,18 +132,34 @@ def load(path: str | Path) -> Saved:
             f"{path} is not a safetensors file: {error}. Give a file that clearhead.matrix.save wrote."
         ) from error
     saved = Saved()
-    for entry in json.loads(metadata["matrices"]):
-        parts: dict[str, Any] = {part: _cut(tensors, place) for part, place in entry["tensors"].items()}
-        value, lse = parts.pop("value", None), parts.pop("lse", None)
-        query, key = parts.pop("query"), parts.pop("key")
-        bare = AttentionMatrix(query, key, value=value)
-        logits = Logits(query, key, _attention(parts, entry["options"]))
-        saved._add(entry["name"], bare._like(logits, value, lse), entry.get("place"))
+    try:
+        for entry in json.loads(metadata["matrices"]):
+            saved._add(_text(entry["name"]), _matrix(entry, tensors), entry.get("place"))
+    except (ClearheadError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise OptionError(
+            f"{path} is damaged ({type(error).__name__}: {error}). Save the matrix again with clearhead.matrix.save."
+        ) from error
     return saved
+
+
+def _matrix(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AttentionMatrix:
+    """Return the matrix of one entry, validated: the kernels would read past the end of a tensor that is too small."""
+    parts: dict[str, Any] = {part: _cut(tensors, place) for part, place in entry["tensors"].items()}
+    query, key = parts.pop("query"), parts.pop("key")
+    value, lse = parts.pop("value", None), parts.pop("lse", None)
+    return AttentionMatrix.of(query, key, _attention(parts, entry["options"]), value=value, lse=lse)
+
+
+def _text(name: Any) -> str:
+    if not isinstance(name, str):
+        raise OptionError(f"a matrix has the name {name!r}, expected text")
+    return name
 
 
 def _attention(tensors: dict[str, Any], options: dict[str, Any]) -> Attention:
     """Return the attention of a file, from its tensors and numbers by field name."""
+    for name, value in options.items():
+        _check_number(name, value)
     if "tilt" in tensors:  # formats 1 to 3
         tensors["key_bias"] = tensors.pop("tilt")
     if "is_causal" in options:  # format 1
@@ -155,6 +171,17 @@ def _attention(tensors: dict[str, Any], options: dict[str, Any]) -> Attention:
     return Attention.of(
         options["scale"], reach=reach, first_query=first_query, softcap=options["softcap"], **tensors
     )  # fmt: skip
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Check that an option is a number that the kernels can take, or None where the attention may lack it."""
+    if isinstance(value, list) and name == "reach":
+        for limit in value:
+            _check_number("band_low", limit)
+    elif value is None and (name not in FIELDS or str(FIELDS[name].schema).endswith("?")):
+        return
+    elif not isinstance(value, int | float) or not abs(value) < LARGEST:
+        raise OptionError(f"{name} is {value!r}, expected a number below {LARGEST:,}")
 
 
 def _every(

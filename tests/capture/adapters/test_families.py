@@ -14,6 +14,7 @@ from clearhead.matrix import AttentionMatrix
 
 from ..families import BY_HAND, FAMILIES, NOT_CAPTURED, ids
 
+FLOAT32_SOFTMAX = ["llama", "mistral, window", "qwen3", "gemma2, softcap, window", "gpt-neox", "opt", "swin, windows"]
 KINDS = ("attentions", "encoder_attentions", "decoder_attentions", "cross_attentions")
 
 
@@ -63,6 +64,26 @@ def test_equals_the_models_eager_weights(name: str):
         some = min(3, exact.shape[3])
         torch.testing.assert_close(matrix.topk(some)[0], exact.topk(some)[0], rtol=0, atol=1e-5)
         torch.testing.assert_close(matrix.effective_keys(), effective(exact), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FLOAT32_SOFTMAX)
+def test_a_float64_model_whose_softmax_is_float32_is_recorded(name: str):
+    make, inputs, count = FAMILIES[name]
+    torch.manual_seed(0)
+    model = make().double().eval()
+    model.set_attn_implementation("eager")
+    given = {key: value.double() if value.is_floating_point() else value for key, value in inputs().items()}
+    given.pop("attention_mask", None)  # the mask of a float64 model is -inf in float32, so that padding would be NaN
+    with torch.no_grad(), observe(model) as record:
+        model(**given)
+    with torch.no_grad():
+        eager = model(**given, output_attentions=True)
+    assert (record.missed, len(record)) == ([], count)
+    weights = [layer for kind in KINDS for layer in (eager.get(kind) or ())]
+    for matrix in (matrix for module in record for matrix in record.calls(module)):
+        dense, used = matrix.to_dense(), (matrix.lse > -torch.inf)[..., None]
+        off = [((dense - w) * used).abs().max().item() for w in weights if w.shape == dense.shape]
+        assert min(off) < 4 * torch.finfo(torch.float32).eps
 
 
 @pytest.mark.parametrize("name", ["llama", "bert", "t5, position bias", "vit"])

@@ -18,6 +18,7 @@ OTHER_ORACLE = {"one_key_head_by_einsum", "one_key_head_by_matmul", "a_router_be
 OTHER_ORACLE |= {"two_axes_by_tensordot"}
 # Their values are not those of the layer `qkv` alone, or not the same in two passes.
 OTHER_VALUES = {"low_rank_keys_and_values", "low_rank_keys_absorbed_into_the_query", "several_learned_sinks"}
+OTHER_VALUES |= {"low_rank_keys_absorbed_and_queries_before_heads"}
 NOT_TWICE = {"dropout_of_the_values", "keys_kept_from_another_pass"}
 HEADS_SUMMED = {"einsum_of_three", "einsum_over_heads_too"}
 

@@ -310,6 +310,17 @@ def low_rank_keys_absorbed_into_the_query(m, q, k, v):
 
 
 @recorded
+def low_rank_keys_absorbed_and_queries_before_heads(m, q, k, v):
+    """The same in DeepSeek's own code: the heads follow the queries, and only the einsum's weights have heads."""
+    x, (up_k, up_v) = q.transpose(1, 2).flatten(2), m.qkv.weight[: 2 * E, :4].view(2, H, D, 4)
+    latent = x @ m.qkv.weight[:4].T
+    asked = torch.einsum("bihd,hdr->bihr", q.transpose(1, 2), up_k)
+    weights = torch.einsum("bihr,bjr->bihj", asked, latent).mul(0.3).softmax(-1)
+    m.keep(weights.transpose(1, 2))
+    return torch.einsum("bihr,hdr->bhid", torch.einsum("bihj,bjr->bihr", weights, latent), up_v)
+
+
+@recorded
 def several_learned_sinks(m, q, k, v):
     sinks = m.place[:2, 0].expand(B, H, 2, D)
     k, v = (torch.cat([sinks, t], 2) for t in (k, v))

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from clearhead.capture.call import Call
+from clearhead.capture.call import NO_TOKENS, Call
 from clearhead.capture.interventions.edits import Changed, Edit, HeadCall, Recorded, zero
 from clearhead.capture.module_watching import ModuleWatcher
 from clearhead.capture.positions import Positions
@@ -75,7 +75,10 @@ class Intervener(ModuleWatcher):
 
     def miss(self, name: str, reason: str) -> None:
         """Note why a layer cannot be edited."""
-        self._missed.setdefault(name, reason)
+        if reason == NO_TOKENS:
+            self._applied.add(name)  # there is nothing to change
+        else:
+            self._missed.setdefault(name, reason)
 
     def _is_requested(self, name: str) -> bool:
         return name in self._edits
@@ -96,6 +99,9 @@ class Intervener(ModuleWatcher):
         """Return the output (B, L, H, D_v) with the heads' edits; None if the call belongs to another layer."""
         name = self._names.get(id(call.module))
         if name is None or name not in self._edits or call.out is None:
+            return None
+        if not call.out.numel():
+            self.miss(name, NO_TOKENS)
             return None
         _, heads, length, _ = call.query.shape
         z = call.out.reshape(len(call.out), length, heads, -1)

@@ -64,6 +64,8 @@ class PositionCodes:
         out, name = outputs[0] if outputs else None, getattr(func, "__name__", "")
         if name in _MOVES:
             return self._moved(func, args, kwargs)
+        if func is torch.einsum:  # its first argument is a string
+            return [self._of_product(func, args, kwargs)]
         if not isinstance(out, Tensor) or not args or not isinstance(args[0], Tensor):
             return []
         own = self._codes.get(args[0])
@@ -82,8 +84,7 @@ class PositionCodes:
         if func is torch.view_as_real:
             return [None if own is None else own.unsqueeze(-1).expand(out.shape)]
         if func in PRODUCTS:
-            product = contraction(func, args, kwargs)
-            return [] if product is None else [self._of_layer(product)]
+            return [self._of_product(func, args, kwargs)]
         return [self._of_same_shape(out, tensors_in(args, kwargs))]
 
     def _moved(self, func: Any, args: Any, kwargs: Any) -> list[Tensor | None]:
@@ -104,8 +105,11 @@ class PositionCodes:
     def _is_layer(self, features: Tensor, weight: Any) -> bool:
         return isinstance(weight, Tensor) and (is_parameter(weight) or weight not in self._codes) and features.dim() > 1
 
-    def _of_layer(self, product: Contraction) -> Tensor | None:
+    def _of_product(self, func: Any, args: Any, kwargs: Any) -> Tensor | None:
         """Return the codes of a product of positions with weights, such as x @ W or x with a W per head."""
+        product = contraction(func, args, kwargs)
+        if product is None:
+            return None
         known = [side for side in (0, 1) if product.tensors[side] in self._codes]
         weight = product.tensors[1 - known[0]] if known else None
         if len(known) != 1 or weight is None or not (is_parameter(weight) or weight.dim() == 2):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from clearhead.capture.call import NO_NUMBERS, Call, holds_numbers
+from clearhead.capture.call import NO_NUMBERS, NO_TOKENS, Call, holds_numbers
 from clearhead.capture.softmax_tracing import layouts, pointwise, reasons
 from clearhead.capture.softmax_tracing.applied_weights import SoftmaxWeights, match_softmax
 from clearhead.capture.softmax_tracing.axis_roles import Hints, arranged_by_role
@@ -300,9 +300,9 @@ class SoftmaxTracer:
             self._trace_other([(logits, trace)] if trace is not None else [], func, args, kwargs, out)
             return
         frame.softmaxes += not is_exponential
-        if not holds_numbers(out):
+        if not holds_numbers(out) or not out.numel():
             if made is not None:
-                (frame.attention or made.frame).failure = NO_NUMBERS
+                (frame.attention or made.frame).failure = NO_TOKENS if holds_numbers(out) else NO_NUMBERS
             return
         source = before if out is logits and before is not None else logits
         softmax = Softmax(SoftmaxWeights.of(source, out, axis), made, now, frame, sources)
