@@ -15,7 +15,7 @@ _KINDS = {
     "multichoice": "choice", "truefalse": "truefalse", "shortanswer": "short", "numerical": "number",
     "matching": "match", "ordering": "order", "essay": "essay", "description": "description",
 }  # fmt: skip
-_TAG = re.compile(r"<[^>]*>")
+_TAG = re.compile(r"<[^<>]*>")
 # What a draft has no place for.
 _LEFT_OUT = {
     "units/unit/unit_name": "the unit",
