@@ -3,7 +3,8 @@
 Both kernels take about as long there, so a cost that is 5 µs wrong chooses wrongly, however well it fits. Each computes
 the same shapes in turn; then the fitted costs of a task are changed until they choose the faster one. It prints rows
 for kernels/measured/cpu_classes.py, after a minute. Torch's kernel may take 1.3 times as long in one process as in the
-next: repeat it with the same --out, which keeps the fastest times.
+next: repeat it with the same --out, which keeps the fastest times. The machine must do nothing else: beside
+other work torch's kernel takes up to twice as long, and ours does not.
 """
 
 import argparse

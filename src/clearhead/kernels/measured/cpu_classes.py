@@ -101,42 +101,42 @@ _ZEN4: Costs = {
 # the next (bench/LOG.md). Only tasks of which some go to torch, and those that a Zen 3 has costs for. Quiet calls of
 # target avx512, which computes bfloat16 by conversion, are within 10 % of them: bench/results/sweep-avx512-on-zen4.md.
 # No Intel without AMX was measured, nor a Zen 5 below 128 tokens. Calls and heads of one and few queries are those of
-# up to 16 keys, the work that of up to 1,031 keys. Few and short float32 and float64, 2026-11-30: 18 shapes of up to 16
-# queries with 1 to 96 heads, each way in turn; of the costs near the fit those that choose the faster way most often.
+# up to 16 keys, the work that of up to 1,031 keys.
 _AVX512: Costs = {
     ("one query, gradients", _F32): (Cost(69.7, 1.07, 700), Cost(46, 1.1, 860)),
     ("one query, gradients", _BF16): (Cost(69.5, 0.9, 530), Cost(50, 1.1, 3300)),
     ("one query, gradients", _F16): (Cost(72.7, 1.6, 1320), Cost(52.5, 4.5, 5325)),
     ("one query, gradients", _F64): (Cost(70.5, 0.9, 1340), Cost(47, 0.9, 1500)),
-    ("few queries, gradients", _F32): (Cost(79.4, 1.89, 210), Cost(63.3, 6.37, 244)),
+    ("few queries, gradients", _F32): (Cost(72.5, 2.4, 220), Cost(55, 2, 335)),
     ("few queries, gradients", _BF16): (Cost(71.2, 1.53, 190), Cost(56, 4.45, 700)),
     ("few queries, gradients", _F16): (Cost(75.8, 2.33, 360), Cost(57, 7, 1700)),
-    ("few queries, gradients", _F64): (Cost(79.7, 3, 449), Cost(66, 9, 720)),
-    ("short, gradients", _F32): (Cost(81.9, 2.45, 127), Cost(65.7, 9.4, 130)),
-    ("short, gradients", _F64): (Cost(80.4, 4, 303), Cost(66, 12, 390)),
+    ("few queries, gradients", _F64): (Cost(75, 2.1, 450), Cost(58, 1.8, 680)),
+    ("short, gradients", _F32): (Cost(82.9, 3.37, 145), Cost(56.8, 4.42, 106)),
+    ("short, gradients", _F64): (Cost(75.7, 5.5, 285), Cost(54, 17.6, 358)),
     ("gradients", _F32): (Cost(76, 7, 112), Cost(53, 16, 135)),  # 1 to 4 heads of up to 64 tokens
     ("gradients", _F64): (Cost(80, 9, 262), Cost(52, 25, 330)),
 }
 
 # Gradients of a few tokens take torch's function, because ours runs Python in its backward pass. Two cores of a Zen 4
-# held to AVX2, 2026-11-30, at real-time priority beside other work: 230 shapes with 1 to 96 heads, each way in turn,
-# of the costs near the fit those that choose the faster way most often. A Zen 3 takes twice as long for a call, ours 27
-# to 33 µs longer than torch's (bench/LOG.md); its kernels have changed since, so that its own figures do not count.
+# held to AVX2, 2026-11-30, at real-time priority: fitted to both kernels in turn with 1 to 96 heads, then lowered for
+# torch where a sweep on a quiet machine found its kernel faster. Beside other work that takes up to twice as long, ours
+# does not. A Zen 3 takes twice as long for a call, ours 27 to 33 µs longer than torch's (bench/LOG.md); its kernels
+# have changed since, so that its own figures do not count any more.
 _AVX2: Costs = {
-    ("one query, gradients", _F32): (Cost(76.5, 0.427, 536), Cost(55.9, 0.408, 720)),
+    ("one query, gradients", _F32): (Cost(72.8, 1.15, 800), Cost(47, 1.3, 875)),
     ("one query, gradients", _BF16): (Cost(75.8, 0.381, 480), Cost(57.2, 0.74, 2850)),
     ("one query, gradients", _F16): (Cost(81, 0.39, 2550), Cost(59.5, 4.14, 5150)),
-    ("one query, gradients", _F64): (Cost(74.2, 0.36, 1400), Cost(54.8, 0.2, 1710)),
-    ("few queries, gradients", _F32): (Cost(78.8, 1.44, 188), Cost(63.3, 3.62, 236)),
+    ("one query, gradients", _F64): (Cost(69, 1, 1690), Cost(47, 1.6, 1700)),
+    ("few queries, gradients", _F32): (Cost(77, 2, 250), Cost(58, 2, 370)),
     ("few queries, gradients", _BF16): (Cost(79.9, 1.91, 183), Cost(65.6, 3.31, 546)),
     ("few queries, gradients", _F16): (Cost(82.9, 1.43, 582), Cost(66.6, 4.93, 1654)),
-    ("few queries, gradients", _F64): (Cost(77.8, 0.74, 342), Cost(62.5, 3.93, 542)),
+    ("few queries, gradients", _F64): (Cost(71.5, 3.3, 550), Cost(57, 2.9, 760)),
     ("short, gradients", _F32): (Cost(77, 5.7, 0), Cost(56, 16, 0)),
     ("short, gradients", _BF16): (Cost(77, 5.8, 0), Cost(64, 2.5, 900)),
     ("short, gradients", _F16): (Cost(78, 6, 330), Cost(62, 4.6, 1400)),
-    ("short, gradients", _F64): (Cost(80.1, 0.77, 336), Cost(64.4, 4.98, 341)),
-    ("gradients", _F32): (Cost(83.2, 5.45, 88.4), Cost(68.6, 9.9, 155)),
-    ("gradients", _F64): (Cost(81.8, 1.39, 264), Cost(74.3, 6.56, 424)),
+    ("short, gradients", _F64): (Cost(77, 5.5, 285), Cost(54, 17.6, 358)),
+    ("gradients", _F32): (Cost(77, 6, 140), Cost(50, 16, 165)),
+    ("gradients", _F64): (Cost(80, 9, 262), Cost(52, 25, 330)),
 }
 
 CLASSES = (
