@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 import tiers
 import workers
+from importing import pytest_make_collect_report  # noqa: F401
 from processor_time import (  # noqa: F401
     pytest_runtest_call,
     pytest_runtest_setup,

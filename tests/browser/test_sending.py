@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser.test_journey import TOPIC, ready
 from playwright.sync_api import Page, Route, expect
 
 from browser.conftest import serve
+from browser.learn.test_journey import TOPIC, ready
 from clearhead.studio.accounts.users import open_users
 from clearhead.studio.web.settings import Settings
 from studio import sample
