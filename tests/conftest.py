@@ -11,14 +11,18 @@ from hypothesis import HealthCheck, settings
 
 import tiers
 import workers
-from importing import pytest_make_collect_report  # noqa: F401
 from processor_time import (  # noqa: F401
     pytest_runtest_call,
     pytest_runtest_setup,
     pytest_runtest_teardown,
     pytest_terminal_summary,
 )
-from tiers import pytest_collection_modifyitems, pytest_generate_tests, pytest_ignore_collect  # noqa: F401
+from tiers import (  # noqa: F401
+    pytest_collection_modifyitems,
+    pytest_generate_tests,
+    pytest_ignore_collect,
+    pytest_make_collect_report,
+)
 from workers import pytest_runtestloop  # noqa: F401
 
 

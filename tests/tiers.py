@@ -9,7 +9,7 @@ A test named on the command line (`file.py::test`) always runs, in all its cases
 """
 
 import ast
-from collections.abc import Hashable, Iterator, Mapping, Set
+from collections.abc import Generator, Hashable, Iterator, Mapping, Set
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -126,3 +126,20 @@ def _row(params: Mapping[str, Any], tables: Mapping[str, Any]) -> tuple[list[Val
         else:
             row.append((id(value),))  # the same object in each test of a product, where it may not be hashable
     return row, tuple(names)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Turn the skip of a file of tests that cannot be imported into an error.
+
+    Doctests come first: with `--doctest-ignore-import-errors` they skip such a file, and leave it half imported, in which
+    pytest then finds no test.
+    """
+    report = yield
+    if report.skipped and collector.path.name.startswith("test_") and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2]
+        if "unable to import module" in reason:
+            report.outcome, report.longrepr = "failed", f"{reason}. Run it without --doctest-modules to see the error."
+    return report

@@ -18,7 +18,7 @@ TESTS = Path(__file__).parents[1]
 def test_a_file_that_cannot_be_imported_is_an_error(tmp_path: Path, first: str, code: int, options: list[str]) -> None:
     (tmp_path / "test_broken.py").write_text(f"{first}\ndef test_lost(): pass\n")
     (tmp_path / "test_fine.py").write_text("def test_found(): pass\n")
-    command = [sys.executable, "-m", "pytest", "-p", "importing", "-p", "no:cacheprovider", "--import-mode=importlib"]
+    command = [sys.executable, "-m", "pytest", "-p", "tiers", "-p", "no:cacheprovider", "--import-mode=importlib"]
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
     ran = subprocess.run(
         [*command, *options, "-c", os.devnull, "--rootdir", str(tmp_path), str(tmp_path)],
