@@ -23,7 +23,7 @@ int dtype_of(nb::handle number) {
 
 }  // namespace
 
-CostTable::CostTable(const nb::list& computed, const nb::list& tasks, double describing) : describing(describing) {
+CostTable::CostTable(const nb::list& computed, const nb::list& tasks, double describing) : describing_(describing) {
   for (nb::handle dtype : computed) computed_[dtype_of(dtype)] = true;
   for (nb::handle each : tasks) {
     const nb::tuple task = nb::cast<nb::tuple>(each);

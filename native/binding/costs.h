@@ -3,6 +3,7 @@
 #pragma once
 #include <nanobind/nanobind.h>
 
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -17,8 +18,9 @@ class CostTable {
   // saves: a call, a head and a million multiply-adds of one thread. The first task that holds a call counts.
   CostTable(const nanobind::list& computed, const nanobind::list& tasks, double describing);
 
-  // What describing a call costs: where the fast path has only our kernel, torch's function must save more.
-  const double describing;
+  // What torch's function must save where the fast path has only our kernel: what describing a call costs. With gradients
+  // both kernels' backward passes are Python once the call is described, so a saving that is measured is none there.
+  double least_saved(bool learns) const { return learns ? INFINITY : describing_; }
 
   // Whether a CPU target computes a dtype.
   bool computes(int dtype) const { return dtype >= 0 && dtype < kDtypes && computed_[dtype]; }
@@ -33,6 +35,7 @@ class CostTable {
     double call, head, work;
   };
   static constexpr int kDtypes = kFloat64 + 1;
+  const double describing_;
   bool computed_[kDtypes] = {};
   std::vector<Task> tasks_[kDtypes][2];
 };

@@ -141,7 +141,7 @@ Match match(const CostTable& costs, nb::handle query, nb::handle key, nb::handle
     const bool forgets = is_causal && !scale.is_none() && PyFloat_AsDouble(scale.ptr()) <= 0;
     const bool takes = is_masked ? learns && !mask_learns && torch_takes(call.mask, p.dtype) : !forgets;
     if (takes && path == kTorchReads) return kTorchFaster;
-    if (saved >= costs.describing && !(learns && path == kDifferentiable)) return kNoMatch;
+    if (saved >= costs.least_saved(learns) && !(learns && path == kDifferentiable)) return kNoMatch;
   }
   if (learns && (path < kDifferentiable || mask_learns)) return kNoMatch;
   if (is_negated(query) || is_negated(key) || is_negated(value)) return kUnreadable;

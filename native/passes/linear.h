@@ -65,6 +65,8 @@ inline void linear_of_few(const Linear& p, int64_t first, int64_t outputs, int64
     with_rows(p.weight, p.dtype, 0, 0, first + n, here, p.inputs, space, [&](const auto& weight) {
       int64_t i = 0;
       for (; i + R <= rows; i += R) dots_side_by_side<R>(x + i * wide, wide, weight, here, sums + i * stride + n, stride);
+      if (R > 2)  // two rows one after the other would read the weights twice
+        for (; i + 2 <= rows; i += 2) dots_side_by_side<2>(x + i * wide, wide, weight, here, sums + i * stride + n, stride);
       for (; i < rows; i++) dots<1>(x + i * wide, wide, weight, here, sums + i * stride + n, stride);
     });
   }

@@ -14,6 +14,7 @@ from clearhead.errors import KernelError
 from clearhead.kernels.capability import WithLinear
 from clearhead.kernels.measured import costs
 from clearhead.kernels.measured.tasks import LINEAR
+from clearhead.kernels.native.library import cpu_features
 from clearhead.kernels.plan import needs_gradients
 from clearhead.kernels.registry import with_linear
 
@@ -111,11 +112,17 @@ def _pays(x: Tensor, weight: Tensor) -> bool:
 
 _LEAST_ROWS = {torch.float32: 1, torch.bfloat16: 1, torch.float16: 4}
 _LEAST_WEIGHTS = 1 << 16  # the smallest layer worth dispatching for a single row
+_BFLOAT16_PRODUCTS = {"avx512bf16", "amx-bf16"}
 
 
 @cache
 def _torch_multiplies(dtype: torch.dtype) -> bool:
-    """Return whether torch's library has instructions for products of this 16-bit dtype on this CPU."""
+    """Return whether torch's library has instructions for products of this 16-bit dtype on this CPU.
+
+    For bfloat16 oneDNN says yes on any CPU with AVX-512. On one without products of bfloat16 it then takes three times
+    as long as in float32 (Intel Skylake: bench/LOG.md).
+    """
     if dtype is torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        emulated = "avx512f" in cpu_features() and cpu_features().isdisjoint(_BFLOAT16_PRODUCTS)
+        return not emulated and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return dtype is torch.float16 and bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())

@@ -5,11 +5,13 @@ import torch
 import torch.nn.functional as F
 
 from clearhead import kernels
+from clearhead.kernels import projection
 
 from ..targets import TARGETS, needs_native
 
 pytestmark = [needs_native, pytest.mark.pairwise]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+torch_multiplies = projection._torch_multiplies.__wrapped__  # without its cache
 
 
 @pytest.fixture(params=TARGETS, autouse=True)
@@ -137,3 +139,18 @@ def test_16_bit_dtypes_are_left_to_torch_if_the_cpu_has_instructions_for_them(mo
     x, weight = numbers(8, 5), numbers(7, 5, seed=1)
     assert not kernels.linear_is_faster(x.bfloat16(), weight.bfloat16())
     assert kernels.linear_is_faster(x, weight)
+
+
+@pytest.mark.parametrize(
+    ("features", "multiplies"),
+    [
+        ({"avx2", "avx512f"}, False),  # oneDNN emulates its products there, and says that it has them
+        ({"avx2", "avx512f", "avx512bf16"}, True),
+        ({"avx2", "avx512f", "avx512bf16", "amx-bf16"}, True),
+        (set(), True),  # an Arm CPU, whose instructions the library does not name
+    ],
+)
+def test_emulated_products_are_no_instructions(features, multiplies, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    monkeypatch.setattr("clearhead.kernels.projection.cpu_features", lambda: frozenset(features))
+    assert torch_multiplies(torch.bfloat16) is multiplies

@@ -237,10 +237,15 @@ OF_CPU = {
         "AVX-512, a Zen 4",
         "AVX2, a Zen 4 held to it (bench/results/sweep-avx2-on-zen4.md)",
     ],
-    "Ice Lake": ["AVX-512, a Zen 4", "AVX2, a Zen 4 held to it (bench/results/sweep-avx2-on-zen4.md)"],
+    "Ice Lake": [
+        "a Skylake Xeon (bench/results/skylake.md)",
+        "AVX-512, a Zen 4",
+        "AVX2, a Zen 4 held to it (bench/results/sweep-avx2-on-zen4.md)",
+    ],
     "Zen 5": ["AVX-512, a Zen 4", "AVX2, a Zen 4 held to it (bench/results/sweep-avx2-on-zen4.md)"],
     "Emerald Rapids": [
         "Intel AMX, an Emerald Rapids Xeon",
+        "a Skylake Xeon (bench/results/skylake.md)",
         "AVX-512, a Zen 4",
         "AVX2, a Zen 4 held to it (bench/results/sweep-avx2-on-zen4.md)",
     ],

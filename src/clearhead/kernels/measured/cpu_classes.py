@@ -100,8 +100,8 @@ _ZEN4: Costs = {
 # processes of its own, in turn, the fastest of 2 or 3 starts, for torch's kernel may be 1.3 times as slow in one as in
 # the next (bench/LOG.md). Only tasks of which some go to torch, and those that a Zen 3 has costs for. Quiet calls of
 # target avx512, which computes bfloat16 by conversion, are within 10 % of them: bench/results/sweep-avx512-on-zen4.md.
-# No Intel without AMX was measured, nor a Zen 5 below 128 tokens. Calls and heads of one and few queries are those of
-# up to 16 keys, the work that of up to 1,031 keys.
+# No Zen 5 was measured below 128 tokens. Calls and heads of one and few queries are those of up to 16 keys, the work
+# that of up to 1,031 keys.
 _AVX512: Costs = {
     ("one query, gradients", _F32): (Cost(69.7, 1.07, 700), Cost(46, 1.1, 860)),
     ("one query, gradients", _BF16): (Cost(69.5, 0.9, 530), Cost(50, 1.1, 3300)),
@@ -115,6 +115,29 @@ _AVX512: Costs = {
     ("short, gradients", _F64): (Cost(75.7, 5.5, 285), Cost(54, 17.6, 358)),
     ("gradients", _F32): (Cost(76, 7, 112), Cost(53, 16, 135)),  # 1 to 4 heads of up to 64 tokens
     ("gradients", _F64): (Cost(80, 9, 262), Cost(52, 25, 330)),
+}
+
+# Two cores of a Skylake Xeon of 2 GHz (family 6 model 85: AVX-512 without products of bfloat16), 2026-11-30, with nothing
+# else running: `bench.sweep.choices`, once; float16 on few queries: 40 shapes of both kernels in turn. A call takes three
+# times as long as on a Zen 4, so that the Zen 4's costs chose wrongly for one head.
+_SKYLAKE: Costs = {
+    ("few queries, many keys", _F16): (Cost(30, 0, 145), Cost(28, 0, 105)),
+    ("one query, gradients", _F32): (Cost(324, 3.14, 2460), Cost(229, 4.44, 3430)),
+    ("one query, gradients", _BF16): (Cost(427, 1.57, 1790), Cost(288, 5.14, 14200)),
+    ("one query, gradients", _F16): (Cost(288, 8.5, 2810), Cost(223, 19.9, 13300)),
+    ("one query, gradients", _F64): (Cost(274, 1.03, 6140), Cost(198, 0.531, 5260)),
+    ("few queries, gradients", _F32): (Cost(288, 4.42, 713), Cost(215, 9.95, 837)),
+    ("few queries, gradients", _BF16): (Cost(430, 12.5, 510), Cost(450, 56.2, 2741)),
+    ("few queries, gradients", _F16): (Cost(308, 7.61, 1070), Cost(209, 35.5, 7130)),
+    ("few queries, gradients", _F64): (Cost(386, 13.7, 1490), Cost(249, 37.2, 1660)),
+    ("short, gradients", _F32): (Cost(293, 11.5, 428), Cost(227, 20.6, 483)),
+    ("short, gradients", _BF16): (Cost(349, 16.4, 291), Cost(258, 274, 896)),
+    ("short, gradients", _F16): (Cost(321, 12, 471), Cost(280, 26.3, 4840)),
+    ("short, gradients", _F64): (Cost(396, 13.2, 453), Cost(327, 15.7, 534)),
+    ("gradients", _F32): (Cost(479, 39.7, 161), Cost(372, 65.5, 236)),
+    ("gradients", _BF16): (Cost(400, 39.6, 92.3), Cost(347, 481, 403)),
+    ("gradients", _F16): (Cost(421, 43.6, 169), Cost(388, 223, 4074)),
+    ("gradients", _F64): (Cost(321, 7.46, 519), Cost(235, 16.6, 624)),
 }
 
 # Gradients of a few tokens take torch's function, because ours runs Python in its backward pass. Two cores of a Zen 4
@@ -142,6 +165,7 @@ _AVX2: Costs = {
 CLASSES = (
     CpuClass("Intel AMX, an Emerald Rapids Xeon", frozenset({"amx-bf16"}), _AMX),
     CpuClass("a Zen 4 (bench/results/zen4.md)", frozenset({"avx512bf16"}), _ZEN4, family=25),
+    CpuClass("a Skylake Xeon (bench/results/skylake.md)", frozenset({"avx512f"}), _SKYLAKE, family=6),
     CpuClass("AVX-512, a Zen 4", frozenset({"avx512f"}), _AVX512),
     CpuClass("AVX2, a Zen 4 held to it (bench/results/sweep-avx2-on-zen4.md)", frozenset({"avx2"}), _AVX2),
 )
