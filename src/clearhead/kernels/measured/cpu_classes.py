@@ -117,8 +117,8 @@ _AVX512: Costs = {
     ("gradients", _F64): (Cost(80, 9, 262), Cost(52, 25, 330)),
 }
 
-# Two cores of a Skylake Xeon of 2 GHz (family 6 model 85: AVX-512 without products of bfloat16), 2026-11-30, with nothing
-# else running: `bench.sweep.choices`, once; float16 on few queries: 40 shapes of both kernels in turn. A call takes three
+# Two cores of a Skylake Xeon of 2 GHz (family 6 model 85: AVX-512 without products of bfloat16), alone, 2026-11-30:
+# `bench.sweep.choices`, once; float16 on few queries: 40 shapes of both kernels in turn. A call takes three
 # times as long as on a Zen 4, so that the Zen 4's costs chose wrongly for one head.
 _SKYLAKE: Costs = {
     ("few queries, many keys", _F16): (Cost(30, 0, 145), Cost(28, 0, 105)),
