@@ -13,7 +13,7 @@ from torch import Tensor
 from clearhead.errors import KernelError
 from clearhead.kernels.capability import WithLinear
 from clearhead.kernels.measured import costs
-from clearhead.kernels.measured.tasks import LINEAR
+from clearhead.kernels.measured.tasks import FEW_ROWS, LINEAR, LINEAR_FEW
 from clearhead.kernels.native.library import cpu_features
 from clearhead.kernels.plan import needs_gradients
 from clearhead.kernels.registry import with_linear
@@ -100,11 +100,11 @@ def linear_is_faster(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> b
 
 def _pays(x: Tensor, weight: Tensor) -> bool:
     """Return whether our kernel is faster than F.linear. Asked first: what a kernel refuses takes 4 µs to find out."""
-    measured = costs.of(LINEAR, x.dtype)
+    rows = x.numel() // max(1, x.shape[-1])
+    measured = (costs.of(LINEAR_FEW, x.dtype) if rows <= FEW_ROWS else None) or costs.of(LINEAR, x.dtype)
     if measured is not None:
         part = x.numel() * len(weight) / torch.get_num_threads()
         return measured.ours.at(0, part) <= measured.torchs.at(0, part)
-    rows = x.numel() // max(1, x.shape[-1])
     if rows < _LEAST_ROWS[x.dtype] or (rows == 1 and weight.numel() < _LEAST_WEIGHTS):
         return False
     return not _torch_multiplies(x.dtype)

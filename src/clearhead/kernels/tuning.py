@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from clearhead.kernels import fast_path, projection
-from clearhead.kernels.measured.tasks import DTYPES, GRADIENT_TASKS, LINEAR, TASKS, Cost, Costs, share
+from clearhead.kernels.measured.tasks import DTYPES, GRADIENT_TASKS, LINEAR, LINEAR_FEW, TASKS, Cost, Costs, share
 from clearhead.kernels.native.cpu_targets import current
 from clearhead.kernels.portable.torch_sdpa import flash_runs, torchs_own
 
@@ -27,7 +27,8 @@ SIZES = {
     "few queries, gradients": ((8, 3, 3), (48, 5, 5), (8, 8, 8), (8, 8, 128)),
     "short, gradients": ((8, 13, 13), (48, 13, 13), (8, 16, 16), (8, 16, 256)),
     "gradients": ((8, 20, 20), (48, 31, 31), (8, 64, 64), (8, 128, 128), (8, 512, 512)),
-    LINEAR: ((0, 1, 0), (0, 16, 0), (0, 256, 0)),  # rows
+    LINEAR: ((0, 4, 0), (0, 16, 0), (0, 256, 0)),  # rows
+    LINEAR_FEW: ((0, 1, 0), (0, 2, 0), (0, 3, 0)),
 }
 ROUNDS = 5
 Progress = Callable[[int, int], None]
@@ -71,7 +72,7 @@ def measure(seconds: float = 45.0, progress: Progress | None = None) -> Costs:
 
 def _dtypes(task: str) -> list[torch.dtype]:
     dtypes = [dtype for dtype in DTYPES.values() if current(dtype)[0] is not None]
-    if task == LINEAR:
+    if task in (LINEAR, LINEAR_FEW):
         return [dtype for dtype in dtypes if dtype is not torch.float64]
     return [dtype for dtype in dtypes if flash_runs(dtype)]  # the plan never chooses torch's operator where it raises
 
@@ -81,7 +82,7 @@ def _calls(
 ) -> tuple[Callable[[], Any], Callable[[], Any], tuple[int, float]]:
     """Return our call and torch's for a task, and how many heads and multiply-adds a thread computes."""
     threads = torch.get_num_threads()
-    if task == LINEAR:
+    if task in (LINEAR, LINEAR_FEW):
         x, weight = torch.randn(length, OUTPUTS, dtype=dtype), torch.randn(OUTPUTS, OUTPUTS, dtype=dtype)
         part = 0, length * OUTPUTS**2 / threads
         return (lambda: projection.natively(x, weight, None)), (lambda: F.linear(x, weight)), part

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from clearhead import kernels
 from clearhead.kernels import projection
+from clearhead.kernels.measured import costs, tasks
 
 from ..targets import TARGETS, needs_native
 
@@ -139,6 +140,17 @@ def test_16_bit_dtypes_are_left_to_torch_if_the_cpu_has_instructions_for_them(mo
     x, weight = numbers(8, 5), numbers(7, 5, seed=1)
     assert not kernels.linear_is_faster(x.bfloat16(), weight.bfloat16())
     assert kernels.linear_is_faster(x, weight)
+
+
+def test_few_rows_have_costs_of_their_own(monkeypatch):
+    dear, cheap = tasks.Cost(900.0, 0.0, 0.0), tasks.Cost(1.0, 0.0, 0.0)
+    known = {tasks.LINEAR: (cheap, dear), tasks.LINEAR_FEW: (dear, cheap)}
+    monkeypatch.setattr(costs, "of", lambda task, dtype: costs.Known(*known[task], "a test"))
+    weight = numbers(7, 5, seed=1)
+    assert [kernels.linear_is_faster(numbers(rows, 5), weight) for rows in (1, 3, 4)] == [False, False, True]
+    del known[tasks.LINEAR_FEW]
+    monkeypatch.setattr(costs, "of", lambda task, dtype: costs.Known(*known[task], "a test") if task in known else None)
+    assert kernels.linear_is_faster(numbers(1, 5), weight)  # without them, those of any layer
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ _AVX512: Costs = {
 
 # Two cores of a Skylake Xeon of 2 GHz (family 6 model 85: AVX-512 without products of bfloat16), alone, 2026-11-30:
 # `bench.sweep.choices`, once; float16 on few queries: 40 shapes of both kernels in turn. A call takes three
-# times as long as on a Zen 4, so that the Zen 4's costs chose wrongly for one head.
+# times as long as on a Zen 4, so that the Zen 4's costs chose wrongly for one head. "linear": 5 layers.
 _SKYLAKE: Costs = {
     ("few queries, many keys", _F16): (Cost(30, 0, 145), Cost(28, 0, 105)),
     ("one query, gradients", _F32): (Cost(324, 3.14, 2460), Cost(229, 4.44, 3430)),
@@ -138,6 +138,8 @@ _SKYLAKE: Costs = {
     ("gradients", _BF16): (Cost(400, 39.6, 92.3), Cost(347, 481, 403)),
     ("gradients", _F16): (Cost(421, 43.6, 169), Cost(388, 223, 4074)),
     ("gradients", _F64): (Cost(321, 7.46, 519), Cost(235, 16.6, 624)),
+    ("linear", _F32): (Cost(60, 0, 34.5), Cost(160, 0, 32.5)),
+    ("linear, few rows", _F32): (Cost(60, 0, 150), Cost(30, 0, 150)),
 }
 
 # Gradients of a few tokens take torch's function, because ours runs Python in its backward pass. Two cores of a Zen 4

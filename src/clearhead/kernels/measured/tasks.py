@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import torch
 
-LINEAR = "linear"
+LINEAR, LINEAR_FEW = "linear", "linear, few rows"
+FEW_ROWS = 3  # torch computes so many rows of a layer as matrix times vector
 ANY = 2**63 - 1
 # Up to FEW_KEYS keys a head costs what a whole block of them does, whatever is in it; beyond, its multiply-adds count.
 FEW_KEYS = 64
@@ -33,7 +34,7 @@ CALLS = (
     Calls("gradients", True, ANY, ANY),
 )
 GRADIENT_TASKS = tuple(calls.task for calls in CALLS if calls.learns)
-TASKS = (*(calls.task for calls in CALLS), LINEAR)
+TASKS = (*(calls.task for calls in CALLS), LINEAR, LINEAR_FEW)
 DTYPES = {str(dtype)[6:]: dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
 
 
