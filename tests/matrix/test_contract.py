@@ -1,6 +1,7 @@
 """The contract of every operation: it equals the dense float64 matrix, on every kind of matrix."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -57,11 +58,20 @@ def distance(W: Tensor, offset: int = 0) -> Tensor:
     return (W * away(W, offset).abs()).sum(-1)
 
 
-def spread(W: Tensor) -> Tensor:
+def spread(W: Tensor, offset: int = 3) -> Tensor:
     shares = W / W.sum(-1, keepdim=True).clamp_min(1e-300)
-    mean = distance(shares, 3)
-    variance = (shares * (away(W, 3).abs() - mean[..., None]) ** 2).sum(-1)
+    mean = distance(shares, offset)
+    variance = (shares * (away(W, offset).abs() - mean[..., None]) ** 2).sum(-1)
     return torch.where(variance > 1e-20, variance, 1.0).sqrt() * (variance > 1e-20)  # sqrt has no derivative at 0
+
+
+def later(whole: Any) -> Any:
+    """The second half of the rows of a matrix, or of numbers per row, (B, H, L)."""
+    return (
+        whole.rows(whole.shape[2] // 2, whole.shape[2])
+        if isinstance(whole, AttentionMatrix)
+        else whole[:, :, whole.shape[2] // 2 :]
+    )
 
 
 def effective(W: Tensor) -> Tensor:
@@ -143,6 +153,26 @@ OPERATIONS |= {
         lambda A: A.rows(A.shape[2] // 2, A.shape[2]).received(),
         lambda W: W[:, :, W.shape[2] // 2 :].sum(2),
     ),
+    "rows, mean_distance": (lambda A: later(A).mean_distance(), lambda W: later(distance(W))),
+    "rows, mean_distance, offset": (
+        lambda A: later(A).mean_distance(offset=8),
+        lambda W: distance(W[:, :, W.shape[2] // 2 :], 8),
+    ),
+    "rows of heads, distance_spread": (
+        lambda A: later(A).heads([4, 0]).distance_spread(),
+        lambda W: later(spread(W, 0))[:, [4, 0]],
+    ),
+    "rows, mass_within": (lambda A: later(A).mass_within(4), lambda W: later((W * (away(W).abs() <= 4)).sum(-1))),
+    "rows of rows, mass_where": (
+        lambda A: later(later(A)).mass_where(lambda batch, rows, keys: (rows[:, None] + keys + batch) % 3 == 0),
+        lambda W: later(later((W * ((thirds(W) % 3) == 0)).sum(-1))),
+    ),
+    "rows, survey": (lambda A: later(A).survey().mean_distance, lambda W: later(distance(W))),
+    "rows, mean of heads": (
+        lambda A: later(A).mean_heads().mean_distance(),
+        lambda W: later(distance(W)).mean(1, True),
+    ),
+    "rows, mass_on": (lambda A: later(A).mass_on([0]), lambda W: later(W[..., 0])),
     "heads, received": (lambda A: A.heads(slice(1, 3)).received(), lambda W: W[:, 1:3].sum(2)),
     "one head, a row": (lambda A: A.heads(-1)[:, 0, 0], lambda W: W[:, -1, 0]),
     "kl of two heads": (lambda A: A.heads([0, 1]).kl(A.heads([2, 3])), lambda W: kl(W[:, [0, 1]], W[:, [2, 3]])),

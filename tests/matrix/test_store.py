@@ -23,6 +23,17 @@ def test_a_loaded_matrix_equals_the_saved_one(name: str, tmp_path):
     assert torch.equal(again.received(), matrix.received())
 
 
+@pytest.mark.parametrize("first_row", [-1, 1.5, "3", True, 2**60])
+def test_a_part_that_is_loaded_keeps_its_positions(first_row: object, tmp_path):
+    q = torch.randn(2, 3, 11, 5)
+    part = AttentionMatrix(q, q, is_causal=True).rows(3, 8)
+    save(part, tmp_path / "part")
+    assert torch.equal(load(tmp_path / "part")[""].mean_distance(), part.mean_distance())
+    damaged(tmp_path / "a", entry={"first_row": first_row})
+    with pytest.raises(OptionError, match=r"a is damaged .*first_row is"):
+        load(tmp_path / "a")
+
+
 def test_several_with_values_lse_and_a_shared_mask(tmp_path):
     q, v = torch.randn(1, 2, 101, 3), torch.randn(1, 2, 101, 5)
     mask = torch.ones(101, 101, dtype=torch.bool).tril()

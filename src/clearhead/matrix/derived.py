@@ -42,8 +42,9 @@ class Derived(Inputs, Asked):
     def rows(self, start: int, stop: int) -> AttentionMatrix:
         """Return a matrix of some consecutive queries, (B, H, stop - start, S), to process a long matrix in pieces.
 
-        Masks, bands and slopes keep the queries' positions. Distances and windows count from the part's first query:
-        `A.rows(start, stop).mean_distance(offset=start)`.
+        Its queries keep their positions: `A.rows(start, stop).mean_distance()` equals
+        `A.mean_distance()[:, :, start:stop]`. A given `offset` is the position of the part's first query. Indices, as
+        in `part[b, h, i]` and `part.diagonal(d)`, count from the part's first row.
 
         Raises:
             PlaceError: not 0 <= start < stop <= L.
@@ -62,6 +63,7 @@ class Derived(Inputs, Asked):
         made = self._like(self._logits.part(slice(start, stop), slice(0, self.shape[3])), self._value, lse)
         if self._row_values is not None:
             made._row_values = RowValues(self._row_values.rows[:, start:stop], self._row_values.value)
+        made._first_row = self._first_row + start
         return made
 
     def mean_heads(self) -> HeadMean:
@@ -93,7 +95,7 @@ class Derived(Inputs, Asked):
     def _like(self, logits: Logits, value: Tensor | None, lse: Tensor | None) -> AttentionMatrix:
         """Return a matrix of these inputs, without validation."""
         made = cast("AttentionMatrix", object.__new__(type(self)))
-        made._logits, made._value, made._lse = logits, value, lse
+        made._logits, made._value, made._lse, made._first_row = logits, value, lse, self._first_row
         return made
 
 

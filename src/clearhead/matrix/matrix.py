@@ -209,7 +209,10 @@ class AttentionMatrix(Questions, Derived):
         return indexing.outer(wide, self._wide_lse, indexing.everything(wide)).to(self.dtype)
 
     def diagonal(self, offset: int = 0) -> Tensor:
-        """Return the weights at (i, i + offset), (B, H, n), as `torch.diagonal`: offset -1 is the previous position."""
+        """Return the weights at (i, i + offset), (B, H, n), as `torch.diagonal`: offset -1 is the previous position.
+
+        In a part made by `rows(start, stop)` i counts from its first row: there `start - 1` is the previous position.
+        """
         _, _, rows, keys = self.shape
         first = torch.arange(max(0, -offset), max(0, -offset, min(rows, keys - offset)), device=self.device)
         return self[:, :, first, first + offset]

@@ -86,7 +86,7 @@ class HeadMean:
         """Return the column sums, (B, 1, S)."""
         return self._matrix.received().mean(1, keepdim=True)
 
-    def mean_distance(self, *, offset: int = 0) -> Tensor:
+    def mean_distance(self, *, offset: int | None = None) -> Tensor:
         """Return the mean distance of each row, (B, 1, L), in positions."""
         return self._matrix.mean_distance(offset=offset).mean(1, keepdim=True)
 
@@ -94,7 +94,7 @@ class HeadMean:
         """Return the weight of each row on some keys, (B, 1, L)."""
         return self._matrix.mass_on(keys).mean(1, keepdim=True)
 
-    def mass_within(self, window: int, *, offset: int = 0) -> Tensor:
+    def mass_within(self, window: int, *, offset: int | None = None) -> Tensor:
         """Return the weight of each row within a window, (B, 1, L)."""
         return self._matrix.mass_within(window, offset=offset).mean(1, keepdim=True)
 

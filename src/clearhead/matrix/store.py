@@ -91,7 +91,8 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
             whole[identity] = known, longest
             places[part] = [known, length]
         numbers = logits.attention.saved_numbers()
-        entries.append({"name": name, "tensors": places, "options": numbers, "place": place})
+        entry = {"name": name, "tensors": places, "options": numbers, "place": place}
+        entries.append(entry | ({"first_row": matrix._first_row} if matrix._first_row else {}))
     tensors = {known: _unexpanded(tensor.detach()) for known, tensor in whole.values()}
     metadata = {"format": FORMAT, "matrices": json.dumps(entries)}
     try:
@@ -147,7 +148,15 @@ def _matrix(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Attentio
     parts: dict[str, Any] = {part: _cut(tensors, place) for part, place in entry["tensors"].items()}
     query, key = parts.pop("query"), parts.pop("key")
     value, lse = parts.pop("value", None), parts.pop("lse", None)
-    return AttentionMatrix.of(query, key, _attention(parts, entry["options"]), value=value, lse=lse)
+    matrix = AttentionMatrix.of(query, key, _attention(parts, entry["options"]), value=value, lse=lse)
+    matrix._first_row = _row(entry.get("first_row", 0))
+    return matrix
+
+
+def _row(first: Any) -> int:
+    if type(first) is not int or not 0 <= first < LARGEST:
+        raise OptionError(f"first_row is {first!r}, expected an integer from 0 to {LARGEST:,}")
+    return first
 
 
 def _text(name: Any) -> str:

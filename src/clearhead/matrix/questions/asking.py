@@ -18,6 +18,7 @@ class Asked:
     _logits: Logits
     _value: Tensor | None
     _lse: Tensor | None
+    _first_row: int = 0  # the row of the whole matrix that is row 0 of this part; see `rows`
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -56,6 +57,10 @@ class Asked:
                 f"dividing {heads}."
             )
         return repeat_heads(value, heads)
+
+    def _offset(self, given: int | None) -> int:
+        """Return the position of query 0 among the keys: as given, or where `rows` cut this part."""
+        return self._first_row if given is None else given
 
     def _sweep(self, wanted: Wanted) -> Statistics | None:
         if self._lse is None and (both := sweep.in_forward_pass(self._logits, wanted)) is not None:

@@ -69,29 +69,37 @@ class RowQuestions(Asked):
             return answer.best, answer.best_keys
         return statistics.topk(self._wide, self._wide_lse, k)
 
-    def mean_distance(self, *, offset: int = 0) -> Tensor:
+    def mean_distance(self, *, offset: int | None = None) -> Tensor:
         """Return the mean distance each query looks, Σⱼ aᵢⱼ·|i + offset - j|, (B, H, L), in positions.
 
         Args:
-            offset: the position of query 0 among the keys; S - L if the queries are the last of a sequence.
+            offset: the position of query 0 among the keys; S - L if the queries are the last of a sequence. Default 0,
+                or for a part made by `rows(start, stop)`, its start.
 
         Source: Vig & Belinkov 2019, "Analyzing the Structure of Attention", section 3.
         """
+        offset = self._offset(offset)
         answer = self._sweep(Wanted(distance=True, offset=offset))
         return statistics.mean_distance(self._wide, self._wide_lse, offset) if answer is None else answer.distance
 
-    def distance_spread(self, *, offset: int = 0) -> Tensor:
+    def distance_spread(self, *, offset: int | None = None) -> Tensor:
         """Return the standard deviation of that distance within each row, (B, H, L), in positions."""
+        offset = self._offset(offset)
         answer = self._sweep(Wanted(spread=True, offset=offset))
         return statistics.distance_spread(self._wide, self._wide_lse, offset) if answer is None else answer.spread
 
-    def mass_within(self, window: int, *, offset: int = 0) -> Tensor:
+    def mass_within(self, window: int, *, offset: int | None = None) -> Tensor:
         """Return the weight of each query on keys at most `window` positions away, (B, H, L).
+
+        Args:
+            window: 0 or more.
+            offset: as for `mean_distance`.
 
         Cost: O(L·window); only the band is computed.
         """
         if window < 0:
             raise OptionError(f"mass_within got window={window}; expected 0 or more.")
+        offset = self._offset(offset)
         near = self._logits.change(**statistics.within(self._logits, window, offset))
         answer = sweep.ask(near, self._known_lse, Wanted(mass=True))
         return statistics.mass_within(self._wide, self._wide_lse, window, offset) if answer is None else answer.mass
@@ -121,7 +129,7 @@ class RowQuestions(Asked):
 
         Args:
             where: called for each block with a batch index, row positions (r,) and key positions (c,); returns boolean
-                (r, c).
+                (r, c). In a part made by `rows(start, stop)` the first row is `start`.
 
         Raises:
             DtypeError, ShapeError: it returned something else.
@@ -133,7 +141,10 @@ class RowQuestions(Asked):
             >>> A.mass_where(lambda batch, rows, keys: keys < rows[:, None])[0, 0]
             tensor([0.0000, 0.2500, 0.5000, 0.7500])
         """
-        return statistics.mass_where(self._wide, self._wide_lse, where)
+        first = self._first_row
+        return statistics.mass_where(
+            self._wide, self._wide_lse, lambda batch, rows, keys: where(batch, rows + first if first else rows, keys)
+        )
 
     def visible(self) -> Tensor:
         """Return how many keys each query may attend to, int64, (B, H, L). A bias is not a mask."""

@@ -17,7 +17,12 @@ class Questions(RowQuestions, KeyQuestions, MapQuestions):
     """The statistics of a matrix, one method each, in float32 or wider."""
 
     def survey(
-        self, *, k: int = 8, cells: tuple[int, int] = (64, 64), offset: int = 0, progress: sweep.Progress | None = None
+        self,
+        *,
+        k: int = 8,
+        cells: tuple[int, int] = (64, 64),
+        offset: int | None = None,
+        progress: sweep.Progress | None = None,
     ) -> sweep.Survey:
         """Compute every statistic of rows, keys and cells in one sweep, for about the cost of one forward pass.
 
@@ -45,6 +50,7 @@ class Questions(RowQuestions, KeyQuestions, MapQuestions):
         check_cells("survey", *cells)
         if k < 1:
             raise OptionError(f"survey got k={k}; expected k of 1 or more.")
+        offset = self._offset(offset)
         k, where = min(k, self.shape[3]), self._cells(*cells, self._region(None), "mean")
         answer = sweep.ask(
             self._logits,
