@@ -16,6 +16,8 @@ BANNED = (
     "is no more", "has its say", "makes dear", "repairs it", "who says so", "says so believes", "so many times",
     "of like", "want of", "may not but", "none other", "which shape", "which shapes", "what stands there",
 )  # fmt: skip
+# "To four digits" is 10.00 to some and 10.0003 to others: a rounded answer counts decimals.
+_DIGITS = re.compile(r"\b(?:to|keep|in) (?:\w+ )?(?:two|three|four|five) digits|\b(?:third|fourth|fifth) digit\b")
 _CODE = re.compile(r"^(```|~~~).*?^\1|`[^`\n]*`|\$[^$]*\$", re.DOTALL | re.MULTILINE)
 _SENTENCE = re.compile(r'"((?:[^"\\\n]|\\.)*)"')  # what a program shows a learner
 _FENCE = re.compile(r"^(?:```|~~~)python.*?^(?:```|~~~)", re.DOTALL | re.MULTILINE)
@@ -40,12 +42,14 @@ def shown(file: Path) -> str:
 def banned(text: str) -> list[str]:
     """The banned words of a text, in the order of the list."""
     flat = " ".join(text.lower().split())
-    return [word for word in BANNED if re.search(rf"\b{re.escape(word)}\b", flat)]
+    return [word for word in BANNED if re.search(rf"\b{re.escape(word)}\b", flat)] + _DIGITS.findall(flat)
 
 
 def test_what_is_found() -> None:
     assert banned("The value shall be nought, in place\nof one.") == ["nought", "in place of", "shall"]
     assert banned("A marshal is not wanted.") == []
+    assert banned("What is it, to four\ndigits? The fourth digit shows.") == ["to four digits", "fourth digit"]
+    assert banned("To four decimals, of a number of four digits.") == []
 
 
 def test_sentences_that_programs_show_are_read(tmp_path: Path) -> None:
