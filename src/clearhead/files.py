@@ -1,10 +1,13 @@
-"""The user's folders, and the errors for files that cannot be read or written."""
+"""The user's folders, files and folders that are written whole or not at all, and errors for those that cannot be."""
 
 import contextlib
 import errno
 import os
+import secrets
+import shutil
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -77,6 +80,122 @@ def expanded(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError:
         return path
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path, remedy: str | None = None) -> Iterator[Path]:
+    """Yield the path of a draft beside the file; it replaces the file when the block ends, and is removed if it fails.
+
+    After a full disk or Ctrl-C the file is as it was before. A link stays a link, and a file keeps its permissions. A
+    device or a pipe is yielded itself.
+
+    Args:
+        remedy: what the error tells a user to do who did not give the path.
+
+    Raises:
+        OptionError: the file cannot be written, or the block raised an OSError.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "maps.txt"
+    >>> with whole_file(path) as draft:
+    ...     _ = draft.write_text("a map")
+    >>> path.read_text()
+    'a map'
+    """
+    draft = None
+    try:
+        mode = _mode(path)
+        if mode is not None and not stat.S_ISREG(mode):
+            yield Path(path)
+            return
+        target = Path(os.path.realpath(path))
+        draft = target.with_name(_draft_name())
+        draft.touch(exist_ok=False)
+        if mode is not None:
+            draft.chmod(stat.S_IMODE(mode))
+        yield draft
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())  # some file systems notice only here that the disk is full
+        draft.replace(target)
+    except OSError as error:
+        raise unwritable(path, error, remedy) from error
+    finally:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
+
+
+def _mode(path: str | Path) -> int | None:
+    """Return the mode of a file that may be written to; None if it does not exist."""
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        return None
+    except ValueError as error:  # a null character
+        raise unwritable(path, error) from error
+    wrong = errno.EISDIR if stat.S_ISDIR(mode) else 0 if os.access(path, os.W_OK) else errno.EACCES
+    if wrong:
+        raise OSError(wrong, os.strerror(wrong))
+    return mode
+
+
+def _draft_name() -> str:
+    return f".{secrets.token_hex(6)}.draft"
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """Yield an empty folder, whose content becomes the folder's when the block ends; if it fails, nothing is left.
+
+    Args:
+        path: does not exist, or is an empty folder.
+
+    Raises:
+        OptionError: the folder cannot be written, or the block raised an OSError.
+    """
+    target = Path(os.path.realpath(path))
+    made = [folder for folder in target.parents if not folder.exists()]
+    there = target.exists()
+    draft = (target if there else target.parent) / _draft_name()
+    moved: list[Path] = []
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        if there:
+            for entry in sorted(draft.iterdir()):
+                moved.append(entry.rename(target / entry.name))
+            draft.rmdir()
+        else:
+            draft.rename(target)
+    except BaseException as error:
+        for entry in (*moved, draft):
+            shutil.rmtree(entry, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                entry.unlink(missing_ok=True)
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise unwritable(path, error) from error
+        raise
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a text file that does not exist yet; a link of its name is not followed. Nothing is left if it fails.
+
+    Raises:
+        OptionError: the file exists, or cannot be written.
+    """
+    ours = not path.exists() and not path.is_symlink()
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+        ours = False
+    except OSError as error:
+        ours = ours and not isinstance(error, FileExistsError)  # which another program has just made
+        raise unwritable(path, error) from error
+    finally:
+        if ours:
+            path.unlink(missing_ok=True)
 
 
 def unwritable(path: str | Path, error: Exception, remedy: str | None = None) -> OptionError:

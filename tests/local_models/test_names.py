@@ -49,6 +49,21 @@ def test_a_damaged_list_is_an_error_in_words_and_hides_no_other_model(content: s
     assert folder_of("induction") is None  # other models load as before
 
 
+def test_a_home_below_a_file_has_no_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file" / "home"))
+    assert named_models() == {}
+    with pytest.raises(OptionError, match=r"Not a directory\. Make room there, or set XDG_CONFIG_HOME"):
+        add_model("a", tmp_path / "model")
+
+
+def test_a_list_that_may_not_be_read_is_not_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    names_file().parent.mkdir(parents=True)
+    names_file().mkdir()
+    with pytest.raises(ModelError, match=r"cannot be read: Is a directory\. .*set XDG_CONFIG_HOME"):
+        named_models()
+
+
 def test_a_home_that_is_not_there_is_a_folder_that_is_not_there() -> None:
     with pytest.raises(ModelError, match="no-such-user"):
         add_model("a", Path("~no-such-user/model"))

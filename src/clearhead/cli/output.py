@@ -14,10 +14,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")
 
 def write(path: Path, content: str) -> None:
     """Write a text file and report it on standard error, apart from the data on standard output."""
-    try:
-        path.write_text(content, encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise files.unwritable(path, error) from error
+    with files.whole_file(path) as draft:
+        draft.write_text(content, encoding="utf-8")
     printing.report(f"wrote {path} ({size_text(len(content.encode()))})")
 
 

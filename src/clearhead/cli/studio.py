@@ -120,5 +120,8 @@ def show(data: Data = None, database: Url = None) -> None:
     from clearhead.studio.accounts.users import open_users
 
     with open_users(data, database) as opened:
-        for account in opened.accounts.all():
-            printing.show(f"{account.name}  {account.state}")
+        everyone = opened.accounts.all()
+    for account in everyone:
+        printing.show(f"{account.name}  {account.state}")
+    if not everyone:
+        printing.report("there are no learners yet; `clearhead studio user add NAME` adds one")

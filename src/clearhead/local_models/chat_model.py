@@ -103,7 +103,12 @@ def fetch_chat_model(tell: Tell) -> Path:
                 _make(home, tell)
     except OSError as error:
         raise ModelError(
-            message("%(folder)s cannot hold the chat model: %(why)s.", folder=home, why=error.strerror or str(error))
+            message(
+                "%(folder)s cannot hold the chat model: %(why)s. Make room there, or set XDG_CACHE_HOME to a folder "
+                "that you may write to.",
+                folder=home,
+                why=error.strerror or str(error),
+            )
         ) from error
     return chat_folder()
 

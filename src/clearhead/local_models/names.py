@@ -5,18 +5,18 @@ Names are kept in models.json in the user's configuration folder, fetched models
 
 import json
 import re
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from clearhead.errors import ModelError, OptionError
-from clearhead.files import expanded, make_private, unwritable, user_folder
+from clearhead.files import expanded, make_private, unwritable, user_folder, whole_file
 from clearhead.messages import message
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MOST: Final = 200  # names
 LARGEST: Final = 1 << 20  # bytes of models.json
+_ELSEWHERE: Final = message("Make room there, or set XDG_CONFIG_HOME to a folder that you may read and write.")
 
 
 def cache_folder() -> Path:
@@ -42,9 +42,18 @@ def named_models() -> dict[str, Path]:
         names = json.loads(file.read_text(encoding="utf-8"))
         if not all(isinstance(name, str) and isinstance(path, str) for name, path in names.items()):
             raise ValueError
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # NotADirectoryError: the home folder is below a plain file
         return {}
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise ModelError(
+            message(
+                "%(file)s, the list of your models, cannot be read: %(why)s. %(remedy)s",
+                file=file,
+                why=error.strerror or str(error),
+                remedy=_ELSEWHERE,
+            )
+        ) from error
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ModelError(
             message("%(file)s, the list of your models, cannot be read. Remove it and add them again.", file=file)
         ) from error
@@ -115,8 +124,8 @@ def _write(names: dict[str, Path]) -> None:
     file = names_file()
     try:
         make_private(file.parent)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as whole:
-            json.dump({name: str(folder) for name, folder in names.items()}, whole, ensure_ascii=False, indent=1)
-        Path(whole.name).replace(file)
+        with whole_file(file, _ELSEWHERE) as draft:
+            listed = {name: str(folder) for name, folder in names.items()}
+            draft.write_text(json.dumps(listed, ensure_ascii=False, indent=1), encoding="utf-8")
     except OSError as error:
-        raise unwritable(file, error) from error
+        raise unwritable(file, error, _ELSEWHERE) from error

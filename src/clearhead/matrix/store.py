@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from torch import Tensor
 
 from clearhead.errors import ClearheadError, OptionError
 from clearhead.extras import needs
-from clearhead.files import unwritable
+from clearhead.files import unwritable, whole_file
 from clearhead.matrix.matrix import AttentionMatrix
 from clearhead.spec import FIELDS, Attention
 
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors reports an error of the system
 FORMAT = "clearhead.attention/4"
 LARGEST = 2**53  # a position or a factor of a file; sums of positions stay within 64 bits
 READABLE = ("clearhead.attention/1", "clearhead.attention/2", "clearhead.attention/3", FORMAT)
@@ -96,13 +98,14 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
     tensors = {known: _unexpanded(tensor.detach()) for known, tensor in whole.values()}
     metadata = {"format": FORMAT, "matrices": json.dumps(entries)}
     try:
-        # save_file renames a new file into place, which would replace a link or a device such as /dev/full itself.
-        if Path(path).exists() and not Path(path).is_file():
-            Path(path).write_bytes(to_bytes(tensors, metadata))
-        else:
-            save_file(tensors, os.path.realpath(path), metadata)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise unwritable(path, error) from error
+        with whole_file(path) as draft:
+            if draft.is_file():
+                save_file(tensors, draft, metadata)
+            else:  # a device or a pipe, which save_file would replace
+                draft.write_bytes(to_bytes(tensors, metadata))
+    except SafetensorError as error:
+        code = _SYSTEM_ERROR.search(str(error))
+        raise unwritable(path, OSError(int(code[1]), os.strerror(int(code[1]))) if code else error) from error
 
 
 def load(path: str | Path) -> Saved:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ except ImportError:
     flock = None
 
 MANIFEST = "survey.json"
+DRAFTS = ".*.draft"  # files that `whole_file` had not finished when the process was killed
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class SurveyFolder:
                     "there. Give the same settings, or another --out."
                 )
         else:
-            names = [entry.name for entry in self.path.iterdir() if entry.name != f".{MANIFEST}.draft"]
+            names = [entry.name for entry in self.path.iterdir() if not fnmatch(entry.name, DRAFTS)]
             if names:
                 raise OptionError(
                     f"{self.path} is not empty and is not the folder of a survey ({sorted(names)[0]} is in it). "
@@ -145,7 +147,7 @@ class SurveyFolder:
 
     def tidy(self) -> None:
         """Remove unfinished files that a killed process left."""
-        for draft in self.path.rglob(".*.draft"):
+        for draft in self.path.rglob(DRAFTS):
             with suppress(OSError):
                 draft.unlink()
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from clearhead.extras import needs
-from clearhead.files import unwritable
+from clearhead.files import unwritable, whole_file
 
 
 def table_bytes(columns: dict[str, Any], notes: dict[str, str] | None = None) -> bytes:
@@ -41,13 +40,9 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OptionError: it cannot be written.
     """
-    draft = path.with_name(f".{path.name}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
     except OSError as error:
         raise unwritable(path, error) from error
+    with whole_file(path) as draft:
+        draft.write_bytes(content)

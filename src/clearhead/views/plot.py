@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from clearhead.errors import OptionError
 from clearhead.extras import needs
-from clearhead.files import unwritable
+from clearhead.files import unwritable, whole_file
 from clearhead.views.checks import check_head
 from clearhead.views.comparison import between
 from clearhead.views.fonts import set_fonts, without_box_warnings
@@ -225,10 +225,11 @@ def save(figure: Figure, path: str | Path, *, dpi: int = SHARP) -> None:
     kind = path.suffix.lower().lstrip(".")
     if kind not in ("png", "svg", "pdf"):
         raise OptionError(f"{path} ends in {path.suffix or 'nothing'}, expected .png, .svg or .pdf. Rename the file.")
-    try:
-        _write(figure, path, kind, dpi)
-    except (OSError, ValueError) as error:
-        raise unwritable(path, error) from error
+    with whole_file(path) as draft:
+        try:
+            _write(figure, draft, kind, dpi)
+        except ValueError as error:  # Matplotlib's, of a figure that is too large
+            raise unwritable(path, error) from error
 
 
 def _write(figure: Figure, to: Path | BytesIO, kind: str, dpi: int) -> None:

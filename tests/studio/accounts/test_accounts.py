@@ -244,6 +244,7 @@ def test_the_command_invites_lists_resets_and_removes(tmp_path: Path) -> None:
         assert done.exit_code == code, done.output
         return done.output
 
+    assert run("list") == "there are no learners yet; `clearhead studio user add NAME` adds one\n"
     link = re.search(r"/join/(\S+)", run("add", "ada"))
     assert link
     assert run("list") == "ada  invited\n"

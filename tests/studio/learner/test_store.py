@@ -244,6 +244,21 @@ def test_an_older_layout_is_copied_and_brought_up_to_date(tmp_path: Path, databa
     assert len(list((tmp_path / migrate.BACKUPS).iterdir())) == 1, "up to date: nothing to copy"
 
 
+def test_a_backup_that_does_not_fit_is_not_kept_by_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_it_was(tmp_path, None, 5)
+
+    def full(_source: Path, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(migrate, "copy_file", full)
+        with pytest.raises(StoreError, match="full"):
+            Database(tmp_path)
+    assert list((tmp_path / migrate.BACKUPS).iterdir()) == []
+    assert len(Store(Database(tmp_path)).attempts()) == 5
+
+
 def program(text: str, folder: Path, url: str | None, *more: object) -> subprocess.Popen[str]:
     """A studio of its own process, which says the id of each attempt when it is kept."""
     source = PROGRAM + text

@@ -16,6 +16,7 @@ from clearhead.course.proofs.pages import kept_pages, page_key, prove_pages
 from clearhead.course.proofs.prove import SEEDS, prove_pack, versions
 from clearhead.course.proofs.proved import Outcome
 from clearhead.errors import PackError, ProofError
+from clearhead.files import whole_file
 
 Show = Callable[[str], None]
 FORMAT = "clearhead.check/1"
@@ -189,7 +190,9 @@ def _pages(pack: Pack, jobs: int, cache: Path | None, fresh: bool, problem: Show
                     show(f"ok  {topic.id}/{page.mode}  page, {count} program{'s' * (count > 1)} run")
     if place:
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(json.dumps({file: key for file, key in keys.items() if file not in wrong}), encoding="utf-8")
+        with whole_file(place) as draft:
+            proved = {file: key for file, key in keys.items() if file not in wrong}
+            draft.write_text(json.dumps(proved), encoding="utf-8")
 
 
 def line(pack: Pack, outcome: Outcome) -> str:
@@ -217,7 +220,8 @@ def write_receipts(pack: Pack, outcomes: Sequence[Outcome], folder: Path) -> Pat
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / f"{pack.id}.json"
-    place.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with whole_file(place) as draft:
+        draft.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return place
 
 

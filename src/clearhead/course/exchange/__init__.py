@@ -6,6 +6,7 @@ from pathlib import Path
 
 from clearhead.errors import OptionError, PackError
 from clearhead.extras import needs
+from clearhead.files import whole_file
 
 with needs("course", "exchange with other programs"):
     from clearhead.course.exchange.csv_table import write_csv
@@ -74,7 +75,8 @@ def export_pack(
     report_losses(exported, form, report)
     if strict:
         report.refuse()
-    writer(exported, without_controls(pack.title), target)
+    with whole_file(target) as draft:
+        writer(exported, without_controls(pack.title), draft)
     return target, len(exported)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from clearhead.course.exchange.markup.markdown import html
 from clearhead.course.proofs.runner import fence
 from clearhead.errors import PackError
+from clearhead.files import write_new
 
 _FENCE = re.compile(r"^( {0,3}(?:`{3,}|~{3,}))[ \t]*(\S*)[^\n]*$")
 _DOLLAR = re.compile(r"(?<!\\)\$")
@@ -65,14 +66,21 @@ def write(drafts: Sequence[Draft], pack: Path, topic: str) -> list[Path]:
     folder.mkdir(exist_ok=True)
     taken = {file.stem for name in ("items", "drafts") for file in (pack / name).glob("*")}
     last: dict[str, int] = {}  # base of a name -> the number given last
-    places = []
-    for draft in drafts:
-        name = _slug(draft.title or draft.stem, taken, last)
-        taken.add(name)
-        place = folder / f"{name}.md"
-        with place.open("x", encoding="utf-8") as file:  # "x" creates a new file, so it follows no link of this name
-            file.write(_markdown(draft, name, topic))
-        places.append(place)
+    places: list[Path] = []
+    try:
+        for draft in drafts:
+            name = _slug(draft.title or draft.stem, taken, last)
+            taken.add(name)
+            place = folder / f"{name}.md"
+            content = _markdown(draft, name, topic)
+            places.append(place)
+            write_new(place, content)
+    except BaseException as error:  # all drafts or none, so that the import can be repeated
+        if isinstance(error.__cause__, FileExistsError):  # another program has just made the last one
+            places.pop()
+        for place in places:
+            place.unlink(missing_ok=True)
+        raise
     return places
 
 

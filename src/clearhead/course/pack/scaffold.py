@@ -8,6 +8,7 @@ from clearhead.course.pack.front_matter import ID, Front, PackFront
 from clearhead.course.pack.item import KINDS
 from clearhead.course.pack.loader import load
 from clearhead.errors import OptionError
+from clearhead.files import whole_folder, write_new
 
 _PACK = """id = "{name}"
 title = "{title}"
@@ -103,17 +104,20 @@ def new_pack(place: Path) -> Path:
     _check_name(name)
     if place.exists() and any(place.iterdir()):
         raise OptionError(f"{place} already exists and is not empty; give another name")
-    (place / "items").mkdir(parents=True)
-    (place / "topics" / "first-topic").mkdir(parents=True)
     title = name.replace("-", " ").capitalize()
-    (place / "pack.toml").write_text(_PACK.format(name=name, title=title), encoding="utf-8")
-    (place / "topics" / "first-topic" / "read.md").write_text(_READ, encoding="utf-8")
     first = _FRONT.format(name="first-card", kind="card", topic="first-topic", concept="arithmetic", more="",
                           stem="What is {{a}} times {{b}}?")  # fmt: skip
     body = (
         "\n## Back\n\n{{answer}}\n\n```python proof\na, b = 6, 7\nanswer = a * b\nassert answer == sum([a] * b)\n```\n"
     )
-    (place / "items" / "first-card.md").write_text(first + body + _RULE, encoding="utf-8")
+    with whole_folder(place) as folder:
+        for file, content in (
+            ("pack.toml", _PACK.format(name=name, title=title)),
+            ("topics/first-topic/read.md", _READ),
+            ("items/first-card.md", first + body + _RULE),
+        ):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(content, encoding="utf-8")
     return place
 
 
@@ -139,8 +143,7 @@ def new_item(pack: Path, name: str, kind: str, topic: str | None = None) -> Path
     more = "right = 1\n" if kind == "choice" else ""
     front = _FRONT.format(name=name, kind=kind, topic=topic or known[0], concept="concept", more=more,
                           stem=_STEMS.get(kind, "The question."))  # fmt: skip
-    with place.open("x", encoding="utf-8") as file:  # a link that leads nowhere is not followed
-        file.write(front + body.replace("adds-instead", belief) + _RULE)
+    write_new(place, front + body.replace("adds-instead", belief) + _RULE)
     return place
 
 

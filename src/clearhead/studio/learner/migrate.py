@@ -65,13 +65,16 @@ def _back_up(connection: Connection, folder: Path, revision: str) -> Path:
     target = folder / BACKUPS / f"clearhead-{revision}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     target.parent.mkdir(mode=0o700, exist_ok=True)
     part = target.with_suffix(".part")
-    part.touch(mode=0o600)
-    part.chmod(0o600)
-    if connection.dialect.name == "postgresql":
-        copy_rows(connection, part)
-        return part.rename(target.with_suffix(".jsonl"))
-    copy_file(Path(str(connection.engine.url.database)), part)
-    return part.rename(target.with_suffix(".db"))
+    try:
+        part.touch(mode=0o600)
+        part.chmod(0o600)
+        if connection.dialect.name == "postgresql":
+            copy_rows(connection, part)
+            return part.rename(target.with_suffix(".jsonl"))
+        copy_file(Path(str(connection.engine.url.database)), part)
+        return part.rename(target.with_suffix(".db"))
+    finally:  # a full disk keeps no half of a backup
+        part.unlink(missing_ok=True)
 
 
 def copy_file(source: Path, target: Path) -> None:

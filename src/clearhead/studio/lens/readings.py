@@ -208,8 +208,11 @@ class Readings:
             return
         make_private(self._folder)
         whole = self._folder / f".{name}.{secrets.token_hex(4)}"
-        whole.write_bytes(content)
-        whole.rename(self._folder / name)
+        try:
+            whole.write_bytes(content)
+            whole.rename(self._folder / name)
+        finally:
+            whole.unlink(missing_ok=True)
         names = sorted(os.scandir(self._folder), key=_age)
         for entry in names[:-SHARED]:
             Path(entry.path).unlink(missing_ok=True)

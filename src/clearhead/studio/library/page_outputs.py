@@ -128,8 +128,11 @@ def _keep(outputs: list[str], place: Path) -> None:
     with contextlib.suppress(OSError):  # it is run again at the next start
         place.parent.mkdir(parents=True, exist_ok=True)
         half = place.with_suffix(".half")
-        half.write_text(json.dumps(outputs), encoding="utf-8")
-        half.replace(place)
+        try:
+            half.write_text(json.dumps(outputs), encoding="utf-8")
+            half.replace(place)
+        finally:
+            half.unlink(missing_ok=True)
 
 
 def _run(programs: list[PageProgram], page: Page, pack: Pack) -> tuple[list[str], bool]:

@@ -231,11 +231,13 @@ def secret_in(folder: Path) -> str:
     file = folder / "secret"
     if not file.exists():
         whole = folder / f"secret.{secrets.token_hex(4)}"
-        whole.touch(mode=0o600)
-        whole.write_text(secrets.token_urlsafe(32))
-        with suppress(FileExistsError):  # another studio with the same folder was faster
-            os.link(whole, file)
-        whole.unlink()
+        try:
+            whole.touch(mode=0o600)
+            whole.write_text(secrets.token_urlsafe(32))
+            with suppress(FileExistsError):  # another studio with the same folder was faster
+                os.link(whole, file)
+        finally:
+            whole.unlink(missing_ok=True)
     try:
         secret = file.read_text(encoding="ascii").strip()
     except ValueError:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clearhead.capture import Reading
-from clearhead.files import unwritable
+from clearhead.files import whole_file
 from clearhead.views.page import es_module
 from clearhead.views.page.document import document
 from clearhead.views.page.payload import Progress, payload
@@ -89,10 +89,8 @@ def save(
     """Write a record as one HTML file; `Record.to_html` documents it."""
     reading = reading_of(record, tokens=tokens, decoder_tokens=decoder_tokens, title=title)
     content = page(reading, heading=title, notes=_not_drawn(record), progress=progress)
-    try:
-        Path(path).write_text(content, encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise unwritable(path, error) from error
+    with whole_file(path) as draft:
+        draft.write_text(content, encoding="utf-8")
     return Path(path)
 
 

@@ -1,7 +1,12 @@
 """Write Anki's .apkg, one note per item. The guid comes from pack and item, so a second import updates the first."""
 
 import hashlib
+import itertools
+import sqlite3
+import time
+import zipfile
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import genanki
@@ -40,7 +45,18 @@ def write_anki(questions: Sequence[Question], title: str, place: Path, *, timest
         deck.add_note(
             genanki.Note(_MODEL, fields, guid=genanki.guid_for("clearhead", question.pack, question.id), tags=tags)
         )
-    genanki.Package(deck).write_to_file(str(place), timestamp=timestamp)
+    stamp = time.time() if timestamp is None else timestamp
+    with zipfile.ZipFile(place, "w") as package:
+        package.writestr("collection.anki2", _collection(deck, stamp))
+        package.writestr("media", "{}")
+
+
+def _collection(deck: genanki.Deck, stamp: float) -> bytes:
+    """Return the SQLite file of a deck. genanki's own `write_to_file` leaves it in the folder for temporary files."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        genanki.Package(deck).write_to_db(connection.cursor(), stamp, itertools.count(int(stamp * 1000)))
+        connection.commit()
+        return connection.serialize()
 
 
 def _front(question: Question) -> str:
