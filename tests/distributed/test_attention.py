@@ -273,3 +273,22 @@ def inside_context_parallel(rank, size):
 @pytest.mark.stress
 def test_inside_torchs_context_parallel():
     world(2, inside_context_parallel)
+
+
+def refuses_a_second_derivative(rank, size):
+    for algorithm in ("ring", "heads"):
+        q, k, v = (distributed.shard(tensor.detach()).requires_grad_() for tensor in tensors(torch.float32))
+        out, matrix = distributed.attention(
+            q, k, v, enable_gqa=True, is_causal=True, algorithm=algorithm, return_matrix=True
+        )
+        x = torch.ones(k.shape[2], 2, requires_grad=True)
+        y = torch.ones(q.shape[2], 2, requires_grad=True)
+        for answer, leaf in ((out, q), (matrix @ x, x), (matrix.mT @ y, y)):
+            (grad,) = torch.autograd.grad(answer.sum(), leaf, create_graph=True)
+            with pytest.raises(KernelError, match=r"differentiated twice.*use torch.func.hessian"):
+                grad.square().sum().backward()
+
+
+@pytest.mark.slow
+def test_a_second_derivative_is_refused():
+    world(2, refuses_a_second_derivative)

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from clearhead.distributed.call import Call
 from clearhead.distributed.comparing import Steps, begin_backward
 from clearhead.distributed.exchange import Ranks
 from clearhead.distributed.placement import Piece, positions
 from clearhead.kernels import Problem, Result
+from clearhead.kernels.autograd import first_derivative_only
 from clearhead.kernels.precision import wide
 from clearhead.multihead.fused import fused
 from clearhead.spec import Attention
@@ -67,7 +67,7 @@ class _Heads(torch.autograd.Function):
         return answers[0], answers[1]
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         call, ranks, device = ctx.call, ctx.call.ranks, ctx.like[0][2]
         exists, _ = begin_backward(ranks, ctx.number, grads, tuple, device)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from clearhead.distributed.comparing import Steps
 from clearhead.distributed.exchange import KEY_GRADIENTS, VALUES, around
+from clearhead.kernels.autograd import first_derivative_only
 
 if TYPE_CHECKING:
     from clearhead.distributed.matrix import ShardedAttentionMatrix
@@ -41,7 +41,7 @@ class _Product(torch.autograd.Function):
         return _multiplied(matrix, transposed, columns)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         ctx.matrix._agree("backward of A.mT @ Y" if ctx.transposed else "backward of A @ X")
         whole = _multiplied(ctx.matrix, not ctx.transposed, grad)

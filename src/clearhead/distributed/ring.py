@@ -11,12 +11,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from clearhead.distributed.call import Block, Call
 from clearhead.distributed.comparing import Steps, begin_backward
 from clearhead.distributed.exchange import KEY_GRADIENTS, VALUE_GRADIENTS, VALUES, Transfer, around
 from clearhead.kernels import Gradients, Problem, Result
+from clearhead.kernels.autograd import first_derivative_only
 from clearhead.kernels.autograd import forward as kernel_forward
 from clearhead.kernels.plan import choose
 from clearhead.kernels.precision import lse_dtype, wide
@@ -112,7 +112,7 @@ class _Ring(torch.autograd.Function):
         return out, lse
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         given = next(grad for grad in grads if grad is not None)
         _, saved = begin_backward(ctx.call.ranks, ctx.number, grads, lambda: ctx.saved_tensors, given.device)

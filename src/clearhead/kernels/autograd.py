@@ -1,5 +1,7 @@
 """Run a problem on a kernel, differentiably. One autograd function serves every kernel."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any, NoReturn
 
 import torch
@@ -128,3 +130,34 @@ def refuse_second_derivative(*_: Any) -> NoReturn:
         "derivative use torch.func.hessian or jvp of grad, or on a short sequence compute "
         "softmax(query @ key.mT * scale) @ value in plain torch."
     )
+
+
+def first_derivative_only(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+    """Decorate the backward pass of an autograd function, so that its gradients refuse to be differentiated.
+
+    Unlike torch's `once_differentiable`, it refuses also where the incoming gradient is constant, as after `out.sum()`:
+    there torch's returns gradients without a graph, and a penalty on them would silently have no effect.
+    """
+
+    @wraps(backward)
+    def once(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        with torch.no_grad():
+            answers = backward(ctx, *grads)
+        if not torch.is_grad_enabled():
+            return answers
+        anchor = torch.empty(0, requires_grad=True)
+        return tuple(None if answer is None else _Refusing.apply(anchor, answer) for answer in answers)
+
+    return once
+
+
+class _Refusing(torch.autograd.Function):
+    """The identity of its second argument, with a graph that refuses to be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, answer: Tensor) -> Tensor:
+        return answer.view_as(answer)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        refuse_second_derivative()

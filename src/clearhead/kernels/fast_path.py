@@ -27,7 +27,7 @@ from clearhead.kernels.plan import (
 )
 from clearhead.kernels.precision import lse_dtype, wide
 from clearhead.kernels.problem import carries_tangent, contiguous_rows, has_own_memory
-from clearhead.spec import Attention
+from clearhead.spec import Attention, four_axes
 
 # The operator behind F.scaled_dot_product_attention, which gives the lse and makes no L×S tensor. torch.ops takes 4 µs
 # longer to call it.
@@ -152,11 +152,15 @@ class _Attention(torch.autograd.Function):
             )  # fmt: skip
             return *grads, None, None, None, None
         # A graph of this pass is wanted, or its derivative along a tangent: it refuses to be differentiated.
+        mask = None if mask is None else four_axes(mask)
         allow, bias = (mask, None) if mask is not None and mask.dtype is torch.bool else (None, mask)
         attention = Attention.of(scale, is_causal=is_causal, allow=allow, bias=bias)
-        tensors = (query, key, value, *attention.tensor_list())
-        first = backward(attention.without_tensors(), "native", grad_out, None, out, lse, *tensors)
-        return *first[:3], None, None, None, None
+        inputs = [four_axes(tensor) for tensor in (query, key, value)]
+        grad_out = grad_out if grad_out.dim() == 4 else four_axes(grad_out)  # torch.vmap cannot index with ()
+        given = grad_out, None, four_axes(out), lse.view(inputs[0].shape[:-1])
+        first = backward(attention.without_tensors(), "native", *given, *inputs, *attention.tensor_list())
+        shaped = (cast(Tensor, x).reshape(like.shape) for x, like in zip(first, (query, key, value), strict=False))
+        return *shaped, None, None, None, None
 
 
 # Function.apply also handles functorch, which `match` excludes, for 9 µs.
