@@ -127,6 +127,72 @@ def test_a_block_that_is_not_closed_takes_no_other_question() -> None:
     assert len(only("Which?\n{\n=a\n\n~b\n}").options) == 2
 
 
+BROKEN = """::One:: A kite needs {=wind ~rain}
+
+A boat needs {=water ~sand
+
+A train
+needs {=rails ~rain}
+
+A mule needs} hay
+
+M {=a -> b =c}
+
+Who? {=a} And who? {=b}
+
+A car needs {=fuel ~hay
+::Two:: It rains. {T}
+
+::Three:: A sledge needs {=snow
+"""
+
+
+def test_a_question_that_cannot_be_read_is_named_and_the_others_are_imported(tmp_path: Path) -> None:
+    found, losses = drafts(tmp_path, BROKEN)
+    assert [one.stem for one in found] == ["A kite needs", "A train\nneeds", "It rains."]
+    why = "a question that cannot be read: "
+    unclosed = f"{why}the answer block opened here is not closed; end it with }}"
+    assert losses == [
+        f"bank.gift:3: {unclosed}",
+        f"bank.gift:8: {why}a }} that no {{ opens; write \\}} for a brace in the text",
+        f"bank.gift:10: {why}the pair 'c' has no ->; write =left -> right, or \\= for an equals sign",
+        f"bank.gift:12: {why}a second answer block on this line; put a blank line between questions",
+        f"bank.gift:14: {unclosed}",
+        f"bank.gift:17: {unclosed}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad", "loss"),
+    [
+        ("a.csv", "item,kind,topic,concepts,difficulty,question\ng,card,t,c,1,Good\n", "b,card,t,c,1," + "x" * 140_000, "a.csv:3: a row that cannot be read: field larger than field limit (131072)"),
+        ("a.txt", "Good\tcard\n", "bad\t" + "x" * 140_000, "a.txt:2: a note that cannot be read: field larger than field limit (131072)"),
+    ],
+)  # fmt: skip
+def test_a_row_that_cannot_be_read_is_named_and_the_others_are_imported(
+    name: str, good: str, bad: str, loss: str, tmp_path: Path
+) -> None:
+    after = good.splitlines()[-1].replace("Good", "Better")
+    found, losses = drafts(tmp_path, f"{good}{bad}\n{after}\n", name)
+    assert [one.stem for one in found] == ["Good", "Better"]
+    assert losses == [loss]
+
+
+def test_rows_before_a_quote_that_is_not_closed_are_imported(tmp_path: Path) -> None:
+    head = "item,kind,topic,concepts,difficulty,question"
+    found, losses = drafts(tmp_path, f'{head}\ng,card,t,c,1,Good\nb,card,t,c,1,"Bad\ng,card,t,c,1,Lost\n', "a.csv")
+    assert [one.stem for one in found] == ["Good"]
+    assert losses == ["a.csv:3: a row that cannot be read: unexpected end of data"]
+
+
+def test_notes_before_a_quote_that_is_not_closed_are_imported(tmp_path: Path) -> None:
+    found, losses = drafts(tmp_path, 'Good\tcard\nbad\t"card\nlost\tcard\n', "a.txt")
+    assert [one.stem for one in found] == ["Good"]
+    assert losses == [
+        'a.txt:2: the field that a " opens here is not closed, so nothing after it is read; end it with "'
+    ]
+
+
 def test_what_a_pack_cannot_hold_is_listed(tmp_path: Path) -> None:
     text = "One {=a ~%50%b}\n\nTwo {~%70%a ~%30%b ~c}\n\nThree {=a =%40%b}\n\nFour {=<img src\\='x.png'> ~b#<audio src\\=y.mp3>}\n\nFive\n\nSix {=a =%0%b#no}\n\n::Seven::\n"
     found, losses = drafts(tmp_path, text)

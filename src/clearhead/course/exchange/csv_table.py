@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clearhead.course.exchange.draft import Draft, pair_row
 from clearhead.course.exchange.question import Question
-from clearhead.errors import PackError
+from clearhead.course.exchange.report import Report
 from clearhead.spreadsheet import as_written, inert
 
 COLUMNS = (
@@ -54,21 +54,21 @@ def is_table(text: str) -> bool:
     return text.startswith(",".join(COLUMNS[:5]))
 
 
-def read_csv(text: str, file: str) -> list[Draft]:
-    """Read a table that `write_csv` wrote.
-
-    Raises:
-        PackError: a row cannot be read; at its line.
-    """
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    drafts = []
-    try:
-        for row in rows:
-            cells = {name: as_written(row.get(name) or "") for name in COLUMNS}
-            drafts.append(_draft(cells, f"{file}, item {cells['item']}"))
-    except csv.Error as error:
-        raise PackError(f"cannot be read: {error}", file=file, line=rows.line_num) from None
-    return drafts
+def read_csv(text: str, file: str, report: Report) -> list[Draft]:
+    """Read a table that `write_csv` wrote; report a row that cannot be read."""
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    drafts: list[Draft] = []
+    while True:
+        line = rows.reader.line_num + 1
+        try:
+            row = next(rows)
+        except StopIteration:
+            return drafts
+        except csv.Error as error:
+            report.add(f"{file}:{line}", f"a row that cannot be read: {error}")
+            continue
+        cells = {name: as_written(row.get(name) or "") for name in COLUMNS}
+        drafts.append(_draft(cells, f"{file}, item {cells['item']}"))
 
 
 def _draft(cells: dict[str, str], place: str) -> Draft:

@@ -66,11 +66,12 @@ def _read(place: Path, ending: str, report: Report, encoding: str | None) -> lis
         return read_package(place, report)
     text = read_text(place, encoding)
     if ending == ".gift":
-        return [from_gift(parsed, f"{place.name}:{parsed.line}", report) for parsed in read_gift(text, place.name)]
+        questions = read_gift(text, place.name, report)
+        return [from_gift(parsed, f"{place.name}:{parsed.line}", report) for parsed in questions]
     if ending == ".xml":
         return [from_gift(parsed, where, report) for where, parsed in read_moodle(text, place.name, report)]
     if ending == ".toml":
         return read_quiz(text, place.name, report)
     if ending == ".csv" and is_table(text):
-        return read_csv(text, place.name)
+        return read_csv(text, place.name, report)
     return read_notes(text, place.name, report)

@@ -41,7 +41,7 @@ def read_notes(text: str, file: str, report: Report) -> list[Draft]:
     """Read the notes; each card of a note becomes a draft.
 
     Raises:
-        PackError: a header line makes no sense, or a quoted field is not closed; at its line.
+        PackError: a header line makes no sense; at its line.
     """
     rows = with_newlines(text).split("\n")
     header, first = _header(rows, file)
@@ -51,7 +51,7 @@ def read_notes(text: str, file: str, report: Report) -> list[Draft]:
     is_spreadsheet = file.lower().endswith(".csv") and not text.startswith("#")  # Anki's own files begin with #
     drafts: list[Draft] = []
     budget = Budget()
-    for line, record in _records(body, separator, first, file):
+    for line, record in _records(body, separator, first, file, report):
         if is_spreadsheet and {cell.strip().lower() for cell in record} <= _HEADINGS:
             continue  # the names of a spreadsheet's columns
         origin = {
@@ -142,8 +142,11 @@ def _separator(value: str, file: str, line: int) -> str:
     return separator
 
 
-def _records(body: str, separator: str, before: int, file: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line, fields) of each record. Empty lines and lines with # are skipped, except inside quotes."""
+def _records(body: str, separator: str, before: int, file: str, report: Report) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line, fields) of each record; report those that cannot be read.
+
+    Empty lines and lines with # are skipped, except inside quotes.
+    """
     line, start, fresh, cut = before, before + 1, True, False
 
     def lines() -> Iterator[str]:
@@ -165,7 +168,10 @@ def _records(body: str, separator: str, before: int, file: str) -> Iterator[tupl
         except StopIteration:
             return
         except csv.Error as error:
-            raise PackError(f"cannot be read: {error}", file=file, line=start) from None
+            report.add(f"{file}:{start}", f"a note that cannot be read: {error}")
+            continue
         if cut:
-            raise PackError('the field that a " opens here is not closed; end it with "', file=file, line=start)
+            why = 'the field that a " opens here is not closed, so nothing after it is read; end it with "'
+            report.add(f"{file}:{start}", why)
+            return
         yield start, record

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from clearhead.course.exchange.markup.convert import with_newlines
+from clearhead.course.exchange.report import Report
 from clearhead.errors import PackError
 
 _FORMAT = re.compile(r"\s*\[(html|markdown|plain|moodle)\]")
@@ -54,28 +55,54 @@ class GiftQuestion:
 
 @dataclass(slots=True)
 class _Block:
-    """The lines of one question read so far. `complete`: how many there were when its answers ended."""
+    """The lines of one question read so far.
+
+    Attributes:
+        complete: how many lines there were when its answers ended.
+        error: the line of a mistake, and what it is.
+    """
 
     line: int
     origin: Mapping[str, str]
     rows: list[str] = field(default_factory=list)
     complete: int = 0
+    error: tuple[int, str] | None = None
 
 
-def read_gift(text: str, file: str = "questions.gift") -> list[GiftQuestion]:
+def read_gift(text: str, file: str = "questions.gift", report: Report | None = None) -> list[GiftQuestion]:
     """Read GIFT: choices, true/false, short answers, numbers, pairs, essays, descriptions.
+
+    Args:
+        report: collects the questions that cannot be read, each with its line; without it, the first is an error.
 
     Raises:
         PackError: an answer block is not closed, or a question has two; at its line.
     """
-    return [_read(block, file) for block in _Cutter(file).cut(text)]
+    questions = []
+    for block in _Cutter().cut(text):
+        try:
+            if block.error:
+                raise _Malformed(*block.error)
+            questions.append(_read(block))
+        except _Malformed as error:
+            if report is None:
+                raise PackError(error.why, file=file, line=error.line) from None
+            report.add(f"{file}:{error.line}", f"a question that cannot be read: {error.why}")
+    return questions
+
+
+class _Malformed(Exception):
+    """A question that cannot be read: the line of the mistake, and what it is."""
+
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(why)
+        self.line, self.why = line, why
 
 
 @dataclass(slots=True)
 class _Cutter:
     """Cuts a file into questions: at blank lines, and where a complete question is followed by a new one."""
 
-    file: str
     category: str = ""
     origin: dict[str, str] = field(default_factory=dict)
     block: _Block | None = None
@@ -91,7 +118,7 @@ class _Cutter:
             category = bare.startswith("$CATEGORY:")
             titled = self.block is not None and _TITLE.match(bare) is not None
             if self.opened and (category or titled):
-                raise _open(self.file, self.opened)
+                yield from self.end()
             if not self.opened and (category or titled or not bare):
                 yield from self.end()
             if category:
@@ -99,14 +126,19 @@ class _Cutter:
             elif bare or self.opened:
                 self.gap = self.gap or not bare
                 yield from self.add(row, number)
-        if self.opened:
-            raise _open(self.file, self.opened)
         yield from self.end()
 
     def end(self) -> Iterator[_Block]:
         if self.block:
+            if self.opened:
+                self.wrong(self.opened, "the answer block opened here is not closed; end it with }")
             yield self.block
-        self.block = None
+        self.block, self.opened = None, 0
+
+    def wrong(self, line: int, why: str) -> None:
+        """Mark the question as one that cannot be read; its first mistake counts."""
+        if self.block and not self.block.error:
+            self.block.error = line, why
 
     def begin(self, line: int) -> _Block:
         origin = {**({"category": self.category} if self.category else {}), **self.origin}
@@ -125,24 +157,31 @@ class _Cutter:
         block.rows.append(row)
         for piece in _PIECE.findall(row):
             if piece == "{" and block.complete == len(block.rows):
-                message = "a second answer block on this line; put a blank line between questions"
-                raise PackError(message, file=self.file, line=number)
+                self.wrong(number, "a second answer block on this line; put a blank line between questions")
             if piece == "{" and not self.opened:
                 self.opened, self.gap = number, False
             elif piece == "{" and self.gap:  # the next question, more likely than a brace in an answer
-                raise _open(self.file, self.opened)
+                yield from self.cut_short(row, number)
+                return
             elif piece == "}" and not self.opened:
-                message = r"a } that no { opens; write \} for a brace in the text"
-                raise PackError(message, file=self.file, line=number)
+                self.wrong(number, r"a } that no { opens; write \} for a brace in the text")
             elif piece == "}":
                 self.opened, block.complete = 0, len(block.rows)
 
+    def cut_short(self, row: str, number: int) -> Iterator[_Block]:
+        """End a question whose answers are still open; the lines since the last empty one begin the next question."""
+        rows = self.block.rows if self.block else []
+        rest = []
+        for earlier in reversed(rows[:-1]):
+            if not earlier.strip():
+                break
+            rest.append(earlier)
+        yield from self.end()
+        self.begin(number - len(rest)).rows += reversed(rest)
+        yield from self.add(row, number)
 
-def _open(file: str, line: int) -> PackError:
-    return PackError("the answer block opened here is not closed; end it with }", file=file, line=line)
 
-
-def _read(block: _Block, file: str) -> GiftQuestion:
+def _read(block: _Block) -> GiftQuestion:
     text, title = "\n".join(block.rows), ""
     named = _TITLE.match(text)
     if named:
@@ -157,7 +196,7 @@ def _read(block: _Block, file: str) -> GiftQuestion:
     rest = _unescaped(after.strip())
     stem = Text(f"{stem} ____ {rest}", markup) if rest else stem
     inside, _, general = _cut(inside, "####")
-    answers = _answers(inside.strip(), markup, file, block.line)
+    answers = _answers(inside.strip(), markup, block.line)
     return GiftQuestion(stem=stem, general=_text(general, markup), **answers, **made)  # type: ignore[arg-type]
 
 
@@ -173,7 +212,7 @@ def _split(text: str) -> tuple[str, str | None, str]:
     return text, None, ""
 
 
-def _answers(inside: str, markup: str, file: str, line: int) -> dict[str, object]:
+def _answers(inside: str, markup: str, line: int) -> dict[str, object]:
     """Return kind, options, pairs and weights of an answer block."""
     if not inside:
         return {"kind": "essay", "options": (), "pairs": ()}
@@ -195,8 +234,8 @@ def _answers(inside: str, markup: str, file: str, line: int) -> dict[str, object
         for _, body in marked:
             left, arrow, other = _cut(body, "->")
             if not arrow:
-                message = f"the pair {_unescaped(body)!r} has no ->; write =left -> right, or \\= for an equals sign"
-                raise PackError(message, file=file, line=line)
+                why = f"the pair {_unescaped(body)[:60]!r} has no ->; write =left -> right, or \\= for an equals sign"
+                raise _Malformed(line, why)
             pairs.append((_text(left, markup), _unescaped(other)))
         return {"kind": "match", "options": (), "pairs": tuple(pairs)}
     return _options(marked or [("=", start)], "short", markup)
