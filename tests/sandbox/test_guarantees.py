@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -101,6 +102,7 @@ def test_under_bubblewrap_a_program_is_nobody_out_here_too() -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give up root")
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 def test_bubblewrap_refuses_to_run_programs_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a program of root's cannot become another user, bubblewrap is no way to confine it."""
     bubblewrap.unusable.cache_clear()
