@@ -199,9 +199,8 @@ def _slower(kernel: Kernel, problem: Problem) -> str | None:
     # a soft cap of 30 on bfloat16 (1, 8, 512, 64) takes 120 ms there and 33 here (one thread of a Xeon with AMX).
     # With gradients both kernels' backward passes are Python here, so only instructions that ours lacks make up for it.
     saves = costs.torch_saves(*call) or 0.0
-    if saves < (costs.ALWAYS if problem.learns() else costs.DESCRIBING) or not flash_can(problem):
-        return None
-    if torch.is_grad_enabled() and problem.attention.learning():
+    least = costs.ALWAYS if problem.learns() else costs.DESCRIBING
+    if saves < least or not flash_can(problem) or (torch.is_grad_enabled() and problem.attention.learning()):
         return None
     return costs.why(*call)
 

@@ -143,8 +143,8 @@ def test_16_bit_dtypes_are_left_to_torch_if_the_cpu_has_instructions_for_them(mo
 
 
 def test_few_rows_have_costs_of_their_own(monkeypatch):
-    dear, cheap = tasks.Cost(900.0, 0.0, 0.0), tasks.Cost(1.0, 0.0, 0.0)
-    known = {tasks.LINEAR: (cheap, dear), tasks.LINEAR_FEW: (dear, cheap)}
+    slow, fast = tasks.Cost(900.0, 0.0, 0.0), tasks.Cost(1.0, 0.0, 0.0)
+    known = {tasks.LINEAR: (fast, slow), tasks.LINEAR_FEW: (slow, fast)}
     monkeypatch.setattr(costs, "of", lambda task, dtype: costs.Known(*known[task], "a test"))
     weight = numbers(7, 5, seed=1)
     assert [kernels.linear_is_faster(numbers(rows, 5), weight) for rows in (1, 3, 4)] == [False, False, True]

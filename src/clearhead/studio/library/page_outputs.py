@@ -17,7 +17,8 @@ from clearhead import sandbox
 from clearhead.course import Pack, Page
 from clearhead.course.pack.page_programs import PageProgram, page_programs
 from clearhead.course.proofs.pages import END, page_chunks, page_key
-from clearhead.errors import SandboxError
+from clearhead.errors import OptionError, SandboxError
+from clearhead.files import whole_file
 from clearhead.studio.text import formatting
 from clearhead.studio.text.translation import _
 
@@ -125,14 +126,10 @@ def _kept(place: Path, count: int) -> list[str] | None:
 
 
 def _keep(outputs: list[str], place: Path) -> None:
-    with contextlib.suppress(OSError):  # it is run again at the next start
+    with contextlib.suppress(OSError, OptionError):  # it is run again at the next start
         place.parent.mkdir(parents=True, exist_ok=True)
-        half = place.with_suffix(".half")
-        try:
-            half.write_text(json.dumps(outputs), encoding="utf-8")
-            half.replace(place)
-        finally:
-            half.unlink(missing_ok=True)
+        with whole_file(place) as draft:
+            draft.write_text(json.dumps(outputs), encoding="utf-8")
 
 
 def _run(programs: list[PageProgram], page: Page, pack: Pack) -> tuple[list[str], bool]:
