@@ -7,7 +7,7 @@
 #include "binding/costs.h"
 #include "binding/dispatch_state.h"
 #include "binding/fast_path.h"
-#include "binding/override.h"
+#include "binding/override/override.h"
 #include "dispatch/cpu.h"
 #include "dispatch/dispatch.h"
 

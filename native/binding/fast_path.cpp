@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "binding/costs.h"
+#include "binding/call.h"
 #include "binding/torch.h"
 #include "dispatch/dispatch.h"
 
@@ -13,79 +14,17 @@ namespace clearhead {
 
 namespace {
 
-// A mask broadcast to (B, H, L, S), by strides of 0; returns false where it does not fit.
-bool broadcast(const View& mask, const int64_t (&full)[4], Tensor* to) {
-  *to = mask.tensor;
-  int64_t* const strides[] = {&to->batch, &to->head, &to->row, &to->column};
-  for (int i = 0; i < 4; i++) {
-    if (mask.sizes[i] == 1) *strides[i] = 0;
-    else if (mask.sizes[i] != full[i]) return false;
-  }
-  return mask.axes >= 2;
-}
-
-// Whether a call can take the fast path.
-enum FastPath {
-  kNone,            // no
-  kForward,         // yes, without gradients
-  kDifferentiable,  // yes, with gradients
-  kTorchReads,      // yes, with gradients; torch's own kernel reads these tensors as well
-};
-
 struct Call {
   Attention p = {};
   View query, key, value, mask;  // as they were given
 };
 
-// Whether the last axis is contiguous and no other is: torch's kernel writes out of bounds for overlapping windows.
-bool in_rows(const View& v) {
-  const int64_t strides[] = {v.tensor.batch, v.tensor.head, v.tensor.row};
-  for (int i = 0; i < 3; i++)
-    if (strides[i] == 1 && v.sizes[i] > 1 && v.sizes[3] > 1) return false;
-  return v.tensor.column == 1;
-}
-
-// Query (B, H, L, D), key (B, H_kv, S, D) and value (B, H_kv, S, E) of one dtype, none empty, and a mask that broadcasts
-// to (B, H, L, S), bool, float32 or of their dtype. B may be 1 for key and value, and so may H_kv; with `grouped` H_kv
-// divides H. All three may lack B, or B and H. Query, key and value may be negated: torch's kernel never reads such memory.
+// Query, key and value may be negated: torch's kernel never reads such memory.
 FastPath describe(nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool grouped, Call* call) {
-  View &q = call->query, &k = call->key, &v = call->value, &m = call->mask;
-  if (!look(query, &q) || !look(key, &k) || !look(value, &v)) return kNone;
-  if (q.kind > kFloat64 || k.kind != q.kind || v.kind != q.kind) return kNone;
-  if (q.axes < (grouped ? 4 : 2) || k.axes != q.axes || v.axes != q.axes) return kNone;
-  const auto [batch, heads, length, width] = q.sizes;
-  const int64_t kv_heads = k.sizes[1], keys = k.sizes[2], value_width = v.sizes[3];
-  for (int64_t size : {batch, heads, length, width, kv_heads, keys, value_width})
-    if (size == 0) return kNone;
-  if (k.sizes[3] != width || v.sizes[2] != keys || v.sizes[1] != kv_heads) return kNone;
-  if (heads % kv_heads != 0 || !(grouped || kv_heads == heads || kv_heads == 1)) return kNone;
-  for (View* const x : {&k, &v}) {
-    if (x->sizes[0] != batch && x->sizes[0] != 1) return kNone;
-    if (x->sizes[0] != batch) x->tensor.batch = 0;
-  }
-  Attention& p = call->p;
-  p.batch = batch;
-  p.heads = heads;
-  p.kv_heads = kv_heads;
-  p.length = length;
-  p.keys = keys;
-  p.width = width;
-  p.value_width = value_width;
-  p.dtype = static_cast<Dtype>(q.kind);
-  p.query = q.tensor;
-  p.key = k.tensor;
-  p.value = v.tensor;
-  if (!mask.is_none()) {
-    if (!look(mask, &m) || m.axes > q.axes || (m.kind != kBool && is_negated(mask))) return kNone;
-    if (m.kind != kBool && m.kind != q.kind && !(m.kind == kFloat32 && q.kind != kFloat64)) return kNone;
-    Tensor* const full = m.kind == kBool ? &p.allow : &p.bias;
-    if (!broadcast(m, {batch, heads, length, keys}, full)) return kNone;
-    p.bias_dtype = static_cast<Dtype>(m.kind);
-  }
-  const bool shared = k.sizes[0] != batch || v.sizes[0] != batch || !(grouped || kv_heads == heads);
-  if (shared) return kForward;
-  const bool whole = q.axes == 4 && value_width == width && in_rows(q) && in_rows(k) && in_rows(v);
-  return whole ? kTorchReads : kDifferentiable;
+  if (!look(query, &call->query) || !look(key, &call->key) || !look(value, &call->value)) return kNone;
+  const bool is_masked = !mask.is_none();
+  if (is_masked && (!look(mask, &call->mask) || (call->mask.kind != kBool && is_negated(mask)))) return kNone;
+  return describe(call->query, call->key, call->value, is_masked ? &call->mask : nullptr, grouped, &call->p);
 }
 
 // The attention of a call, into `out` and, where it is given, `lse`.
@@ -98,10 +37,7 @@ Attention attention(nb::handle query, nb::handle key, nb::handle value, nb::hand
   if (is_causal) p.band_high = 0;
   p.scale = scale;
   p.out = must_read(out).tensor;
-  if (lse.is_none()) return p;
-  const View l = must_read(lse);  // (B, H, L): its axes were moved to the back
-  p.lse = {l.tensor.data, l.tensor.head, l.tensor.row, l.tensor.column, 0};
-  p.lse_dtype = static_cast<Dtype>(l.kind);
+  if (!lse.is_none()) write_lse(must_read(lse), &p);
   return p;
 }
 

@@ -28,7 +28,9 @@ bool Functions::find() {
          get(delete_value, "torch_delete_stable_ivalue") && get(delete_tensor, "aoti_torch_delete_tensor_object") &&
          get(is_defined, "aoti_torch_is_defined") && get(get_dim, "aoti_torch_get_dim") &&
          get(get_dtype, "aoti_torch_get_dtype") && get(get_sizes, "aoti_torch_get_sizes") &&
-         get(get_strides, "aoti_torch_get_strides") && get(is_grad_enabled, "aoti_torch_grad_mode_is_enabled") &&
+         get(get_strides, "aoti_torch_get_strides") && get(get_data_ptr, "aoti_torch_get_data_ptr") &&
+         get(get_storage_size, "aoti_torch_get_storage_size") && get(empty_strided, "aoti_torch_empty_strided") &&
+         get(cpu, "aoti_torch_device_type_cpu") && get(is_grad_enabled, "aoti_torch_grad_mode_is_enabled") &&
          get(get_num_threads, "torch_get_num_threads") &&
          get(forward, "aoti_torch_cpu__scaled_dot_product_flash_attention_for_cpu") &&
          get(backward, "aoti_torch_cpu__scaled_dot_product_flash_attention_for_cpu_backward");

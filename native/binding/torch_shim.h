@@ -29,6 +29,11 @@ struct Functions {
   Error (*get_dtype)(Handle tensor, int32_t* dtype);
   Error (*get_sizes)(Handle tensor, int64_t** sizes);
   Error (*get_strides)(Handle tensor, int64_t** strides);
+  Error (*get_data_ptr)(Handle tensor, void** data);
+  Error (*get_storage_size)(Handle tensor, int64_t* bytes);
+  Error (*empty_strided)(int64_t axes, const int64_t* sizes, const int64_t* strides, int32_t dtype, int32_t device, int32_t index,
+                         Handle* made);
+  int32_t (*cpu)();
   bool (*is_grad_enabled)();
   Error (*get_num_threads)(uint32_t* threads);
   Error (*forward)(Handle query, Handle key, Handle value, double dropout, int32_t is_causal, Handle* mask, double* scale,

@@ -135,7 +135,7 @@ class _Installation:
     def count(self) -> None:
         """Bring the counts up to date."""
         if self._overrides is not None:
-            self._overrides.count_handed_back()
+            self._overrides.count_native()
 
 
 _lock = threading.RLock()

@@ -3,8 +3,9 @@
 These functions run below autograd, autocast, torch.func and torch.compile, so they receive plain tensors. A call that
 `kernels/plan.py` does not send to the native kernel goes to torch's kernel, with the same arguments.
 
-On Linux a C++ kernel (native/binding/override.cpp) comes before `forward` and `backward`: while acceleration is off,
-and for a few tokens with gradients, it calls torch's kernel itself, which takes 2 µs instead of 9 to 25.
+On Linux a C++ kernel (native/binding/override) comes before `forward` and `backward`, and calls torch's kernel or ours
+itself, which takes 2 µs instead of 9 to 30. It leaves to them forced targets, float32 on tile registers, gradients
+beside a mask, and tensors that the kernels cannot read as they lie.
 """
 
 import warnings
@@ -17,7 +18,7 @@ from torch import Tensor
 from clearhead.kernels.fast_path import native_forward
 from clearhead.kernels.measured.costs import UNKNOWN, torch_saves
 from clearhead.kernels.native.call import DTYPES
-from clearhead.kernels.native.cpu_targets import index_of, is_forced
+from clearhead.kernels.native.cpu_targets import chosen_for, has_tiles, index_of, is_forced
 from clearhead.kernels.native.library import library
 from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, cost_key, match, needs_gradients
 from clearhead.kernels.portable.blockwise import EMPTY
@@ -54,7 +55,7 @@ class Overrides:
 
     Attributes:
         is_on: whether our functions run.
-        is_native: whether the C++ kernels of native/binding/override.cpp come before `forward` and `backward`.
+        is_native: whether the C++ kernels of native/binding/override come before `forward` and `backward`.
         counts: "forward", "backward" and "module" calls on our kernels, "torch" calls on torch's own.
     """
 
@@ -88,7 +89,8 @@ class Overrides:
             return False
         forward, backward = partial(self.forward, keyset), partial(self.backward, keyset)
         few = tuple(float(_few(dtype)) for dtype in sorted(DTYPES, key=DTYPES.__getitem__))
-        bounds = few, THROUGH_PYTHON
+        targets = tuple(map(_target, sorted(DTYPES, key=DTYPES.__getitem__)))
+        bounds = targets, few, THROUGH_PYTHON
         self.is_native = library.register_overrides(forward, backward, adopt, lend, lambda: is_forced(), *bounds)
         if self.is_native:
             without, learning = torch.empty(1), torch.empty(1, requires_grad=True)
@@ -101,7 +103,7 @@ class Overrides:
         """Let our functions run, and reset the counts."""
         self.is_on, self.counts = True, {"forward": 0, "backward": 0, "module": 0, "torch": 0}
         if self.is_native:
-            library.take_handed_back()
+            library.take_counts()
             library.switch_overrides(True)
 
     def turn_off(self) -> None:
@@ -109,12 +111,13 @@ class Overrides:
         self.is_on = False
         if self.is_native:
             library.switch_overrides(False)
-        self.count_handed_back()
+        self.count_native()
 
-    def count_handed_back(self) -> None:
-        """Add the calls that the C++ kernels gave back to torch to the counts."""
+    def count_native(self) -> None:
+        """Add the calls that did not enter Python to the counts."""
         if self.is_native:
-            self.counts["torch"] += library.take_handed_back()
+            for name, calls in zip(("torch", "forward", "backward"), library.take_counts(), strict=True):
+                self.counts[name] += calls
 
     def forward(
         self, keyset: Any, query: Tensor, key: Tensor, value: Tensor, dropout_p: float = 0.0, is_causal: bool = False,
@@ -204,6 +207,17 @@ def _copies_handles(adopt: Any, lend: Any) -> bool:
     tensor = torch.empty(1)
     adopt(lend(tensor))
     return tensor._use_count() == 2  # type: ignore[attr-defined]
+
+
+def _target(dtype: torch.dtype) -> int:
+    """Return the target that computes a dtype without Python, or -1.
+
+    On tile registers, torch's precision of float32 products counts, which its C interface does not tell.
+    """
+    target, _ = chosen_for(None, dtype)
+    if target is None or (dtype is torch.float32 and has_tiles(target.name)):
+        return -1
+    return target.index
 
 
 def _is_torch_faster(query: Tensor, key: Tensor) -> bool:

@@ -4,20 +4,36 @@ import pytest
 import torch
 
 import clearhead
-from clearhead.kernels.native.cpu_targets import current
+from clearhead.kernels.native.cpu_targets import current, has_tiles, targets
 
 needs_native = pytest.mark.skipif(not clearhead.kernels.targets(), reason="the native library was not built here")
 B, H, L, S, D = 2, 6, 13, 17, 11
+OURS = {"forward": 1, "backward": 1, "module": 0, "torch": 0}
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 
-@pytest.fixture(autouse=True)
-def own_target():
-    """The best target, forced: so that no measured cost, and no rule of this CPU, sends a call to torch's function."""
-    best, _ = current()
-    with clearhead.kernels.target(best.name):
+FORCED, UNFORCED = "forced", "unforced"
+
+
+@pytest.fixture(autouse=True, params=[FORCED, UNFORCED])
+def own_kernels(request, costs):
+    """Every call that our kernels can compute runs on them: through Python where a target is forced, else from C++."""
+    if request.param == FORCED:
+        best, _ = current()
+        with clearhead.kernels.target(best.name):
+            yield
+    else:
+        costs(0.0, 900.0)
         yield
+
+
+not_on_tiles = pytest.mark.skipif(
+    targets() and has_tiles(current()[0].name),
+    reason="on tile registers, float32 goes through Python, which knows its precision",
+)
+through_python = pytest.mark.parametrize("own_kernels", [FORCED], indirect=True)
+without_python = pytest.mark.parametrize("own_kernels", [UNFORCED], indirect=True)
 
 
 def inputs(dtype=torch.float32, kv_heads=H, learn=True, length=L, keys=S, seed=0):

@@ -7,6 +7,7 @@ import pytest
 from clearhead.kernels import plan
 from clearhead.kernels.measured import cpu_classes
 from clearhead.kernels.measured.tasks import DTYPES, GRADIENT_TASKS, Cost
+from clearhead.multihead import torch_overrides
 
 
 @pytest.fixture
@@ -24,3 +25,15 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float | None, f
     yield known
     monkeypatch.undo()
     plan.forget()
+
+
+@pytest.fixture
+def without_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails a call that enters one of the Python overrides."""
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("a Python override ran")
+
+    for name in ("is_torchs_own", "contiguous_rows"):  # what each of them calls first
+        monkeypatch.setattr(torch_overrides, name, refuse)
+    monkeypatch.setattr(torch_overrides.Overrides, "_torch", refuse)

@@ -15,9 +15,22 @@ from clearhead.kernels import plan
 from clearhead.kernels.portable import torch_sdpa
 from clearhead.multihead import acceleration, torch_overrides
 
-from .attention_calls import DTYPES, B, D, H, L, S, inputs, masks, needs_native, own_target, with_gradients
+from .attention_calls import (
+    DTYPES,
+    B,
+    D,
+    H,
+    L,
+    S,
+    inputs,
+    masks,
+    needs_native,
+    own_kernels,
+    through_python,
+    with_gradients,
+)
 
-__all__ = ["own_target"]  # a fixture that each test uses
+__all__ = ["own_kernels"]  # a fixture that each test uses
 pytestmark = needs_native
 
 
@@ -133,6 +146,7 @@ def test_torchs_errors_are_still_raised():
     assert accelerated.counts["forward"] == 0
 
 
+@through_python
 def test_the_plan_is_followed(monkeypatch):
     tensors, upstream = inputs(), torch.ones(B, H, L, D)
     stock = with_gradients(F.scaled_dot_product_attention, tensors, upstream)
@@ -143,6 +157,7 @@ def test_the_plan_is_followed(monkeypatch):
     assert all(map(torch.equal, same, stock))
 
 
+@through_python
 def test_gradients_that_torch_computes_faster_stay_on_its_kernel(monkeypatch, costs):
     monkeypatch.setattr(torch_overrides, "is_forced", lambda: False)
     costs(900.0, 0.0)

@@ -1,4 +1,4 @@
-"""The C++ kernels of `accelerate`: few tokens with gradients go back to torch's kernel without entering Python."""
+"""The C++ kernels of `accelerate`: a call runs on torch's kernel or ours without entering Python."""
 
 import math
 import signal
@@ -16,7 +16,7 @@ from clearhead.kernels.native import cpu_targets
 from clearhead.kernels.native.library import library
 from clearhead.multihead import acceleration, torch_overrides
 
-from .attention_calls import DTYPES, B, D, H, L, S, inputs, masks, needs_native, with_gradients
+from .attention_calls import DTYPES, OURS, B, D, H, L, S, inputs, masks, needs_native, not_on_tiles, with_gradients
 
 pytestmark = [
     needs_native,
@@ -29,17 +29,6 @@ FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 def test_this_torch_has_the_interface():
     with clearhead.accelerate():
         assert acceleration._installation._overrides.is_native
-
-
-@pytest.fixture
-def without_python(monkeypatch):
-    """Fails a call that enters one of the Python overrides."""
-
-    def refuse(*_arguments):
-        raise AssertionError("a Python override ran")
-
-    monkeypatch.setattr(torch_overrides.Overrides, "_torch", refuse)
-    monkeypatch.setattr(torch_overrides, "is_torchs_own", refuse)
 
 
 @pytest.mark.usefixtures("without_python")
@@ -70,24 +59,39 @@ def without_python_for_torch(monkeypatch):
     monkeypatch.setattr(torch_overrides.Overrides, "_torch", refuse)
 
 
+TORCHS = {**OURS, "forward": 0, "backward": 0, "torch": 2}
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("length", [3, 67])
-@pytest.mark.usefixtures("without_python_for_torch")
-def test_the_plans_costs_decide_and_ours_must_also_save_what_python_takes(dtype, length, costs):
+@pytest.mark.usefixtures("without_python")
+@not_on_tiles
+def test_the_plans_costs_decide(dtype, length, costs):
     tensors, upstream = inputs(dtype, length=length, keys=length), torch.randn(B, H, length, D).to(dtype)
-    ours = {"forward": 1, "backward": 1, "module": 0, "torch": 0}
-    torchs = {**ours, "forward": 0, "backward": 0, "torch": 2}
-    python = torch_overrides.THROUGH_PYTHON - LOOK  # torch's kernel is looked for, too
+    # Torch's kernel is looked for, too.
     for microseconds, counts in (
-        ((0.0, 900.0), ours),
-        ((900.0, 0.0), torchs),
-        ((0.0, python / MARGIN - 1), torchs),
-        ((0.0, python / MARGIN + 1), ours),
+        ((0.0, 900.0), OURS),
+        ((900.0, 0.0), TORCHS),
+        ((LOOK - 1, 0.0), OURS),
+        ((LOOK + 1, 0.0), TORCHS),
     ):
         costs(*microseconds)
         with clearhead.accelerate() as accelerated:
             with_gradients(F.scaled_dot_product_attention, tensors, upstream)
         assert accelerated.counts == counts
+
+
+@pytest.mark.usefixtures("without_python_for_torch")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_pass_through_python_must_also_save_what_python_takes(dtype, costs):
+    tensors, upstream = inputs(dtype), torch.randn(B, H, L, D).to(dtype)
+    bias = torch.zeros(L, S, dtype=dtype)  # Python finds its empty rows in the backward pass
+    python = torch_overrides.THROUGH_PYTHON - LOOK
+    for torchs, backward in ((python / MARGIN - 1, 0), (python / MARGIN + 1, 1)):
+        costs(0.0, torchs)
+        with clearhead.accelerate() as accelerated:
+            with_gradients(F.scaled_dot_product_attention, tensors, upstream, attn_mask=bias)
+        assert accelerated.counts["backward"] == backward
 
 
 @pytest.mark.usefixtures("without_python_for_torch")
@@ -175,7 +179,8 @@ def test_an_interrupt_inside_the_python_override_is_raised(monkeypatch):
     monkeypatch.setattr(torch_overrides, "match", interrupted)
     former = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process that runs tests may ignore it
     try:
-        with clearhead.accelerate(), pytest.raises(KeyboardInterrupt):
+        # A forced target goes through Python.
+        with clearhead.accelerate(), cpu_targets.target("generic"), pytest.raises(KeyboardInterrupt):
             call()
     finally:
         signal.signal(signal.SIGINT, former)

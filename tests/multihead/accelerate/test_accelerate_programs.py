@@ -15,10 +15,22 @@ import clearhead
 import fresh
 import reference
 
-from .attention_calls import DTYPES, B, D, H, L, inputs, masks, needs_native, own_target, with_gradients
+from .attention_calls import (
+    DTYPES,
+    B,
+    D,
+    H,
+    L,
+    inputs,
+    masks,
+    needs_native,
+    own_kernels,
+    with_gradients,
+    without_python,
+)
 
-__all__ = ["own_target"]  # a fixture that each test uses
-pytestmark = needs_native
+__all__ = ["own_kernels"]  # a fixture that each test uses
+pytestmark = [needs_native, without_python]
 
 
 @pytest.mark.slow
@@ -160,7 +172,8 @@ def environment_alone(program):
 
 COUNT = (
     "import torch.nn.functional as F; q = torch.ones(1, 2, 3, 5); F.scaled_dot_product_attention(q, q, q); "
-    "from clearhead.multihead.acceleration import _installation as i; print(i._users, sum(i._overrides.counts.values()))"
+    "from clearhead.multihead.acceleration import _installation as i; i.count(); "
+    "print(i._users, sum(i._overrides.counts.values()))"
 )
 
 

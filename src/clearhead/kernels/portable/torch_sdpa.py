@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels.capability import Capability
-from clearhead.kernels.native.library import cpu_supports
+from clearhead.kernels.native.library import cpu_supports, library
 from clearhead.kernels.portable import blockwise, torch_cuda
 from clearhead.kernels.portable.operator_masks import added_mask, empty_rows
 from clearhead.kernels.precision import wide
@@ -35,11 +35,17 @@ def is_torchs_own() -> bool:
 @contextmanager
 def torchs_own() -> Iterator[None]:
     """Run torch's operators on torch's own kernels in this thread, even while `clearhead.accelerate` is on."""
-    _state.depth += 1
+    _enter(1)
     try:
         yield
     finally:
-        _state.depth -= 1
+        _enter(-1)
+
+
+def _enter(change: int) -> None:
+    _state.depth += change
+    if library is not None:
+        library.be_torchs_own(is_torchs_own())
 
 
 class TorchSdpa:
