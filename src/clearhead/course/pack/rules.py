@@ -127,9 +127,9 @@ def _check_steps(item: Item) -> None:
                 )
                 raise _wrong(item, program.line + line - 1, message)
     for step in steps:
-        if told := next((match for match in _SHOWN.finditer(step.text) if match[1] in results), None):
-            message = f"{told[0]} is the result of a step, which the learner may be asked for; describe it in words"
-            raise _wrong(item, step.text_line + step.text.count("\n", 0, told.start()), message)
+        if shown := next((match for match in _SHOWN.finditer(step.text) if match[1] in results), None):
+            message = f"{shown[0]} is the result of a step, which the learner may be asked for; describe it in words"
+            raise _wrong(item, step.text_line + step.text.count("\n", 0, shown.start()), message)
 
 
 def _names(source: str, context: type[ast.expr_context]) -> dict[str, int]:
