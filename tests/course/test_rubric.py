@@ -46,6 +46,30 @@ def test_not_met(text: str, why: str) -> None:
     assert why in tick.why
 
 
+@pytest.mark.parametrize(
+    ("text", "phrases"),
+    [
+        ("Q is what a token asks with.", ("query",)),
+        ("Multiply x by W_Q, then by W_O.", ("matrix", "query", "output matrix")),
+        ("The softmax of QK^T is taken.", ("query", "keys", "dot product")),
+        ("The variance of q·k is d_k.", ("query", "key", "dot product", "width")),
+        ("We keep the running max, and the matrix is never materialised.", ("maximum", "never stored")),
+        ("There is a layernorm before the FFN.", ("norm", "MLP")),
+    ],
+)
+def test_symbols_count_as_their_words(text: str, phrases: tuple[str, ...]) -> None:
+    for phrase in phrases:
+        assert ticks(text, [Criterion("one", "", ((phrase,),))])[0].met, phrase
+    assert not ticks(text, [Criterion("one", "", (("residual",),))])[0].met
+
+
+def test_a_negation_ends_with_its_clause() -> None:
+    keeps = Criterion("keeps", "", (("store", "stored"),))
+    assert ticks("The old keys do not change, so you store them.", [keeps])[0].met
+    assert not ticks("We do not, in this case, store them.", [keeps])[0].met
+    assert not ticks("It does not read, compute or store them.", [keeps])[0].met
+
+
 def test_two_denials_cancel() -> None:
     text = "It is never the case that the logits are not divided by the square root."
     assert [tick.met for tick in ticks(text, [SCALE])] == [False]  # "never" is too far off to cancel "not"

@@ -1,7 +1,7 @@
 """Compare free text with a rubric: suggest ticks, with the words that justify each, for the learner to confirm.
 
-Words are compared by stem, and long ones with tolerance for a typing error. Negated phrases do not count,
-nor do keywords without the small words that make a sentence.
+Words are compared by stem, and long ones with tolerance for a typing error; symbols such as d_k and QK^T count as
+the words that they stand for. Negated phrases do not count, nor do keywords without the small words of a sentence.
 """
 
 import re
@@ -16,8 +16,11 @@ from snowballstemmer import stemmer
 
 from clearhead.messages import message
 
-_WORD = re.compile(r"[A-Za-z0-9√²ᵀ]+(?:['’][a-z]+)?")
+_WORD = re.compile(
+    r"[Qq] ?[·⋅*@] ?[Kk](?:\^?[Tt]\b)?|[Qq][Kk]\^[Tt]\b|[A-Za-z]_[A-Za-z]+|[A-Za-z0-9√²ᵀ]+(?:['’][a-z]+)?"
+)
 _END = re.compile(r"[.!?;:]\s|\n\s*\n|\n\s*[-*]\s")
+_CLAUSE = re.compile(rf"{_END.pattern}|,\s+(?=(?:so|but|thus|hence|therefore|whereas|while)\b)", re.IGNORECASE)
 _DENIALS = {"not", "no", "never", "without", "neither", "nor", "cannot", "hardly", "instead", "unlike"}
 _SMALL = frozenset(
     re.findall(
@@ -30,6 +33,17 @@ _SMALL = frozenset(
         """,
     )
 )
+_WIDTH = ("width",)
+_NOTATION = {  # what people write, without the punctuation -> the words of a rubric that it stands for
+    "q": ("query",), "k": ("key",), "v": ("value",), "qkv": ("query", "key", "value"),
+    **dict.fromkeys(("qk", "qkt", "qkᵀ"), ("query", "key", "dot product", "compared")),
+    **dict.fromkeys(("d", "dk", "d_k", "d_head", "d_model", "dim", "dimension", "dimensionality"), _WIDTH),
+    "w_q": ("matrix", "query"), "w_k": ("matrix", "key"), "w_v": ("matrix", "value"),
+    "w_o": ("output matrix", "output projection", "matrix", "projection"), "wo": ("output matrix",),
+    "layernorm": ("norm", "layer norm"), "rmsnorm": ("norm", "RMS"), "ffn": ("MLP", "feed-forward"),
+    "max": ("maximum", "largest"), "materialised": ("stored",), "materialized": ("stored",),
+    "differentiable": ("smooth", "slope"),
+}  # fmt: skip
 _GAP = 3  # other words allowed inside a phrase
 _REACH = 4  # a negation within this many words before a phrase negates it
 PROSE = 0.2  # a run of words with at least this share of small words is a sentence
@@ -70,6 +84,8 @@ class _Word:
     start: int
     end: int
     sentence: int
+    clause: int
+    meanings: frozenset[tuple[str, ...]] = frozenset()  # stems of the words that a symbol stands for
 
 
 @lru_cache(maxsize=10_000)  # bounded: learners can type any number of different words
@@ -94,13 +110,18 @@ def ticks(text: str, criteria: Iterable[Criterion]) -> tuple[Tick, ...]:
 
 
 def _words(text: str) -> list[_Word]:
-    ends = [words.end() for words in _END.finditer(text + " ")]
+    ends, clauses = ([end.end() for end in pattern.finditer(text + " ")] for pattern in (_END, _CLAUSE))
     words: list[_Word] = []
     for match in _WORD.finditer(text):
-        raw = match[0].lower().replace("’", "'")
-        sentence = bisect_right(ends, match.start())
-        words.append(_Word(_stem(raw), raw, match.start(), match.end(), sentence))
+        raw, start = match[0].lower().replace("’", "'"), match.start()
+        meanings = frozenset(tuple(_stems(meaning)) for meaning in _NOTATION.get(re.sub(r"[^\w]", "", raw), ()))
+        sentence, clause = bisect_right(ends, start), bisect_right(clauses, start)
+        words.append(_Word(_stem(raw), raw, start, match.end(), sentence, clause, meanings))
     return words
+
+
+def _stems(phrase: str) -> list[str]:
+    return [_stem(match[0].lower()) for match in _WORD.finditer(phrase)]
 
 
 def _tick(text: str, words: list[_Word], sentences: set[int], criterion: Criterion) -> Tick:
@@ -134,15 +155,18 @@ def _tick(text: str, words: list[_Word], sentences: set[int], criterion: Criteri
 
 def _places(words: Sequence[_Word], phrase: str) -> list[tuple[int, int]]:
     """Return (first, last) word of each place where the phrase occurs: in order, close together, in a sentence."""
-    wanted = [_stem(match[0].lower()) for match in _WORD.finditer(phrase)]
+    wanted = _stems(phrase)
     places = []
     for first, word in enumerate(words):
-        if not wanted or not _alike(word.stem, wanted[0]):
+        if tuple(wanted) in word.meanings:
+            places.append((first, first))
+            continue
+        if not wanted or not _means(word, wanted[0]):
             continue
         last = first
         for stem in wanted[1:]:
             near = range(last + 1, min(last + 2 + _GAP, len(words)))
-            at = next((i for i in near if words[i].sentence == word.sentence and _alike(words[i].stem, stem)), None)
+            at = next((i for i in near if words[i].sentence == word.sentence and _means(words[i], stem)), None)
             if at is None:
                 break
             last = at
@@ -151,15 +175,19 @@ def _places(words: Sequence[_Word], phrase: str) -> list[tuple[int, int]]:
     return places
 
 
+def _means(word: _Word, stem: str) -> bool:
+    return _alike(word.stem, stem) or (stem,) in word.meanings
+
+
 def _alike(stem: str, other: str) -> bool:
     """Return whether two stems are equal, or differ by one typing error in a word of five letters or more."""
     return stem == other or (min(len(stem), len(other)) >= 5 and Levenshtein.distance(stem, other, score_cutoff=1) <= 1)
 
 
 def _denied(words: Sequence[_Word], first: int, last: int) -> bool:
-    """Return whether a negation comes shortly before the phrase in its sentence. Two negations cancel."""
-    sentence = words[first].sentence
-    before = [word for word in words[max(0, first - _REACH) : first] if word.sentence == sentence]
+    """Return whether a negation comes shortly before the phrase in its clause. Two negations cancel."""
+    clause = words[first].clause
+    before = [word for word in words[max(0, first - _REACH) : first] if word.clause == clause]
     count = sum(word.raw in _DENIALS or word.raw.endswith("n't") for word in before)
     return count % 2 == 1
 

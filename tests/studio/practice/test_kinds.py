@@ -146,6 +146,13 @@ def test_a_worked_example_leaves_one_more_step_after_each_success(visitor: Visit
     assert asked[2] == min(3, len(library.proved[id].steps))
 
 
+def test_a_step_is_asked_with_its_text(visitor: Visitor, library: Library) -> None:
+    page = visitor.get(f"/items/{of_kind(library, 'worked')}")
+    asked = question(visitor, page).asked_steps
+    assert [step.text.split("\n\n")[1] for step in asked] == ["The root of that."]
+    assert "The root of that." in page
+
+
 def test_free_text_is_compared_and_the_learner_decides(visitor: Visitor, library: Library) -> None:
     page = visitor.get(f"/items/{of_kind(library, 'explain')}")
     ticket = visitor.ticket(page)

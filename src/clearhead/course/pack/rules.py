@@ -1,5 +1,6 @@
 """Rules for each kind of item, checked before anything runs: sections, programs, names, no hand-typed numbers."""
 
+import ast
 import builtins
 import keyword
 import re
@@ -33,6 +34,7 @@ _FREE = re.compile(
 )
 _CALL = re.compile(r"(?<![\w.])([A-Za-z_]\w*)\(")
 _USED = re.compile(r"(?<![\w.])([A-Za-z_]\w*)\b(?!\()")  # without a call: as the target of an assignment, an argument …
+_SHOWN = re.compile(r"\{\{\s*(\w+)[^{}]*\}\}")
 _DEFINED = re.compile(r"\b(?:def|class) (\w+)")
 _TEXT = re.compile(r"#[^\n]*|\"[^\"\n]*\"|'[^'\n]*'")
 _PYTHON = frozenset((*keyword.kwlist, *dir(builtins)))
@@ -62,6 +64,7 @@ def check_item(item: Item, misconceptions: Mapping[str, str]) -> None:
         raise _wrong(item, top, 'a card needs a `proof` program, or evidence = "definition" and a source')
     _check_names(item, misconceptions)
     _check_calls(item)
+    _check_steps(item)
     for section in item.named("Stem"):
         _check_numbers(item, section)
 
@@ -106,6 +109,42 @@ def _check_calls(item: Item) -> None:
         if match[1] not in known:
             message = f"the program calls `{match[1]}`, which the learner does not see; say in the stem what it is"
             raise _wrong(item, given.line + source.count("\n", 0, match.start()), message)
+
+
+def _check_steps(item: Item) -> None:
+    """Check that a learner can work out each step from its prose, which names what `setup` set and tells no result."""
+    steps = item.named("Step")
+    words = {*re.findall(r"\w+", item.stem), *(word for step in steps for word in re.findall(r"\w+", step.text))}
+    unseen = {name for program in item.role("setup") for name in _names(program.source, ast.Store)} - words
+    results: set[str] = set()
+    for program in item.role("step") if steps else ():
+        results |= _names(program.source, ast.Store).keys()
+        unseen -= results
+        for name, line in _names(program.source, ast.Load).items():
+            if name in unseen:
+                message = (
+                    f"the step uses `{name}`, which the learner does not see; say in the stem or the step what it is"
+                )
+                raise _wrong(item, program.line + line - 1, message)
+    for step in steps:
+        if shown := next((match for match in _SHOWN.finditer(step.text) if match[1] in results), None):
+            message = f"{shown[0]} is the result of a step, which the learner may be asked for; describe it in words"
+            raise _wrong(item, step.text_line + step.text.count("\n", 0, shown.start()), message)
+
+
+def _names(source: str, context: type[ast.expr_context]) -> dict[str, int]:
+    """Return the names that a program sets (Store, functions too) or reads (Load), each with its first line."""
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except SyntaxError:  # the proof shows it, with its place
+        return {}
+    names = [(node.id, node.lineno) for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, context)]
+    if context is ast.Store:
+        names += [(node.name, node.lineno) for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    lines: dict[str, int] = {}
+    for name, line in sorted(names, key=lambda pair: pair[1]):
+        lines.setdefault(name, line)
+    return lines
 
 
 def _check_numbers(item: Item, section: Section) -> None:
