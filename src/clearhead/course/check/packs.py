@@ -16,7 +16,7 @@ from clearhead.course.proofs.pages import kept_pages, page_key, prove_pages
 from clearhead.course.proofs.prove import SEEDS, prove_pack, versions
 from clearhead.course.proofs.proved import Outcome
 from clearhead.errors import PackError, ProofError
-from clearhead.files import whole_file
+from clearhead.files import unwritable, whole_file
 
 Show = Callable[[str], None]
 FORMAT = "clearhead.check/1"
@@ -218,7 +218,10 @@ def write_receipts(pack: Pack, outcomes: Sequence[Outcome], folder: Path) -> Pat
         "pack": pack.id, "version": pack.version, "versions": dict(versions(pack.preload)), "items": items,
         "seconds": {outcome.item_id: round(outcome.seconds, 3) for outcome in outcomes},
     }  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     place = folder / f"{pack.id}.json"
     with whole_file(place) as draft:
         draft.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

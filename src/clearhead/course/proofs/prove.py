@@ -24,6 +24,7 @@ from clearhead.course.proofs.proved import Outcome, Proved, Receipt
 from clearhead.course.proofs.runner import SALTS, Runner
 from clearhead.course.proofs.wording import check_wording
 from clearhead.errors import ProofError, SandboxError
+from clearhead.files import discard
 
 ENGINE = "6"  # increase when the same item would be proved differently
 SEEDS = 12  # number of seeds at which an item with variants must hold
@@ -203,4 +204,4 @@ def _keep(place: Path, data: Mapping[str, Any]) -> None:
         half.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
         half.replace(place)
     finally:
-        half.unlink(missing_ok=True)
+        discard(half)
