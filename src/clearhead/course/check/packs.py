@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,7 +12,7 @@ from clearhead.course.check.guessing import guessable
 from clearhead.course.pack.item import Pack
 from clearhead.course.pack.loader import find, load, shipped
 from clearhead.course.proofs.pages import kept_pages, page_key, prove_pages
-from clearhead.course.proofs.prove import SEEDS, prove_pack, versions
+from clearhead.course.proofs.prove import SEEDS, prove_pack, prover, versions
 from clearhead.course.proofs.proved import Outcome
 from clearhead.errors import PackError, ProofError
 from clearhead.files import unwritable, whole_file
@@ -179,8 +178,8 @@ def _pages(pack: Pack, jobs: int, cache: Path | None, fresh: bool, problem: Show
     keys = {page.file: page_key(page, pack) for group in pages for page in group}
     waiting = [[page for page in group if kept.get(page.file) != keys[page.file]] for group in pages]
     wrong = set()
-    with ThreadPoolExecutor(max_workers=max(1, jobs)) as threads:
-        running = [threads.submit(prove_pages, group, pack) for group in waiting]
+    with prover(jobs) as submit:
+        running = [submit(prove_pages, group, pack) for group in waiting]
         for topic, group, run in zip(pack.topics, waiting, running, strict=True):
             for page, count in zip(group, run.result(), strict=True):
                 if isinstance(count, ProofError):
