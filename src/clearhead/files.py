@@ -121,7 +121,7 @@ def whole_file(path: str | Path, remedy: str | None = None) -> Iterator[Path]:
         raise unwritable(path, error, remedy) from error
     finally:
         if draft is not None:
-            draft.unlink(missing_ok=True)
+            discard(draft)
 
 
 def _mode(path: str | Path) -> int | None:
@@ -169,8 +169,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     except BaseException as error:
         for entry in (*moved, draft):
             shutil.rmtree(entry, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                entry.unlink(missing_ok=True)
+            discard(entry)
         for folder in made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
@@ -195,7 +194,16 @@ def write_new(path: Path, text: str) -> None:
         raise unwritable(path, error) from error
     finally:
         if ours:
-            path.unlink(missing_ok=True)
+            discard(path)
+
+
+def discard(draft: Path) -> None:
+    """Remove an incomplete file if it is there and can be removed. The error to report is why it is incomplete.
+
+    On a read-only file system Linux refuses to remove even a file that does not exist.
+    """
+    with contextlib.suppress(OSError):
+        draft.unlink(missing_ok=True)
 
 
 def unwritable(path: str | Path, error: Exception, remedy: str | None = None) -> OptionError:
@@ -209,7 +217,7 @@ def unwritable(path: str | Path, error: Exception, remedy: str | None = None) ->
             "%(path)s cannot be written: %(why)s. %(remedy)s",
             path=path,
             why=_why(error),
-            remedy=remedy or _remedy(error),
+            remedy=remedy or remedy_of(error),
         )
     )
 
@@ -238,5 +246,6 @@ def _why(error: Exception) -> str:
     return str(error).strip().rstrip(".") or type(error).__name__
 
 
-def _remedy(error: Exception) -> Message:
+def remedy_of(error: Exception) -> Message:
+    """Return what a user can do about a path that the operating system refused."""
     return _REMEDIES.get(getattr(error, "errno", None) or 0, message("Give another place."))

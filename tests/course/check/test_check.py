@@ -5,8 +5,10 @@ import re
 import resource
 import shutil
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,8 @@ from clearhead.course.pack.loader import load
 from clearhead.course.proofs import prove
 from clearhead.course.proofs.figure import unsafe
 from clearhead.course.proofs.proved import Option, Outcome, Proved, Receipt
-from clearhead.sandbox.processes import pool
+from clearhead.errors import ProofError
+from clearhead.sandbox.processes import cancel, pool
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
 PACKS = Path(__file__).parents[2] / "packs"
@@ -276,6 +279,30 @@ def test_no_seed_of_an_item_may_take_longer_than_its_limit(pack: Path) -> None:
     item.write_text(text)
     found = course.prove_pack(course.load(pack), only="predict-range")[0]
     assert found.error.startswith("with seed 5: stopped after 1 s")
+
+
+def test_ctrl_c_stops_the_programs_in_progress(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise it would wait until they are done, which is their time limit at most."""
+    stopped: list[bool] = []
+    began = threading.Event()
+
+    def prove_item(runner: Any) -> Any:
+        if not began.is_set():
+            began.set()
+            event = cancel.current()
+            assert event is not None
+            stopped.append(event.wait(20))
+        raise ProofError("not proved", file=runner.item.file)
+
+    def interrupted(*_outcome: object) -> None:
+        began.wait(20)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prove, "_prove", prove_item)
+    monkeypatch.setattr(prove.sandbox, "warm", lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        prove.prove_pack(load(pack), jobs=2, progress=interrupted)
+    assert stopped == [True]
 
 
 def test_watching_checks_again_after_a_change(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:

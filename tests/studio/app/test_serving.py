@@ -27,6 +27,7 @@ from clearhead.cli import app as cli
 from clearhead.errors import OptionError, StoreError
 from clearhead.sandbox.confinement import priority
 from clearhead.studio.app import browser, serving
+from clearhead.studio.app.connections import Connection
 from clearhead.studio.web.context import secret_in
 from clearhead.studio.web.settings import Settings
 from studio.accounts.test_accounts import WORD
@@ -149,7 +150,7 @@ def test_a_shared_studio_on_a_real_socket_from_the_invitation_to_logging_out(tmp
 @pytest.mark.slow
 def test_headers_without_end_are_refused(tmp_path: Path) -> None:
     """uvicorn would take another parser, without such a limit, where one is installed."""
-    assert serving.config(None, Settings(data=tmp_path)).http == "h11"  # type: ignore[arg-type]
+    assert serving.config(None, Settings(data=tmp_path)).http is Connection  # type: ignore[arg-type]
     with started(tmp_path) as (_, address, _):
         host, port = address.removeprefix("http://").split(":")
         for begin in (

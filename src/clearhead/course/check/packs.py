@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,10 +12,10 @@ from clearhead.course.check.guessing import guessable
 from clearhead.course.pack.item import Pack
 from clearhead.course.pack.loader import find, load, shipped
 from clearhead.course.proofs.pages import kept_pages, page_key, prove_pages
-from clearhead.course.proofs.prove import SEEDS, prove_pack, versions
+from clearhead.course.proofs.prove import SEEDS, prove_pack, prover, versions
 from clearhead.course.proofs.proved import Outcome
 from clearhead.errors import PackError, ProofError
-from clearhead.files import whole_file
+from clearhead.files import unwritable, whole_file
 
 Show = Callable[[str], None]
 FORMAT = "clearhead.check/1"
@@ -179,8 +178,8 @@ def _pages(pack: Pack, jobs: int, cache: Path | None, fresh: bool, problem: Show
     keys = {page.file: page_key(page, pack) for group in pages for page in group}
     waiting = [[page for page in group if kept.get(page.file) != keys[page.file]] for group in pages]
     wrong = set()
-    with ThreadPoolExecutor(max_workers=max(1, jobs)) as threads:
-        running = [threads.submit(prove_pages, group, pack) for group in waiting]
+    with prover(jobs) as submit:
+        running = [submit(prove_pages, group, pack) for group in waiting]
         for topic, group, run in zip(pack.topics, waiting, running, strict=True):
             for page, count in zip(group, run.result(), strict=True):
                 if isinstance(count, ProofError):
@@ -218,7 +217,10 @@ def write_receipts(pack: Pack, outcomes: Sequence[Outcome], folder: Path) -> Pat
         "pack": pack.id, "version": pack.version, "versions": dict(versions(pack.preload)), "items": items,
         "seconds": {outcome.item_id: round(outcome.seconds, 3) for outcome in outcomes},
     }  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     place = folder / f"{pack.id}.json"
     with whole_file(place) as draft:
         draft.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 from clearhead.course.exchange.markup.markdown import html
 from clearhead.course.proofs.runner import fence
 from clearhead.errors import PackError
-from clearhead.files import write_new
+from clearhead.files import discard, unwritable, write_new
 
 _FENCE = re.compile(r"^( {0,3}(?:`{3,}|~{3,}))[ \t]*(\S*)[^\n]*$")
 _DOLLAR = re.compile(r"(?<!\\)\$")
@@ -63,7 +63,10 @@ def write(drafts: Sequence[Draft], pack: Path, topic: str) -> list[Path]:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         message = "is a symbolic link, or not a folder; drafts are written into the pack's own folder. Remove it."
         raise PackError(message, file="drafts")
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     taken = {file.stem for name in ("items", "drafts") for file in (pack / name).glob("*")}
     last: dict[str, int] = {}  # base of a name -> the number given last
     places: list[Path] = []
@@ -79,7 +82,7 @@ def write(drafts: Sequence[Draft], pack: Path, topic: str) -> list[Path]:
         if isinstance(error.__cause__, FileExistsError):  # another program has just made the last one
             places.pop()
         for place in places:
-            place.unlink(missing_ok=True)
+            discard(place)
         raise
     return places
 

@@ -7,8 +7,8 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +24,7 @@ from clearhead.course.proofs.proved import Outcome, Proved, Receipt
 from clearhead.course.proofs.runner import SALTS, Runner
 from clearhead.course.proofs.wording import check_wording
 from clearhead.errors import ProofError, SandboxError
+from clearhead.files import discard
 
 ENGINE = "6"  # increase when the same item would be proved differently
 SEEDS = 12  # number of seeds at which an item with variants must hold
@@ -102,7 +103,7 @@ def prove_pack(
         seeds: at how many seeds an item with variants must hold; at most three where its programs are judged by tests.
         fresh: prove every item again; the cache is then written only.
         progress: called after each item with (outcome, how many are done, how many there are). An exception that it
-            raises ends the run, as Ctrl-C does, once the items in progress are done.
+            raises ends the run, as Ctrl-C does: the programs in progress are stopped.
     Returns:
         One Outcome per item, in the pack's order. A wrong item is an outcome, never an exception.
     Raises:
@@ -114,18 +115,35 @@ def prove_pack(
     done: dict[str, Outcome] = {}
     if cache is None or fresh:
         sandbox.warm(pack.preload, SALTS)
+    with prover(jobs) as submit:
+        waiting = {submit(_outcome, item, pack, cache, seeds, fresh): item.id for item in items}
+        for future in as_completed(waiting):
+            outcome = future.result()
+            done[outcome.item_id] = outcome
+            if progress:
+                progress(outcome, len(done), len(items))
+    return [done[item.id] for item in items]
+
+
+@contextlib.contextmanager
+def prover(jobs: int) -> Iterator[Callable[..., "Future[Any]"]]:
+    """Yield a function that submits work to a pool of threads. An exception in the block, or Ctrl-C, stops it.
+
+    Leaving the pool would otherwise prove everything in its queue, and wait for the programs in progress.
+    """
+    stop = threading.Event()
+
+    def until(work: Callable[..., Any], *arguments: Any) -> Any:
+        with sandbox.cancelled_by(stop):
+            return work(*arguments)
+
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as threads:
-        waiting = {threads.submit(_outcome, item, pack, cache, seeds, fresh): item.id for item in items}
         try:
-            for future in as_completed(waiting):
-                outcome = future.result()
-                done[outcome.item_id] = outcome
-                if progress:
-                    progress(outcome, len(done), len(items))
-        except BaseException:  # also Ctrl-C: leaving the pool would otherwise prove everything in its queue
+            yield lambda work, *arguments: threads.submit(until, work, *arguments)
+        except BaseException:
+            stop.set()
             threads.shutdown(wait=False, cancel_futures=True)
             raise
-    return [done[item.id] for item in items]
 
 
 def _outcome(item: Item, pack: Pack, folder: Path | None, seeds: int, fresh: bool) -> Outcome:
@@ -203,4 +221,4 @@ def _keep(place: Path, data: Mapping[str, Any]) -> None:
         half.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
         half.replace(place)
     finally:
-        half.unlink(missing_ok=True)
+        discard(half)

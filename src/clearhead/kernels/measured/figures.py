@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from clearhead import __version__
-from clearhead.files import unwritable, user_folder
+from clearhead.files import discard, unwritable, user_folder
 from clearhead.kernels.measured.tasks import DTYPES, TASKS, Cost, Costs
 from clearhead.kernels.native.library import cpu_features, cpu_name
 
@@ -142,7 +142,7 @@ def save(measured: Costs) -> Path:
                 os.fsync(stream.fileno())
                 Path(stream.name).replace(path)
             except BaseException:
-                Path(stream.name).unlink(missing_ok=True)
+                discard(Path(stream.name))
                 raise
     except OSError as error:
         raise unwritable(path, error, _ELSEWHERE) from None

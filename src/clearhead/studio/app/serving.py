@@ -31,6 +31,7 @@ with needs(*STUDIO):
     from clearhead.studio.accounts.accounts import Accounts
     from clearhead.studio.app import application, workers
     from clearhead.studio.app.browser import graphical_browser
+    from clearhead.studio.app.connections import Connection
     from clearhead.studio.lens import model_list
     from clearhead.studio.library.library import Library, prove, unproved
     from clearhead.studio.web.context import Context
@@ -45,7 +46,14 @@ _CLEAN = {
 _LOG = {
     **uvicorn.config.LOGGING_CONFIG,
     "formatters": {**uvicorn.config.LOGGING_CONFIG["formatters"], "default": _CLEAN},
+    "filters": {"attention": {"()": "clearhead.studio.app.serving.NeedsAttention"}},
+    "loggers": {
+        **uvicorn.config.LOGGING_CONFIG["loggers"],
+        "uvicorn.error": {"level": "INFO", "filters": ["attention"]},
+        "python_multipart": {"level": "ERROR"},  # it warns of every form that is not well-formed
+    },
 }
+_NOISE = ("Cancel ", "Invalid HTTP request", "Unsupported upgrade request", "No supported WebSocket library")
 
 
 def serve(settings: Settings, *, browser: bool = True) -> None:
@@ -104,7 +112,6 @@ def _run(
     server = uvicorn.Server(config(studio, settings))
     if show is not None:
         _when_up(server, show)
-    logging.getLogger("uvicorn.error").addFilter(_no_interrupt_noise)
     with _proving(settings, studio.state.context, console), suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
 
@@ -118,7 +125,8 @@ def config(studio: ASGIApp, settings: Settings) -> uvicorn.Config:
         lifespan="on",
         # h11 refuses headers beyond 64 KiB. httptools, which uvicorn prefers if it is installed, accepts any length, in
         # quadratic time.
-        http="h11",
+        http=Connection,
+        ws="none",  # no route takes a WebSocket, whose connection would be no `Connection`
         server_header=False,
         proxy_headers=bool(settings.proxies),
         forwarded_allow_ips=list(settings.proxies),
@@ -214,6 +222,17 @@ class CleanFormatter(uvicorn.logging.DefaultFormatter):
         return clean(super().format(record))
 
 
+class NeedsAttention(logging.Filter):
+    """Drops what needs nobody: each line of the log is a problem that needs somebody.
+
+    A tab left open keeps a connection; uvicorn reports closing it as an error, which on Ctrl-C it is not. And anybody
+    can send a request that is not HTTP or asks for a WebSocket: a line for each would fill the log.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(_NOISE)
+
+
 class _Stopped(Exception):
     """The studio is closing; the remaining items are proved at the next start."""
 
@@ -262,8 +281,3 @@ def _when_up(server: uvicorn.Server, act: Callable[[], object]) -> None:
         act()
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-def _no_interrupt_noise(record: logging.LogRecord) -> bool:
-    # A tab left open keeps a connection; uvicorn reports closing it as an error, which on Ctrl-C it is not.
-    return "Cancel " not in record.getMessage()

@@ -16,6 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, MetaData, func, select
 
 from clearhead.errors import StoreError
+from clearhead.files import discard
 
 BACKUPS = "backups"
 ONE_AT_A_TIME = 0x636C6561  # the advisory lock of PostgreSQL that a migration holds
@@ -74,7 +75,7 @@ def _back_up(connection: Connection, folder: Path, revision: str) -> Path:
         copy_file(Path(str(connection.engine.url.database)), part)
         return part.rename(target.with_suffix(".db"))
     finally:  # a full disk keeps no half of a backup
-        part.unlink(missing_ok=True)
+        discard(part)
 
 
 def copy_file(source: Path, target: Path) -> None:

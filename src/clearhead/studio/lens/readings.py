@@ -12,7 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from clearhead.errors import ModelError, OptionError
-from clearhead.files import make_private
+from clearhead.files import discard, make_private
 from clearhead.studio.lens.reading_request import ReadingRequest, digest
 from clearhead.studio.text.translation import _
 
@@ -212,7 +212,7 @@ class Readings:
             whole.write_bytes(content)
             whole.rename(self._folder / name)
         finally:
-            whole.unlink(missing_ok=True)
+            discard(whole)
         names = sorted(os.scandir(self._folder), key=_age)
         for entry in names[:-SHARED]:
             Path(entry.path).unlink(missing_ok=True)

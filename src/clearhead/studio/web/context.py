@@ -17,6 +17,7 @@ from fastapi import Depends, Request
 from clearhead.course import Attempt, Item, Progress, Proved, Verdict
 from clearhead.course.grading.recorded import Recorded, recorded
 from clearhead.errors import StoreError
+from clearhead.files import discard
 from clearhead.messages import message
 from clearhead.studio.learner.history import History, Learner, State
 from clearhead.studio.learner.store import Store
@@ -237,7 +238,7 @@ def secret_in(folder: Path) -> str:
             with suppress(FileExistsError):  # another studio with the same folder was faster
                 os.link(whole, file)
         finally:
-            whole.unlink(missing_ok=True)
+            discard(whole)
     try:
         secret = file.read_text(encoding="ascii").strip()
     except ValueError:
